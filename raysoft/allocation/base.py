@@ -1,0 +1,72 @@
+"""What an allocator decides: before training who takes part, after training units, bandwidth and power.
+
+State (queues, budgets) is a mapping of arrays that the coordinator owns and checkpoints; allocators hold none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from raysoft.config import Positive, Section
+from raysoft.rng import Rng
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.wireless.link import Link
+
+
+class AllocatorConfig(Section):
+    """Options every allocator has."""
+
+    latency_budget_s: Positive | None = None  # long-term mean round latency; None: no budget
+    outage_factor: Annotated[float, Field(gt=0, strict=False)] = 2.0
+
+
+@dataclass(frozen=True)
+class AllocationContext:
+    """What an allocator knows besides the reports: the radio link and the codec's fixed fractions."""
+
+    link: Link
+    kept_fraction: float
+    min_kept_fraction: float
+    cohort_size: int
+    payload_scale: float  # payload bits are multiplied by this on the air
+
+
+State = Mapping[str, Array]
+
+
+class Allocator(Protocol):
+    """Built from (config, AllocationContext); runs in the coordinator only."""
+
+    needs_channel: ClassVar[bool]  # False: ideal
+
+    def init(self) -> State:
+        """State before the first round."""
+        ...
+
+    def select(self, candidates_K: Array, channel: ChannelState, state: State, tick: int, rng: Rng) -> Array:
+        """The cohort (sorted client ids), chosen among the keyed candidates."""
+        ...
+
+    def allocate(
+        self, reports: tuple[ClientReport, ...], weights_K: Array, compute_s_K: Array, downlink_s: float,
+        power_w_K: Array, channel: ChannelState, state: State, tick: int, rng: Rng,
+    ) -> Allocation:
+        """Outage, units, bandwidth and predicted latency."""
+        ...
+
+    def observe(self, plan: Allocation, outcome: Outcome, state: State) -> State:
+        """The next state, from the realised latency."""
+        ...
+
+
+def empty_state() -> dict[str, Array]:
+    """State of an allocator that remembers nothing."""
+    return {}
+
+
+__all__ = ["AllocationContext", "Allocator", "AllocatorConfig", "State", "empty_state", "np"]

@@ -1,0 +1,58 @@
+"""What a codec decides: its rate-distortion curve, and how an update becomes bits and an update again.
+
+Everything is numpy and computed in float64. `start` is the client's own part of the broadcast (its rank may be smaller
+than r_max), known to both ends. A payload is real bytes: `num_bits` is counted on them, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from raysoft.config import Fraction, Section
+from raysoft.types import Array, Curve, Payload, Tensors, Update
+
+
+class CodecConfig(Section):
+    """Options every codec has."""
+
+    kept_fraction: Fraction = 0.4  # used by allocators with a fixed fraction; tsfa decides its own
+    min_kept_fraction: Fraction = 0.05
+    bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32  # 32 = float32; 16 = float16; fewer = stochastic quantiser
+    error_feedback: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One encoded update, and what the client remembers if it is delivered, or lost."""
+
+    payload: Payload
+    memory_if_delivered: Tensors
+    memory_if_lost: Tensors
+    relative_error: float  # ||dropped||^2 / ||update||^2 in effective weights, 0/0 -> 0
+    stats: Mapping[str, Array] = field(default_factory=dict)  # e.g. "sent": mask over rank components
+
+
+class Codec(Protocol):
+    """Runs on the client; `decode` also on the server. Built from (config, ParamSpace); holds no state."""
+
+    superposable: ClassVar[bool]
+
+    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+        """The rate-distortion curve of this update."""
+        ...
+
+    def encode(
+        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None,
+        rng: np.random.Generator,
+    ) -> Encoded:
+        """The payload that keeps `units` units of the menu (or the given support `mask`)."""
+        ...
+
+    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+        """The server's view of the update: what was not sent is zero."""
+        ...

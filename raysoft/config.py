@@ -1,0 +1,372 @@
+"""The configuration tree: strict, frozen, plain data. Imports nothing of raysoft but the errors.
+
+A plug-in section is `{name: ..., **options}`; its options are checked by the plug-in's own Config (see registry.py).
+YAML is read by YAML 1.2 rules for numbers and booleans: `1e-3` is a number, `off` is a string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from raysoft.errors import ConfigError
+
+MAX_YAML_BYTES = 1_000_000
+S = TypeVar("S", bound=BaseModel)
+NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+
+
+class Section(BaseModel):
+    """Base of every configuration section: unknown keys are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Positive = Annotated[float, Field(gt=0, strict=False)]
+NonNegative = Annotated[float, Field(ge=0, strict=False)]
+Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
+Unit = Annotated[float, Field(ge=0, le=1, strict=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Range(Section):
+    """A closed interval from which each client draws its own value (keyed by the client)."""
+
+    low: Positive
+    high: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) must not exceed high ({self.high:g})")
+        return self
+
+
+class Plugin(BaseModel):
+    """A plug-in section before and after its options are checked by the registry."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+
+class LoraConfig(Section):
+    """Low-rank adaptation, with peft's names. The scale is alpha/r (alpha/sqrt(r) with use_rslora), r = largest rank."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] | dict[str, Annotated[int, Field(ge=1, le=4096)]] = 8
+    alpha: Positive = 16.0
+    targets: str | list[str] = "auto"
+    layers: Literal["all"] | list[Annotated[int, Field(ge=0)]] = "all"
+    init: Literal["peft", "gaussian", "orthogonal"] = "peft"
+    use_rslora: bool = False
+    train_head: bool = False
+
+    def max_rank(self) -> int:
+        """The rank r_max of the server's adapter."""
+        return self.rank if isinstance(self.rank, int) else max(self.rank.values())
+
+    def scale(self) -> float:
+        """s in W0 + s B A, one value for all clients."""
+        return self.alpha / (self.max_rank() ** 0.5 if self.use_rslora else self.max_rank())
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> LoraConfig:
+        if isinstance(self.rank, dict) and not self.rank:
+            raise ValueError("rank: give at least one tier, e.g. {low: 4, high: 8}")
+        if not self.targets or not self.layers:
+            raise ValueError("targets and layers must not be empty")
+        return self
+
+
+class ModelConfig(Section):
+    """`name`: embedded/..., a Hugging Face name, or a local folder."""
+
+    name: str
+    revision: str | None = None
+    lora: LoraConfig = LoraConfig()
+
+
+class DataConfig(Section):
+    """What is learned and how it is spread over clients.
+
+    `task`: an embedded task (digits, python-source) or image-classification, sequence-classification, causal-lm with
+    `path` (a dataset name, or a local file or folder).
+    """
+
+    task: str
+    path: str | None = None
+    subset: str | None = None
+    text_column: str = "text"
+    image_column: str = "image"
+    label_column: str = "label"
+    max_length: Annotated[int, Field(ge=4, le=65536)] = 128
+    partition: Literal["iid", "dirichlet", "shards", "quantity", "natural", "virtual"] = "dirichlet"
+    clients: Count = 100
+    dirichlet_alpha: Positive = 0.3
+    shards_per_client: Count = 2
+    quantity_alpha: Positive = 1.0
+    natural_key: str | None = None
+    samples_per_client: Count = 64  # virtual
+    min_samples: Count = 2
+    validation_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.25
+    proxy_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.05
+    max_train_samples: Count | None = None
+    max_test_samples: Count | None = None
+
+
+class CohortConfig(Section):
+    """Who takes part in a round, and with which weight."""
+
+    size: Count = 20
+    weighting: Literal["samples", "uniform"] = "samples"
+
+
+class StepsRange(Section):
+    """Each client draws its own number of local steps from low..high."""
+
+    low: Count
+    high: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StepsRange:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
+        return self
+
+
+class TrainConfig(Section):
+    """Local training of one client in one round."""
+
+    steps: Count | StepsRange = 5
+    batch_size: Count = 16
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
+    betas: tuple[
+        Annotated[float, Field(ge=0, lt=1, strict=False)], Annotated[float, Field(ge=0, lt=1, strict=False)]
+    ] = Field((0.9, 0.999), strict=False)
+    eps: Positive = 1e-8
+    lr: Positive = 5e-2
+    head_lr: Positive | None = None
+    weight_decay: NonNegative = 0.0
+    clip_norm: Positive | None = 1.0
+    optimizer_state: Literal["reset"] = "reset"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class DeviceConfig(Section):
+    """The simulated devices. payload_scale and compute_scale let a tiny model stand for a large one."""
+
+    tx_power_dbm: Annotated[float, Field(ge=-60, le=80, strict=False)] = 20.0
+    cpu_hz: Positive | Range = Range(low=5e8, high=2e9)
+    cycles_per_sample: NonNegative = 1e6
+    kappa: NonNegative = 1e-28
+    payload_scale: Positive = 1.0
+    compute_scale: Positive = 1.0
+
+
+class ActorsConfig(Section):
+    """Processes. Only pack_size may touch the result, in the last bits (design: determinism)."""
+
+    clients_per_actor: Count | Literal["auto"] = "auto"
+    pack_size: Count | Literal["auto"] = "auto"
+    threads: Count = 1
+    cpus: Count | Literal["auto"] = "auto"
+    gpus: NonNegative = 0.0
+    on_failure: Literal["retry", "drop_client", "abort"] = "retry"
+    quorum: Unit = 0.5
+    timeout_s: Positive = 300.0
+
+
+class EvalConfig(Section):
+    """Evaluation of the global model on fixed shards of the test split."""
+
+    every: Count = 1
+    batch_size: Count = 512
+    split: Literal["test", "validation"] = "test"
+
+
+class MetricsConfig(Section):
+    """How aggregation covariance is measured; never changes a result."""
+
+    covariance: Literal["auto", "exact", "sketch", "off"] = "auto"
+
+
+class TrackingConfig(Section):
+    """Where a run is logged besides its own folder."""
+
+    tensorboard: bool = True
+
+
+class RunConfig(Section):
+    """A complete run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    rounds: Annotated[int, Field(ge=0, le=10_000_000)] = 40
+    executor: Literal["inline", "ray"] = "ray"
+    model: ModelConfig
+    data: DataConfig
+    cohort: CohortConfig = CohortConfig()
+    train: TrainConfig = TrainConfig()
+    method: Plugin
+    codec: Plugin
+    allocator: Plugin
+    uplink: Plugin
+    channel: Plugin
+    device: DeviceConfig = DeviceConfig()
+    actors: ActorsConfig = ActorsConfig()
+    eval: EvalConfig = EvalConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        # A natural partition takes its clients from the data, so their number is checked when the data is read.
+        if self.data.partition != "natural" and self.cohort.size > self.data.clients:
+            raise ValueError(
+                f"cohort.size ({self.cohort.size}) must not exceed data.clients ({self.data.clients})"
+            )
+        return self
+
+    def result_keys(self) -> dict[str, Any]:
+        """The part of the configuration that determines the result."""
+        tree = self.model_dump(mode="json")
+        for key in ("executor", "tracking"):
+            tree.pop(key)
+        tree["actors"] = {"pack_size": tree["actors"]["pack_size"], "threads": tree["actors"]["threads"]}
+        return tree
+
+    def config_hash(self) -> str:
+        """Hash of the result-determining keys."""
+        text = json.dumps(self.result_keys(), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 numbers and booleans, unique keys and no aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(None, None, "aliases are not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"key {key_node.value!r} appears twice", key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
+     "-+0123456789."),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse one YAML document; a ConfigError names the place of a syntax error."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader subclass
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError("", f"{place}: not valid YAML: {problem}") from None
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError("", f"{path}: larger than {MAX_YAML_BYTES} bytes, not a configuration")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("", f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("", f"{path}: is not UTF-8 text") from None
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError("", f"{path}: must hold a mapping of keys to values, e.g. `rounds: 40`")
+    return tree
+
+
+def apply_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
+    """A copy of `tree` with one dotted `key=value` applied; the value is YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key):
+        raise ConfigError("", f"override {text!r}: must have the form key=value, e.g. train.lr=1e-2")
+    return _replace(tree, key.split("."), parse_yaml(value, f"override {text!r}"), key)
+
+
+def _replace(tree: Any, path: list[str], value: Any, key: str) -> dict[str, Any]:
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(key, "cannot be set: its parent is not a section")
+    head, rest = path[0], path[1:]
+    return {**tree, head: _replace(tree.get(head), rest, value, key) if rest else value}
+
+
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Sections of `top` over those of `base`. A plug-in that changes its name drops the base's options."""
+    out = dict(base)
+    for key, value in top.items():
+        old = out.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name"):
+            out[key] = merge(old, value)
+        else:
+            out[key] = value
+    return out
+
+
+def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
+    """The first problem of a pydantic error as one sentence naming the field, the value and what is valid."""
+    item = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    # Union members and validators add their own parts to the location; keep the keys a user wrote.
+    parts = [str(part) for part in item["loc"] if not _is_internal(str(part))]
+    field = ".".join([prefix, *parts] if prefix else parts)
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return ConfigError(field, "unknown key")
+    if item["type"] == "missing":
+        return ConfigError(field, "is required")
+    message = message[0].lower() + message[1:]
+    shown = repr(item["input"])
+    if item["type"] == "value_error":
+        return ConfigError(field, message)
+    return ConfigError(field, f"{message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}")
+
+
+def _is_internal(part: str) -> bool:
+    return bool(re.search(r"[\[\]()]", part)) or part in {
+        "int", "float", "str", "bool", "constrained-int", "constrained-float", "Range", "StepsRange",
+    }
+
+
+def parse_section(kind: type[S], tree: Any, prefix: str = "") -> S:
+    """Validate a mapping against a section; raises ConfigError naming the field."""
+    if not isinstance(tree, dict):
+        raise ConfigError(prefix, f"must be a mapping, got {tree!r}")
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise first_error(error, prefix) from None
+    except RecursionError:
+        raise ConfigError(prefix, "is nested too deeply") from None

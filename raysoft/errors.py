@@ -1,0 +1,25 @@
+"""The errors a user may see. Each carries the exit code of the command line (design contract)."""
+
+from __future__ import annotations
+
+
+class RaysoftError(Exception):
+    """Anything that ends a run with one clear sentence instead of a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(RaysoftError):
+    """An invalid configuration: names the field, the value and what would be valid."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {message}" if field else message)
+
+
+class ResourceError(RaysoftError):
+    """Not enough cores or memory: carries the arithmetic and a setting that fits."""
+
+    exit_code = 3

@@ -1,0 +1,233 @@
+"""What passes between the rooms of raysoft. Plain frozen dataclasses over numpy arrays; no torch, no Ray.
+
+Shapes: K clients of a cohort, ordered by client id; J points of a rate-distortion curve; R rank, I in, O out.
+Units: bits, seconds, hertz, watts, joules. Radio and sums are float64, parameters and updates float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Array = np.ndarray
+Tensors = Mapping[str, Array]
+Update = Mapping[str, Array]
+"""A client's change: end value minus start value per parameter (the delta form), float32."""
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """One adapted matrix: W0 [O, I] + scale * B [O, R] @ A [R, I]."""
+
+    module: str
+    out_features: int
+    in_features: int
+
+    @property
+    def a(self) -> str:
+        """Parameter name of A, shape [R, I]."""
+        return f"{self.module}.lora_A"
+
+    @property
+    def b(self) -> str:
+        """Parameter name of B, shape [O, R]."""
+        return f"{self.module}.lora_B"
+
+
+@dataclass(frozen=True)
+class ParamSpace:
+    """What is trained; built once from the configuration and the base model."""
+
+    shapes: Mapping[str, tuple[int, ...]]  # r_max layout; LoRA factors first, then the trained head
+    pairs: tuple[LoraPair, ...]
+    rank: int  # r_max
+    scale: float  # s in W0 + s * B A, the same for every client
+    kind: Literal["lora", "prefix", "full"] = "lora"
+    always_sent: frozenset[str] = frozenset()  # e.g. the classification head
+    personal: frozenset[str] = frozenset()  # never uploaded
+    shared: frozenset[str] = frozenset()  # one copy per cohort (server half of a split model)
+
+    def num_values(self) -> int:
+        """Number of trained scalars, P(r_max) + head."""
+        return int(sum(np.prod(shape) for shape in self.shapes.values()))
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The global model. One per trained model; all of it belongs into a checkpoint."""
+
+    theta: Tensors  # float32
+    version: int = 0  # +1 per aggregation
+    extra: Tensors = field(default_factory=dict)  # moments, control variates
+    model: str = "main"
+    base_version: int = 0
+    base_log: tuple[Update, ...] = ()  # what was folded into W0 (FLoRA, FedEx, Ferret)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Put once a round; a client's own part is a pure function of it and of the client's rank."""
+
+    version: int
+    common: Tensors
+    model: str = "main"
+    base_version: int = 0
+    base_delta: tuple[Update, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientState:
+    """What a client keeps between rounds. Built from the key when absent; owned by the coordinator."""
+
+    rank: int
+    base_version: int = 0
+    method: Tensors = field(default_factory=dict)
+    codec: Tensors = field(default_factory=dict)  # e.g. error feedback memory
+    optimizer: Tensors = field(default_factory=dict)
+    personal: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalJob:
+    """Everything the packed trainer needs to know about one client, apart from its batches."""
+
+    start: Tensors  # values at the client's own rank
+    downlink_bits: int
+    steps: int
+    trainable: Mapping[str, bool]  # parameter name -> trained this round (FFA freezes A)
+    loss_term: Callable[[Mapping[str, Any], Mapping[str, Any]], Any] | None = None
+    """(now, start) as torch tensors stacked over K -> added loss, shape [K]."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A codec's menu. Keeping j units costs fixed_bits + bits_J[j] and leaves the squared error error_J[j].
+
+    bits_J[0] = 0, bits_J is increasing, error_J is decreasing and convex in bits up to rounding. At most ~65 points,
+    since the curve itself has to be reported.
+    """
+
+    fixed_bits: int
+    bits_J: Array
+    error_J: Array
+
+    @property
+    def units(self) -> int:
+        """The largest number of units (keep everything)."""
+        return len(self.bits_J) - 1
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """The only per-client thing that always reaches the coordinator after training."""
+
+    client: int
+    version: int
+    samples: int
+    rank: int
+    loss: float
+    cycles: float  # CPU cycles of the local training
+    downlink_bits: int
+    curve: Curve
+    stats: Mapping[str, Array] = field(default_factory=dict)
+    finite: bool = True
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """Power gains of a cohort in one block: true, and as the server knows them (imperfect CSI)."""
+
+    gain_K: Array
+    reported_gain_K: Array
+    parts: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The coordinator's decision for one round. round_s is the predicted round latency."""
+
+    clients_K: Array
+    active_K: Array  # False: outage, told not to send
+    units_K: Array
+    bandwidth_hz_K: Array
+    power_w_K: Array
+    latency_s_K: Array
+    round_s: float
+    control_bits_K: Array
+    weights_K: Array | None = None
+    mask: Array | None = None  # one support for all (superposed sums)
+    controls: Mapping[str, Array] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A serialised update: len(data) == ceil(num_bits / 8)."""
+
+    data: bytes
+    num_bits: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The uplink's verdict, before anything is summed; needs bits only."""
+
+    arrived_K: Array
+    latency_s_K: Array
+    energy_j_K: Array
+    reason_K: tuple[str, ...]  # "" where arrived
+    round_s: float
+    offset: float = 0.0
+    noise_std: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reception:
+    """What the aggregation receives: float64 sums of mix_k * contribution_k, or the single updates."""
+
+    outcome: Outcome
+    reports: tuple[ClientReport, ...]
+    sums: Tensors | None = None
+    updates: tuple[Update, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The unit of work, of retry and of reduction: a function of cohort and pack_size alone."""
+
+    tick: int
+    clients: tuple[int, ...]
+    model: str = "main"
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One line of rounds.jsonl. None becomes null where there is no such number."""
+
+    round: int
+    accuracy: float | None
+    loss: float | None
+    train_loss: float | None
+    metrics: Mapping[str, Any]
+    round_latency_s: float
+    simulated_time_s: float
+    uplink_bits: int
+    downlink_bits: int
+    control_bits: int
+    kept_fraction_mean: float | None
+    queue_s: float | None
+    sparsification_error: float | None
+    aggregation_covariance: float | None
+    participants: int
+    dropped: int
+    drop_reasons: Mapping[str, int]
+    energy_j: float
+    wall_time_s: float
+    model: str = "main"
+
+
+Clients = Sequence[int]
