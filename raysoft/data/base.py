@@ -91,3 +91,13 @@ class Partition:
     def size(self, client: int) -> int:
         """Number of samples of one client."""
         return len(self.shards[client]) if self.shards is not None else self.virtual_samples
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One local step of a pack of K clients, padded to B samples each (and to L tokens, where there are tokens)."""
+
+    inputs: Mapping[str, Array]  # [K, B, ...]
+    labels: Array  # [K, B] or [K, B, L]
+    mask_KB: Array  # bool: a real sample
+    active_K: Array  # bool: the client takes this step at all
