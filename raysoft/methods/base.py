@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from raysoft.config import Section
+from raysoft.config import Positive, Section
 from raysoft.rng import Rng
 from raysoft.types import (
     Array, Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update,
@@ -20,7 +20,7 @@ from raysoft.types import (
 class MethodConfig(Section):
     """Options every method has."""
 
-    server_lr: float = 1.0
+    server_lr: Positive = 1.0
 
 
 class Method(Protocol):
@@ -80,6 +80,18 @@ def _gram_schmidt(rows: Array) -> Array:
         rest = rows[ortho.shape[0]:]
         ortho = np.concatenate([ortho, rest / np.linalg.norm(rest, axis=1, keepdims=True)])
     return ortho
+
+
+def broadcast_all(server: ServerState) -> Broadcast:
+    """Everything that is trained."""
+    return Broadcast(
+        version=server.version, common=server.theta, model=server.model, base_version=server.base_version
+    )
+
+
+def downlink_bits(start: Tensors) -> int:
+    """Bits of the values a client receives, as float32."""
+    return 32 * int(sum(value.size for value in start.values()))
 
 
 def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array]:
