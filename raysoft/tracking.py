@@ -1,0 +1,387 @@
+"""The run folder: what a run leaves behind, written so that a crash at any moment leaves something readable.
+
+    config.yaml  environment.json  rounds.jsonl  summary.json  report.html
+    tensorboard/  checkpoints/  adapter/ (or model/)  figures/
+
+`rounds.jsonl` has one strict JSON object a line, flushed every round; line 0 is the untouched base; NaN and infinities
+become null. Nothing here imports torch before TensorBoard is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raysoft.config import NAME_PATTERN, RunConfig, load_mapping
+from raysoft.errors import ConfigError, RaysoftError
+from raysoft.types import Array, RoundRecord
+
+CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
+TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
+OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT})
+OWN_FOLDERS = frozenset({TENSORBOARD, FIGURES, "checkpoints", "adapter", "model"})
+LIBRARIES = (
+    "raysoft", "numpy", "scipy", "torch", "transformers", "peft", "safetensors", "datasets", "scikit-learn", "pydantic",
+    "ray", "matplotlib",
+)  # fmt: skip
+FINAL_EVALUATIONS = 5
+SUMMARY_KEYS = (
+    "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
+    "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
+    "config_hash", "status", "metrics",
+)  # fmt: skip
+_NOT_CURVES = frozenset({"round", "metrics", "drop_reasons", "model"})
+
+
+def check_name(name: str) -> str:
+    """The run name itself, if it is a plain folder name. Raises ConfigError otherwise."""
+    if not NAME_PATTERN.fullmatch(name):
+        valid = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
+        raise ConfigError("--name", f"{name!r} is not a run name: use {valid}")
+    return name
+
+
+def strict(value: Any) -> Any:
+    """`value` as plain JSON data: numpy becomes lists and numbers, NaN and infinities become None (null)."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return strict(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never half of it."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+class RunFolder:
+    """Writer of one run folder; use as a context manager, or call `close`.
+
+    Raises ConfigError("--out") where the folder exists with content and `overwrite` is not set, and where it holds
+    anything that no run has written (so that a slip of the finger cannot empty a home folder).
+    """
+
+    def __init__(self, path: Path | str, overwrite: bool = False, tensorboard: bool = False) -> None:
+        self.path = Path(path)
+        _prepare(self.path, overwrite)
+        self._start(tensorboard, purge_step=None)
+
+    @classmethod
+    def reopen(cls, path: Path | str, last_round: int, tensorboard: bool = False) -> RunFolder:
+        """Continue a run after round `last_round`: later lines of rounds.jsonl are cut off, the summary is removed."""
+        run = read_run(path)
+        folder = cls.__new__(cls)
+        folder.path = Path(path)
+        kept = [row for row in run.records if row["round"] <= last_round]
+        write_atomic(folder.path / ROUNDS, "".join(_line(row) for row in kept))
+        (folder.path / SUMMARY).unlink(missing_ok=True)
+        folder._start(tensorboard, purge_step=last_round + 1)
+        return folder
+
+    def _start(self, tensorboard: bool, purge_step: int | None) -> None:
+        self._rounds = (self.path / ROUNDS).open("a", encoding="utf-8")
+        self._writer: Any = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.path / TENSORBOARD), purge_step=purge_step)
+
+    def write_config(self, yaml_text: str) -> None:
+        """The resolved configuration."""
+        write_atomic(self.path / CONFIG, yaml_text)
+
+    def write_environment(self, threads: int | None = None) -> None:
+        """What a result may depend on besides the configuration; `threads` is the thread count of the training."""
+        write_atomic(self.path / ENVIRONMENT, json.dumps(environment(threads), indent=2) + "\n")
+
+    def append(self, record: RoundRecord) -> None:
+        """Add one round, on disk before this returns."""
+        row = record_row(record)
+        self._rounds.write(_line(row))
+        self._rounds.flush()
+        if self._writer is not None:
+            for name, value in _scalars(row):
+                self._writer.add_scalar(name, value, global_step=row["round"])
+            self._writer.flush()
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """The closing figures, see `summarise`."""
+        write_atomic(self.path / SUMMARY, json.dumps(strict(summary), indent=2, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        """Close every file; may be called twice."""
+        self._rounds.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _prepare(path: Path, overwrite: bool) -> None:
+    """An empty folder at `path`, or a ConfigError. Removes an old run only where nothing else lies in the folder."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise ConfigError("--out", f"{path} is a file; give a folder")
+        content = sorted(item.name for item in path.iterdir()) if path.exists() else []
+        if content and not overwrite:
+            raise ConfigError("--out", f"{path} exists and is not empty; choose another folder or add --overwrite")
+        strange = [name for name in content if name not in OWN_FILES | OWN_FOLDERS and not name.endswith(".part")]
+        if strange:
+            raise ConfigError(
+                "--out", f"{path} holds {strange[0]!r}, which no run has written, so it is not overwritten; "
+                "choose another folder"
+            )  # fmt: skip
+        for name in content:
+            item = path / name
+            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--out", f"{path} cannot be written: {error.strerror}") from None
+
+
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """Python, platform, processor, thread count and library versions, read from package metadata only."""
+    versions: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "threads": threads,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "libraries": versions,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine() or sys.platform
+
+
+def record_row(record: RoundRecord | Mapping[str, Any]) -> dict[str, Any]:
+    """One round as strict JSON data, keys in the order of `RoundRecord`."""
+    if is_dataclass(record):
+        return {item.name: strict(getattr(record, item.name)) for item in fields(record)}
+    return {str(key): strict(value) for key, value in record.items()}  # type: ignore[union-attr]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _scalars(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+    """TensorBoard curves of one round: tag and value; what is null or not a number has none."""
+    for key, value in row.items():
+        if key not in _NOT_CURVES and _is_number(value):
+            yield f"round/{key}", float(value)
+    for key, value in row.get("metrics", {}).items():
+        if _is_number(value):
+            yield f"metrics/{key}", float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as read back: T records (line 0 is the untouched base)."""
+
+    path: Path
+    config: dict[str, Any]
+    records: tuple[dict[str, Any], ...]
+    summary: dict[str, Any] | None  # None: the run has not ended
+    environment: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what was odd about the folder, for the reader
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    def column(self, key: str) -> Array:
+        """[T] float64 values of one record key, or of `metrics.KEY`; NaN where there is no such number."""
+        head, _, rest = key.partition(".")
+        values: list[Any] = [row.get(head, {}).get(rest) if rest else row.get(head) for row in self.records]
+        return np.array([v if _is_number(v) else math.nan for v in values], dtype=np.float64)
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a run folder. Raises RaysoftError naming file and line; a half-written last line becomes a note."""
+    path = Path(path)
+    if not path.is_dir():
+        raise RaysoftError(f"{path}: no such run folder")
+    for name in (CONFIG, ROUNDS):
+        if not (path / name).is_file():
+            raise RaysoftError(f"{path / name}: missing, so {path} is not a run folder")
+    records, notes = _read_rounds(path / ROUNDS)
+    summary = _read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
+    if summary is None:
+        notes.append("The run has not written a summary: it is still running or was interrupted.")
+    surroundings = _read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
+    return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RaysoftError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RaysoftError(f"{path}: is not UTF-8 text") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise RaysoftError(f"{path}, line {line}: not valid JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(value, dict):
+        raise RaysoftError(f"{path}: must hold a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    lines = _read_text(path).split("\n")
+    records: list[dict[str, Any]] = []
+    notes: list[str] = []
+    last = len(lines) - 1  # text after the last newline: empty, unless a write was cut short
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+            problem = None if _is_record(row) else "is not a round record"
+        except ValueError as error:
+            problem = f"not valid JSON: {getattr(error, 'msg', error)}"
+        if problem is None:
+            records.append(row)
+        elif number == last:
+            notes.append(f"{path.name}, line {number + 1}: half-written and ignored.")
+        else:
+            raise RaysoftError(f"{path}, line {number + 1}: {problem}")
+    if not records:
+        raise RaysoftError(f"{path}, line 1: holds no complete round yet")
+    return records, notes
+
+
+def _is_record(row: Any) -> bool:
+    return isinstance(row, dict) and _is_number(row.get("round")) and isinstance(row.get("metrics", {}), dict)
+
+
+# ---------------------------------------------------------------------------------------------------------- summary
+
+
+def summarise(
+    records: Sequence[RoundRecord | Mapping[str, Any]], config: RunConfig, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The contract keys of summary.json.
+
+    `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
+    means over rounds leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s,
+    metrics) and may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same rule,
+    and `base_NAME` where the base has one. Raises ValueError for a key outside the contract.
+    """
+    unknown = sorted(set(extra) - set(SUMMARY_KEYS))
+    if unknown:
+        raise ValueError(f"not a key of summary.json: {unknown[0]}")
+    rows = [record_row(record) for record in records]
+    rounds = [row for row in rows if row["round"] >= 1]
+    wall = extra.get("wall_time_s", _total(rows, "wall_time_s"))
+    busy = _total(rounds, "wall_time_s")
+    summary: dict[str, Any] = {
+        "final_accuracy": _final(rows, "accuracy"),
+        "best_accuracy": max((row["accuracy"] for row in rows if row["accuracy"] is not None), default=None),
+        "base_accuracy": next((row["accuracy"] for row in rows if row["round"] == 0), None),
+        "rounds": len(rounds),
+        "uplink_bits_total": int(_total(rounds, "uplink_bits")),
+        "mean_round_latency_s": _total(rounds, "round_latency_s") / len(rounds) if rounds else None,
+        "latency_budget_s": config.allocator.options().get("latency_budget_s"),
+        "simulated_time_s": rows[-1]["simulated_time_s"] if rows else 0.0,
+        "energy_j_total": _total(rounds, "energy_j"),
+        "wall_time_s": wall,
+        "client_updates_per_s": _total(rounds, "participants") / busy if busy > 0 else None,
+        "adapter_sha256": None,
+        "config_hash": config.config_hash(),
+        "status": "done",
+    }
+    summary |= {key: value for key, value in extra.items() if key != "metrics"}
+    return strict({**summary, "metrics": {**_metric_summary(rows), **extra.get("metrics", {})}})
+
+
+def _total(rows: Iterable[Mapping[str, Any]], key: str) -> float:
+    return math.fsum(row[key] for row in rows if row[key] is not None)
+
+
+def _final(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Mean of the last evaluations after the base, or the base's value where there is none."""
+    seen = [row[key] for row in rows if row.get(key) is not None and row["round"] >= 1]
+    seen = seen or [row[key] for row in rows if row.get(key) is not None]
+    last = seen[-FINAL_EVALUATIONS:]
+    return math.fsum(last) / len(last) if last else None
+
+
+def _metric_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    flat = [
+        {"round": row["round"], "loss": row["loss"], **{k: v for k, v in row["metrics"].items() if _is_number(v)}}
+        for row in rows
+    ]
+    names = dict.fromkeys(key for row in flat for key in row if key != "round")
+    out: dict[str, float | None] = {}
+    for name in names:
+        base = next((row.get(name) for row in flat if row["round"] == 0), None)
+        if base is not None:
+            out[f"base_{name}"] = base
+        out[f"final_{name}"] = _final(flat, name)
+    return out
