@@ -1,0 +1,253 @@
+"""The client's side of a round as pure stages: train, encode, sum, evaluate. Both executors call these functions.
+
+Each stage takes a small request (and the handle of the stage before) and returns a small reply and a large handle that
+stays where it was made. A stage may run twice, on any process, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from raysoft import registry
+from raysoft.codecs.base import Codec
+from raysoft.codecs.report import quantize_curve
+from raysoft.config import RunConfig
+from raysoft.errors import RaysoftError
+from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
+from raysoft.federation.sampling import client_rank, local_steps, pack_batches
+from raysoft.federation.workload import Workload
+from raysoft.methods.base import Method, cut_to_rank
+from raysoft.rng import Rng
+from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Payload, Tensors, Update
+
+STAGES = ("train", "encode", "sum", "evaluate")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Train the clients of a pack from a broadcast. `states` holds only clients that remember something."""
+
+    pack: Pack
+    down: Broadcast
+    states: Mapping[int, ClientState]
+
+
+@dataclass(frozen=True)
+class TrainedPack:
+    """Handle of `train`: the updates of a pack, before compression, and who made them."""
+
+    pack: Pack
+    updates: tuple[Update, ...]
+    states: tuple[ClientState, ...]
+
+
+@dataclass(frozen=True)
+class EncodeRequest:
+    """How many units each client of the pack may send; None: told not to send."""
+
+    down: Broadcast
+    units: tuple[int | None, ...]
+    mask: Array | None
+
+
+@dataclass(frozen=True)
+class EncodeReply:
+    """Per client of the pack: bits on the air (0 where silent), whether the decoded update is finite, measurements."""
+
+    num_bits: tuple[int, ...]
+    finite: tuple[bool, ...]
+    relative_error: tuple[float, ...]
+    stats: tuple[Mapping[str, Array], ...]
+
+
+@dataclass(frozen=True)
+class EncodedPack:
+    """Handle of `encode`: payloads and what each client remembers if its payload is delivered, or lost."""
+
+    trained: TrainedPack
+    payloads: tuple[Payload | None, ...]
+    units: tuple[int | None, ...]
+    if_delivered: tuple[Tensors, ...]
+    if_lost: tuple[Tensors, ...]
+
+
+@dataclass(frozen=True)
+class SumRequest:
+    """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything."""
+
+    down: Broadcast
+    mix: tuple[float, ...]
+    arrived: tuple[bool, ...]
+    weights: tuple[float, ...]
+    cohort: int
+
+
+@dataclass(frozen=True)
+class SumReply:
+    """float64 sums of a pack in client-id order, products for the diagnostics, and the states that are not empty."""
+
+    sums: Tensors | None
+    products: ProductSums | None
+    states: Mapping[int, ClientState]
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Evaluate the broadcast model on items start..stop of the evaluation split."""
+
+    down: Broadcast
+    start: int
+    stop: int
+
+
+class Worker:
+    """Executes stages on one process; owns the torch model, nothing else that changes."""
+
+    def __init__(self, config: RunConfig, workload: Workload) -> None:
+        self.config = config
+        self.workload = workload
+        self.rng = Rng(config.seed)
+        self.method: Method = registry.build("method", config.method, workload.space)
+        self.codec: Codec = registry.build("codec", config.codec, workload.space)
+
+    @cached_property
+    def trainer(self) -> Any:
+        """The packed trainer; torch is imported here, on the process that trains."""
+        from raysoft.models.packed_lora import PackedTrainer
+
+        return PackedTrainer(
+            self.workload.base, self.workload.space, self.config.train.device, self.config.actors.threads
+        )
+
+    def run(self, stage: str, request: Any, handle: Any = None) -> tuple[Any, Any]:
+        """Run a stage by name; an unexpected error names the stage, the round and the clients."""
+        try:
+            return getattr(self, stage)(request) if handle is None else getattr(self, stage)(request, handle)
+        except RaysoftError:
+            raise
+        except Exception as error:
+            raise RaysoftError(f"{_where(stage, request, handle)}: {type(error).__name__}: {error}") from error
+
+    def client_state(self, client: int, states: Mapping[int, ClientState]) -> ClientState:
+        """The client's state, or the default one built from the key."""
+        return states.get(client) or ClientState(client_rank(self.rng, self.config.model.lora.rank, client))
+
+    def train(self, request: TrainRequest) -> tuple[tuple[ClientReport, ...], TrainedPack]:
+        """Local training of a pack in one pass, and each client's report with its rate-distortion curve."""
+        pack, down, train = request.pack, request.down, self.config.train
+        states = [self.client_state(client, request.states) for client in pack.clients]
+        steps = [local_steps(self.rng, train.steps, client) for client in pack.clients]
+        starts = [self._start(down, state.rank) for state in states]
+        jobs = [
+            self.method.local(*args, pack.tick) for args in zip(starts, states, steps, strict=True)
+        ]
+        shards = {client: self.workload.partition.indices(client) for client in pack.clients}
+        batches = pack_batches(
+            self.rng, self.workload.data.train, shards, pack.clients, pack.tick, steps, train.batch_size
+        )
+        results = self.trainer.train(jobs, batches, train)
+        samples_K = sum(batch.mask_KB.sum(axis=1) for batch in batches)
+        reports, updates, new_states = [], [], []
+        for k, client in enumerate(pack.clients):
+            update, state = self.method.upload(starts[k], results[k].end, states[k])
+            finite = all(np.isfinite(value).all() for value in update.values())
+            if not finite:  # nothing of it may reach a codec; the coordinator rejects the client
+                update = {name: np.zeros_like(value) for name, value in update.items()}
+            reports.append(ClientReport(
+                client=client, version=down.version, samples=self.workload.partition.size(client), rank=state.rank,
+                loss=float(results[k].loss), cycles=float(samples_K[k]) * self.config.device.cycles_per_sample,
+                downlink_bits=jobs[k].downlink_bits, finite=finite,
+                curve=quantize_curve(self.codec.menu(update, starts[k], state.codec)),
+            ))
+            updates.append(update)
+            new_states.append(state)
+        return tuple(reports), TrainedPack(pack, tuple(updates), tuple(new_states))
+
+    def encode(self, request: EncodeRequest, trained: TrainedPack) -> tuple[EncodeReply, EncodedPack]:
+        """Serialise what each client may send; the bits are counted on the payload itself."""
+        pack = trained.pack
+        bits, finite, errors, stats = [], [], [], []
+        payloads, delivered, lost = [], [], []
+        for client, update, state, units in zip(
+            pack.clients, trained.updates, trained.states, request.units, strict=True
+        ):
+            if units is None:  # silent: nothing sent, codec memory kept
+                bits.append(0), finite.append(True), errors.append(1.0), stats.append({})
+                payloads.append(None), delivered.append(state.codec), lost.append(state.codec)
+                continue
+            start = self._start(request.down, state.rank)
+            encoded = self.codec.encode(
+                update, start, state.codec, units, request.mask, self.rng("codec", pack.tick, client)
+            )
+            decoded = self.codec.decode(encoded.payload, start, units)
+            finite.append(all(np.isfinite(value).all() for value in decoded.values()))
+            bits.append(encoded.payload.num_bits)
+            errors.append(float(encoded.relative_error))
+            stats.append(encoded.stats)
+            payloads.append(encoded.payload)
+            delivered.append(encoded.memory_if_delivered)
+            lost.append(encoded.memory_if_lost)
+        reply = EncodeReply(tuple(bits), tuple(finite), tuple(errors), tuple(stats))
+        return reply, EncodedPack(trained, tuple(payloads), request.units, tuple(delivered), tuple(lost))
+
+    def sum(self, request: SumRequest, encoded: EncodedPack) -> tuple[SumReply, None]:
+        """Decode, contribute and add up, in float64 and in client-id order."""
+        trained = encoded.trained
+        received: list[Update] = []
+        for state, payload, units, mix in zip(
+            trained.states, encoded.payloads, encoded.units, request.mix, strict=True
+        ):
+            if payload is None or units is None or mix == 0.0:
+                received.append({})
+                continue
+            received.append(self.method.contribute(
+                self.codec.decode(payload, self._start(request.down, state.rank), units)
+            ))
+        states = {}
+        for k, client in enumerate(trained.pack.clients):
+            memory = encoded.if_delivered[k] if request.arrived[k] else encoded.if_lost[k]
+            state = replace(trained.states[k], codec=memory)
+            if memory or state.method or state.optimizer or state.personal:
+                states[client] = state
+        return SumReply(
+            _weighted_sum(received, request.mix), self._products(request, trained, received), states
+        ), None
+
+    def _products(self, request: SumRequest, trained: TrainedPack, received: Sequence[Update]) -> ProductSums | None:
+        mode = covariance_mode(self.config.metrics.covariance, self.workload.space, request.cohort)
+        if mode == "off":
+            return None
+        ideal = [self.method.contribute(update) for update in trained.updates]
+        return product_sums(
+            self.workload.space, mode, self.rng, request.down.common, received, ideal, request.mix, request.weights
+        )
+
+    def evaluate(self, request: EvaluateRequest) -> tuple[dict[str, float], None]:
+        """Additive counts on a fixed shard of the evaluation split."""
+        split = getattr(self.workload.data, self.config.eval.split)
+        shard = split.take(np.arange(request.start, request.stop)).trim()
+        return self.trainer.evaluate(request.down.common, shard, self.config.eval.batch_size), None
+
+    def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
+        return cut_to_rank(down.common, self.workload.space, rank)
+
+
+def _weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str, Array] | None:
+    """sum mix_k * x_k in float64 in the order given; None when nothing arrived."""
+    total: dict[str, Array] = {}
+    for update, factor in zip(received, mix, strict=True):
+        for name, value in update.items():
+            term = factor * value.astype(np.float64)
+            total[name] = term if name not in total else total[name] + term
+    return total or None
+
+
+def _where(stage: str, request: Any, handle: Any) -> str:
+    pack = getattr(request, "pack", None) or getattr(handle, "pack", None)
+    pack = pack or getattr(getattr(handle, "trained", None), "pack", None)
+    return f"{stage} of round {pack.tick}, clients {list(pack.clients)}" if pack else stage

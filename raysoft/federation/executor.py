@@ -1,0 +1,64 @@
+"""Where stages run. `inline`: in this process, no Ray. The Ray executor has the same two methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from raysoft.config import RunConfig
+from raysoft.federation.client import Worker
+from raysoft.federation.workload import Workload, WorkloadInfo, describe, prepare
+
+
+class Executor(Protocol):
+    """Runs the stages of client.py."""
+
+    def start(self) -> WorkloadInfo:
+        """Prepare the workload; raises ConfigError on bad input."""
+        ...
+
+    def put(self, value: Any) -> Any:
+        """Make a value available to every process once; the result may stand for it in requests."""
+        ...
+
+    def map(self, stage: str, requests: Sequence[Any], handles: Sequence[Any] | None = None) -> list[tuple[Any, Any]]:
+        """Run a stage for each request (with its handle): replies and new handles in request order."""
+        ...
+
+    def verify(self) -> None:
+        """Raise if the shared base weights were written to."""
+        ...
+
+
+class InlineExecutor:
+    """Everything in this process, one request after the other."""
+
+    def __init__(self, config: RunConfig, workload: Workload | None = None) -> None:
+        from threadpoolctl import threadpool_limits
+
+        self.config = config
+        self._workload = workload
+        # The same thread count as an actor's, or numpy's products could round differently there.
+        self._limits = threadpool_limits(config.actors.threads)
+
+    def start(self) -> WorkloadInfo:
+        """Prepare the workload in this process."""
+        workload = self._workload or prepare(self.config)
+        self.worker = Worker(self.config, workload)
+        return describe(workload, self.config)
+
+    def put(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    def map(self, stage: str, requests: Sequence[Any], handles: Sequence[Any] | None = None) -> list[tuple[Any, Any]]:
+        """Run one after the other."""
+        if handles is None:
+            return [self.worker.run(stage, request) for request in requests]
+        return [self.worker.run(stage, *pair) for pair in zip(requests, handles, strict=True)]
+
+    def verify(self) -> None:
+        """Check the base against its checksum."""
+        from raysoft.models.base import verify
+
+        verify(self.worker.workload.base)

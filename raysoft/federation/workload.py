@@ -1,0 +1,102 @@
+"""Everything a run computes on, as numpy: prepared once, shared read-only by every process of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raysoft.config import RunConfig
+from raysoft.data.base import Partition, TaskData
+from raysoft.rng import Rng
+from raysoft.types import ParamSpace, Tensors
+
+if TYPE_CHECKING:
+    from raysoft.models.base import FrozenBase
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Base model, data and their split over clients, and what is trained."""
+
+    base: FrozenBase
+    data: TaskData
+    partition: Partition
+    space: ParamSpace
+    head: Tensors  # start values of the always-sent parameters
+
+
+@dataclass(frozen=True)
+class WorkloadInfo:
+    """The small part of a workload that the coordinator needs."""
+
+    space: ParamSpace
+    head: Tensors
+    partition: Partition
+    widths: Mapping[int, int]  # padded tokens of each client; empty without token lengths
+    eval_items: int
+    kind: str
+    bits_per_byte: bool
+    base_values: int  # scalars of the frozen base
+    base_checksum: str
+    description: Mapping[str, str]
+
+    @property
+    def population(self) -> int:
+        """Number of registered clients."""
+        return self.partition.clients
+
+
+def prepare(config: RunConfig) -> Workload:
+    """Load the base and the data, split the data, choose what is trained. Raises ConfigError on bad input."""
+    from raysoft.models.base import load_base
+    from raysoft.models.targets import lora_space
+    from raysoft.tasks import build_partition, build_task
+
+    rng = Rng(config.seed)
+    data, source, kind = build_task(config)
+    base = load_base(
+        str(source), kind, len(data.label_names) or None, data.label_names, config.model.revision, rng
+    )
+    space, head = lora_space(base, config.model.lora)
+    return Workload(base=base, data=data, partition=build_partition(config, data, rng), space=space, head=head)
+
+
+def describe(workload: Workload, config: RunConfig) -> WorkloadInfo:
+    """What the coordinator keeps of a workload."""
+    from raysoft.federation.sampling import padded_width
+
+    data, partition = workload.data, workload.partition
+    ragged = data.train.lengths is not None and partition.shards is not None
+    widths = {k: padded_width(data.train, shard) for k, shard in enumerate(partition.shards or ())} if ragged else {}
+    base_values = int(sum(value.size for value in workload.base.weights.values()))
+    return WorkloadInfo(
+        space=workload.space,
+        head=workload.head,
+        partition=partition,
+        widths=widths,
+        eval_items=len(getattr(data, config.eval.split)),
+        kind=data.kind,
+        bits_per_byte=data.bits_per_byte,
+        base_values=base_values,
+        base_checksum=workload.base.checksum,
+        description={
+            "model": f"{workload.base.architecture}, {base_values:,} frozen values from {config.model.name}",
+            "trained": f"{workload.space.num_values():,} values: LoRA rank {workload.space.rank} on "
+                       f"{len(workload.space.pairs)} matrices"
+                       + (f" and {len(workload.space.always_sent)} head tensors" if workload.space.always_sent else ""),
+            "data": f"{config.data.task}: {len(data.train):,} training, {len(data.validation):,} validation, "
+                    f"{len(data.test):,} test samples",
+            "clients": f"{partition.clients:,} clients, {config.data.partition} partition",
+        },
+    )
+
+
+def auto_pack_size(base_values: int) -> int:
+    """Clients trained in one pass: a function of the model alone, so that it is the same on every machine.
+
+    Ten tiny models fill a core's vector units; a large model fills it alone, and activations of ten would not fit.
+    """
+    if base_values <= 5_000_000:
+        return 10
+    return 4 if base_values <= 200_000_000 else 1
