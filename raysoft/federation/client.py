@@ -33,7 +33,6 @@ class TrainRequest:
     """Train the clients of a pack from a broadcast. `states` holds only clients that remember something."""
 
     pack: Pack
-    down: Broadcast
     states: Mapping[int, ClientState]
 
 
@@ -50,19 +49,21 @@ class TrainedPack:
 class EncodeRequest:
     """How many units each client of the pack may send; None: told not to send."""
 
-    down: Broadcast
     units: tuple[int | None, ...]
     mask: Array | None
 
 
 @dataclass(frozen=True)
-class EncodeReply:
-    """Per client of the pack: bits on the air (0 where silent), whether the decoded update is finite, measurements."""
+class SentUpdate:
+    """What the coordinator learns of one encoded update: bits (0 where silent), is it finite, measurements."""
 
-    num_bits: tuple[int, ...]
-    finite: tuple[bool, ...]
-    relative_error: tuple[float, ...]
-    stats: tuple[Mapping[str, Array], ...]
+    num_bits: int
+    finite: bool
+    relative_error: float
+    stats: Mapping[str, Array]
+
+
+SILENT = SentUpdate(num_bits=0, finite=True, relative_error=1.0, stats={})
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ class EncodedPack:
 class SumRequest:
     """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything."""
 
-    down: Broadcast
     mix: tuple[float, ...]
     arrived: tuple[bool, ...]
     weights: tuple[float, ...]
@@ -100,7 +100,6 @@ class SumReply:
 class EvaluateRequest:
     """Evaluate the broadcast model on items start..stop of the evaluation split."""
 
-    down: Broadcast
     start: int
     stop: int
 
@@ -124,10 +123,10 @@ class Worker:
             self.workload.base, self.workload.space, self.config.train.device, self.config.actors.threads
         )
 
-    def run(self, stage: str, request: Any, handle: Any = None) -> tuple[Any, Any]:
+    def run(self, stage: str, down: Broadcast, request: Any, handle: Any = None) -> tuple[Any, Any]:
         """Run a stage by name; an unexpected error names the stage, the round and the clients."""
         try:
-            return getattr(self, stage)(request) if handle is None else getattr(self, stage)(request, handle)
+            return getattr(self, stage)(down, request, *(() if handle is None else (handle,)))
         except RaysoftError:
             raise
         except Exception as error:
@@ -137,9 +136,9 @@ class Worker:
         """The client's state, or the default one built from the key."""
         return states.get(client) or ClientState(client_rank(self.rng, self.config.model.lora.rank, client))
 
-    def train(self, request: TrainRequest) -> tuple[tuple[ClientReport, ...], TrainedPack]:
+    def train(self, down: Broadcast, request: TrainRequest) -> tuple[tuple[ClientReport, ...], TrainedPack]:
         """Local training of a pack in one pass, and each client's report with its rate-distortion curve."""
-        pack, down, train = request.pack, request.down, self.config.train
+        pack, train = request.pack, self.config.train
         states = [self.client_state(client, request.states) for client in pack.clients]
         steps = [local_steps(self.rng, train.steps, client) for client in pack.clients]
         starts = [self._start(down, state.rank) for state in states]
@@ -168,34 +167,33 @@ class Worker:
             new_states.append(state)
         return tuple(reports), TrainedPack(pack, tuple(updates), tuple(new_states))
 
-    def encode(self, request: EncodeRequest, trained: TrainedPack) -> tuple[EncodeReply, EncodedPack]:
+    def encode(self, down: Broadcast, request: EncodeRequest, trained: TrainedPack) -> tuple[tuple[SentUpdate, ...], EncodedPack]:
         """Serialise what each client may send; the bits are counted on the payload itself."""
         pack = trained.pack
-        bits, finite, errors, stats = [], [], [], []
+        sent: list[SentUpdate] = []
         payloads, delivered, lost = [], [], []
         for client, update, state, units in zip(
             pack.clients, trained.updates, trained.states, request.units, strict=True
         ):
             if units is None:  # silent: nothing sent, codec memory kept
-                bits.append(0), finite.append(True), errors.append(1.0), stats.append({})
-                payloads.append(None), delivered.append(state.codec), lost.append(state.codec)
+                sent.append(SILENT)
+                payloads.append(None)
+                delivered.append(state.codec)
+                lost.append(state.codec)
                 continue
-            start = self._start(request.down, state.rank)
+            start = self._start(down, state.rank)
             encoded = self.codec.encode(
                 update, start, state.codec, units, request.mask, self.rng("codec", pack.tick, client)
             )
             decoded = self.codec.decode(encoded.payload, start, units)
-            finite.append(all(np.isfinite(value).all() for value in decoded.values()))
-            bits.append(encoded.payload.num_bits)
-            errors.append(float(encoded.relative_error))
-            stats.append(encoded.stats)
+            finite = all(np.isfinite(value).all() for value in decoded.values())
+            sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
             payloads.append(encoded.payload)
             delivered.append(encoded.memory_if_delivered)
             lost.append(encoded.memory_if_lost)
-        reply = EncodeReply(tuple(bits), tuple(finite), tuple(errors), tuple(stats))
-        return reply, EncodedPack(trained, tuple(payloads), request.units, tuple(delivered), tuple(lost))
+        return tuple(sent), EncodedPack(trained, tuple(payloads), request.units, tuple(delivered), tuple(lost))
 
-    def sum(self, request: SumRequest, encoded: EncodedPack) -> tuple[SumReply, None]:
+    def sum(self, down: Broadcast, request: SumRequest, encoded: EncodedPack) -> tuple[SumReply, None]:
         """Decode, contribute and add up, in float64 and in client-id order."""
         trained = encoded.trained
         received: list[Update] = []
@@ -206,7 +204,7 @@ class Worker:
                 received.append({})
                 continue
             received.append(self.method.contribute(
-                self.codec.decode(payload, self._start(request.down, state.rank), units)
+                self.codec.decode(payload, self._start(down, state.rank), units)
             ))
         states = {}
         for k, client in enumerate(trained.pack.clients):
@@ -215,23 +213,25 @@ class Worker:
             if memory or state.method or state.optimizer or state.personal:
                 states[client] = state
         return SumReply(
-            _weighted_sum(received, request.mix), self._products(request, trained, received), states
+            _weighted_sum(received, request.mix), self._products(down, request, trained, received), states
         ), None
 
-    def _products(self, request: SumRequest, trained: TrainedPack, received: Sequence[Update]) -> ProductSums | None:
+    def _products(
+        self, down: Broadcast, request: SumRequest, trained: TrainedPack, received: Sequence[Update]
+    ) -> ProductSums | None:
         mode = covariance_mode(self.config.metrics.covariance, self.workload.space, request.cohort)
         if mode == "off":
             return None
         ideal = [self.method.contribute(update) for update in trained.updates]
         return product_sums(
-            self.workload.space, mode, self.rng, request.down.common, received, ideal, request.mix, request.weights
+            self.workload.space, mode, self.rng, down.common, received, ideal, request.mix, request.weights
         )
 
-    def evaluate(self, request: EvaluateRequest) -> tuple[dict[str, float], None]:
+    def evaluate(self, down: Broadcast, request: EvaluateRequest) -> tuple[dict[str, float], None]:
         """Additive counts on a fixed shard of the evaluation split."""
         split = getattr(self.workload.data, self.config.eval.split)
         shard = split.take(np.arange(request.start, request.stop)).trim()
-        return self.trainer.evaluate(request.down.common, shard, self.config.eval.batch_size), None
+        return self.trainer.evaluate(down.common, shard, self.config.eval.batch_size), None
 
     def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
         return cut_to_rank(down.common, self.workload.space, rank)

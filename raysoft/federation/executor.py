@@ -18,11 +18,16 @@ class Executor(Protocol):
         ...
 
     def put(self, value: Any) -> Any:
-        """Make a value available to every process once; the result may stand for it in requests."""
+        """Make a broadcast available to every process once; the result stands for it in `map`."""
         ...
 
-    def map(self, stage: str, requests: Sequence[Any], handles: Sequence[Any] | None = None) -> list[tuple[Any, Any]]:
-        """Run a stage for each request (with its handle): replies and new handles in request order."""
+    def map(
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
+    ) -> list[tuple[Any, Any]]:
+        """Run a stage for each request (with its handle): replies and new handles in request order.
+
+        `down` is the round's broadcast, as returned by `put`.
+        """
         ...
 
     def verify(self) -> None:
@@ -51,11 +56,14 @@ class InlineExecutor:
         """The value itself."""
         return value
 
-    def map(self, stage: str, requests: Sequence[Any], handles: Sequence[Any] | None = None) -> list[tuple[Any, Any]]:
+    def map(
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
+    ) -> list[tuple[Any, Any]]:
         """Run one after the other."""
-        if handles is None:
-            return [self.worker.run(stage, request) for request in requests]
-        return [self.worker.run(stage, *pair) for pair in zip(requests, handles, strict=True)]
+        handles = handles or [None] * len(requests)
+        return [
+            self.worker.run(stage, down, request, handle) for request, handle in zip(requests, handles, strict=True)
+        ]
 
     def verify(self) -> None:
         """Check the base against its checksum."""

@@ -1,0 +1,97 @@
+"""The coordinator: builds the parts from a configuration, owns the run's state, advances it round by round.
+
+It draws nothing and writes no file; the caller does (see runner.py). Under Ray it lives in its own actor.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from raysoft import registry
+from raysoft.allocation.base import AllocationContext
+from raysoft.config import RunConfig
+from raysoft.errors import ConfigError
+from raysoft.federation.evaluation import evaluate
+from raysoft.federation.executor import Executor
+from raysoft.federation.records import base_record
+from raysoft.federation.round import Parts, RunState, run_round
+from raysoft.federation.workload import WorkloadInfo, auto_pack_size
+from raysoft.methods.base import initial_theta
+from raysoft.rng import Rng
+from raysoft.types import RoundRecord, ServerState, Tensors
+from raysoft.wireless.link import Devices, Link
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the caller learns once a run is ready: the completed configuration and a description for people."""
+
+    config: RunConfig
+    info: WorkloadInfo
+
+
+class Coordinator:
+    """A run in progress on some executor."""
+
+    def __init__(self, config: RunConfig, executor: Executor) -> None:
+        self.config = config
+        self.executor = executor
+
+    def start(self) -> Started:
+        """Prepare workload and parts; raises ConfigError on bad input, before any round."""
+        info = self.executor.start()
+        if self.config.cohort.size > info.population:
+            raise ConfigError(
+                "cohort.size", f"must not exceed the number of clients, {info.population}, got {self.config.cohort.size}"
+            )
+        if info.eval_items == 0:
+            raise ConfigError(f"eval.split", f"the {self.config.eval.split} split is empty")
+        self.config = _with_pack_size(self.config, info)
+        self.parts = build_parts(self.config, info, self.executor)
+        theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
+        self.state = RunState(server=ServerState(theta=theta), allocator=self.parts.allocator.init())
+        return Started(self.config, info)
+
+    def baseline(self) -> RoundRecord:
+        """Line 0: evaluation of the untouched base."""
+        began = time.perf_counter()
+        return base_record(self.parts, evaluate(self.parts, self.state.server, 0), began)
+
+    def round(self, tick: int) -> RoundRecord:
+        """Advance by one round."""
+        self.state, record = run_round(self.parts, self.state, tick)
+        return record
+
+    def finish(self) -> tuple[Tensors, dict[str, Any]]:
+        """Check the shared base; the global values and run totals."""
+        self.executor.verify()
+        return self.state.server.theta, {"dense_bits_total": self.state.dense_bits}
+
+
+def _with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
+    if config.actors.pack_size != "auto":
+        return config
+    actors = config.actors.model_copy(update={"pack_size": auto_pack_size(info.base_values)})
+    return config.model_copy(update={"actors": actors})
+
+
+def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Parts:
+    """All plug-ins of a run."""
+    rng = Rng(config.seed)
+    link = Link.from_config(registry.options("channel", config.channel))
+    codec = registry.options("codec", config.codec)
+    context = AllocationContext(
+        link=link, kept_fraction=codec.kept_fraction, min_kept_fraction=codec.min_kept_fraction,
+        cohort_size=config.cohort.size, payload_scale=config.device.payload_scale,
+    )
+    assert isinstance(config.actors.pack_size, int)
+    return Parts(
+        config=config, info=info, executor=executor,
+        method=registry.build("method", config.method, info.space),
+        allocator=registry.build("allocator", config.allocator, context),
+        uplink=registry.build("uplink", config.uplink, link),
+        channel=registry.build("channel", config.channel, rng),
+        devices=Devices(config.device, rng), rng=rng, pack_size=config.actors.pack_size,
+    )
