@@ -56,7 +56,8 @@ class Rng:
                 state = _mix64((state ^ column.astype(np.uint64)) * _GOLDEN + _GOLDEN)
             steps = np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN
             bits = _mix64(state[:, None] + steps[None, :])
-        return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        # 52 bits: with 53, adding one half would round the largest value up to exactly 1.
+        return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def normal(self, purpose: str, *keys: ArrayLike, size: int = 1) -> np.ndarray:
         """Standard normal numbers, shape [K, size] (Box-Muller on `uniform`)."""

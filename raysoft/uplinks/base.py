@@ -17,14 +17,37 @@ class UplinkConfig(Section):
     downlink_rate_bps: Positive = 2e7  # with downlink: broadcast
 
 
+def downlink_seconds(config: UplinkConfig, num_bits: float) -> float:
+    """Seconds until every client has the global model, given the bits sent to each.
+
+    `ignore`: 0 (a server with power to spare). `broadcast`: one transmission that all clients hear, at
+    `downlink_rate_bps`.
+    """
+    if config.downlink == "ignore":
+        return 0.0
+    return float(num_bits) / config.downlink_rate_bps
+
+
+def is_late(seconds_K: Array, deadline_s: float) -> Array:
+    """Who misses a deadline, bool [K]. A relative 1e-9 is forgiven: an optimal plan ends exactly on its deadline."""
+    return seconds_K > deadline_s * (1 + 1e-9)
+
+
 class Uplink(Protocol):
     """Built from (config, Link); runs in the coordinator only."""
 
     superposes: bool
 
     def deliver(
-        self, plan: Allocation, num_bits_K: Array, compute_s_K: Array, compute_j_K: Array, downlink_s: float,
-        channel: ChannelState, tick: int, rng: Rng,
+        self,
+        plan: Allocation,
+        num_bits_K: Array,
+        compute_s_K: Array,
+        compute_j_K: Array,
+        downlink_s: float,
+        channel: ChannelState,
+        tick: int,
+        rng: Rng,
     ) -> Outcome:
         """Latency, energy and fate of each participant of the plan."""
         ...

@@ -9,27 +9,35 @@ from typing import Annotated, Protocol
 
 from pydantic import Field, model_validator
 
-from raysoft.config import NonNegative, Positive, Section
+from raysoft.config import Section
 from raysoft.types import Array, ChannelState
 
 Decibel = Annotated[float, Field(ge=-300, le=300, strict=False)]
+Distance = Annotated[float, Field(ge=1, le=100_000, strict=False)]
 
 
 class ChannelConfig(Section):
-    """Radio constants every channel model has (see `shared` spec: wireless limits, outage, CSI)."""
+    """Radio constants every channel model has: geometry, noise, limits of a real receiver, what the server knows.
 
-    bandwidth_hz: Positive = 1e6
-    cell_radius_m: Positive = 250.0
-    min_distance_m: Positive = 35.0
-    shadowing_db: NonNegative = 8.0
+    The bounds are wide; they only keep every derived number finite.
+    """
+
+    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12, strict=False)] = 1e6
+    cell_radius_m: Distance = 250.0
+    min_distance_m: Distance = 35.0  # clients are spread uniformly over the ring between the two
+    shadowing_db: Annotated[float, Field(ge=0, le=60, strict=False)] = 8.0
+    shadowing_decorrelation_m: Annotated[float, Field(ge=0.1, le=1e6, strict=False)] | None = (
+        None  # null: independent between clients
+    )
     noise_dbm_per_hz: Decibel = -174.0
     noise_figure_db: Decibel = 7.0
-    max_spectral_efficiency: Positive = 7.4  # bit/s/Hz
+    max_spectral_efficiency: Annotated[float, Field(ge=1e-3, le=1e3, strict=False)] = 7.4  # bit/s/Hz
     snr_gap_db: Decibel = 3.0
     interference_margin_db: Decibel = 3.0
     csi_error: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
-    correlation_time_rounds: Positive | None = None  # null: a fresh block every round
-    control_rate_bps: Positive = 1e6
+    # The lag at which the autocorrelation J0 of the fading falls to 1/2; null: a fresh block every round.
+    correlation_time_rounds: Annotated[float, Field(ge=0.01, le=1e9, strict=False)] | None = None
+    control_rate_bps: Annotated[float, Field(ge=1, le=1e15, strict=False)] = 1e6
 
     @model_validator(mode="after")
     def _distances(self) -> ChannelConfig:

@@ -50,6 +50,16 @@ class Link:
             efficiency = np.log1p(a / b) / np.log(2.0)
         return np.where(b > 0, b * np.minimum(efficiency, self.max_spectral_efficiency), 0.0)
 
+    def airtime_s(self, num_bits_K: Array, bandwidth_hz_K: Array, snr_hz_K: Array) -> Array:
+        """Seconds to send the bits: S / R(b); 0 for no bits, inf where there are bits but no rate. Shapes broadcast."""
+        bits, rate = np.broadcast_arrays(np.asarray(num_bits_K, float), self.rate_bps(bandwidth_hz_K, snr_hz_K))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return np.where(bits > 0, bits / rate, 0.0)
+
+    def control_s(self, control_bits_K: Array) -> Array:
+        """Seconds of signalling at the fixed control rate."""
+        return np.asarray(control_bits_K, dtype=float) / self.control_rate_bps
+
 
 @dataclass(frozen=True)
 class Devices:

@@ -1,0 +1,53 @@
+"""Uplink `ideal`: a perfect wire. Everything arrives at once and costs nothing; only computing takes time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from raysoft.rng import Rng
+from raysoft.types import Allocation, Array, ChannelState, Outcome, Tensors
+from raysoft.uplinks.base import UplinkConfig, is_late
+from raysoft.wireless.link import Link
+
+
+class Config(UplinkConfig):
+    """Options of `ideal`. A `deadline_s` still loses clients that compute for too long."""
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """Latency = downlink + compute; energy = compute."""
+
+    config: Config
+    superposes: ClassVar[bool] = False
+
+    def deliver(
+        self, plan: Allocation, num_bits_K: Array, compute_s_K: Array, compute_j_K: Array, downlink_s: float,
+        channel: ChannelState, tick: int, rng: Rng,
+    ) -> Outcome:  # fmt: skip
+        """Everyone who was told to send arrives, unless a deadline was set and missed."""
+        active_K = np.asarray(plan.active_K, dtype=bool)
+        latency_K = downlink_s + np.asarray(compute_s_K, dtype=float)
+        late_K = np.zeros(len(active_K), dtype=bool)
+        if self.config.deadline_s is not None:
+            late_K = active_K & is_late(latency_K, self.config.deadline_s)
+            latency_K = np.where(late_K, self.config.deadline_s, latency_K)
+        return Outcome(
+            arrived_K=active_K & ~late_K,
+            latency_s_K=latency_K,
+            energy_j_K=np.asarray(compute_j_K, dtype=float),
+            reason_K=tuple(np.where(late_K, "deadline", np.where(active_K, "", "outage")).tolist()),
+            round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
+        )
+
+    def receive(self, sums: Tensors, outcome: Outcome, rng: Rng) -> Tensors:
+        """The identity."""
+        return sums
+
+
+def build(config: Config, link: Link) -> Ideal:
+    """The uplink; the radio constants do not matter to it."""
+    return Ideal(config)

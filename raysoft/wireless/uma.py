@@ -1,0 +1,23 @@
+"""Channel `uma`: urban macro cell of 3GPP TR 38.901, antenna above the roofs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from raysoft.rng import Rng
+from raysoft.wireless.tr38901 import UMA, Cellular, CellularConfig, Spread
+
+
+class Config(CellularConfig):
+    """Options of `uma`."""
+
+    shadowing_db: Spread = 6.0
+    bs_height_m: Annotated[float, Field(gt=1, le=200, strict=False)] = 25.0
+    k_factor_std_db: Spread = 3.5
+
+
+def build(config: Config, rng: Rng) -> Cellular:
+    """The channel."""
+    return Cellular(UMA, config, rng)

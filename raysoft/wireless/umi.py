@@ -1,0 +1,20 @@
+"""Channel `umi`: street canyon of 3GPP TR 38.901, antenna below the roofs."""
+
+from __future__ import annotations
+
+from raysoft.rng import Rng
+from raysoft.wireless.base import Distance
+from raysoft.wireless.tr38901 import UMI, Cellular, CellularConfig, Spread
+
+
+class Config(CellularConfig):
+    """Options of `umi`."""
+
+    cell_radius_m: Distance = 100.0
+    min_distance_m: Distance = 10.0
+    shadowing_db: Spread = 7.82
+
+
+def build(config: Config, rng: Rng) -> Cellular:
+    """The channel."""
+    return Cellular(UMI, config, rng)
