@@ -48,7 +48,7 @@ class Coordinator:
             )
         if info.eval_items == 0:
             raise ConfigError(f"eval.split", f"the {self.config.eval.split} split is empty")
-        self.config = _with_pack_size(self.config, info)
+        self.config = with_pack_size(self.config, info)
         self.parts = build_parts(self.config, info, self.executor)
         theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
         self.state = RunState(server=ServerState(theta=theta), allocator=self.parts.allocator.init())
@@ -70,7 +70,8 @@ class Coordinator:
         return self.state.server.theta, {"dense_bits_total": self.state.dense_bits}
 
 
-def _with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
+def with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
+    """`pack_size: auto` replaced by the number that follows from the model."""
     if config.actors.pack_size != "auto":
         return config
     actors = config.actors.model_copy(update={"pack_size": auto_pack_size(info.base_values)})
