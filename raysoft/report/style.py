@@ -1,0 +1,97 @@
+"""How every figure looks: colours for colour-blind readers, dashes and markers for print without colour, 8.5 pt text.
+
+Colours: Okabe and Ito, "Color Universal Design" (2008), without the yellow, which vanishes on paper. Figures are
+7 inches wide (the text width of a page), so that the sizes below are the printed sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context, rcdefaults, rcParams
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+WIDTH_IN = 7.0
+DPI = 200
+FONT_PT = 8.5
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+)  # fmt: skip
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, BLACK, ORANGE, SKY)
+LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+GREY = "#6b6b6b"
+COLOUR_MAP = "cividis"  # perceptually uniform, readable in grey and with every colour deficiency
+_SETTINGS: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": FONT_PT,
+    "axes.titlesize": FONT_PT,
+    "axes.labelsize": FONT_PT,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#d9d9d9",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.0,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "text.usetex": False,
+    "axes.unicode_minus": True,
+}
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """matplotlib's settings for the time of drawing; the user's own are back afterwards."""
+    with rc_context():
+        rcdefaults()
+        for key, value in _SETTINGS.items():
+            rcParams[key] = value  # type: ignore[index]
+        yield
+
+
+def new_figure(height_in: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's text width and its axes, row by row. No pyplot: nothing global, nothing left open."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    return figure, list(axes.flat)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, dashes and marker of one run among several."""
+
+    colour: str
+    line: Any
+    marker: str
+
+    @classmethod
+    def of(cls, number: int) -> Look:
+        """The look of run `number`; combinations repeat after 315 runs only."""
+        return cls(COLOURS[number % len(COLOURS)], LINES[number % len(LINES)], MARKERS[number % len(MARKERS)])
+
+
+def plain(text: str, limit: int = 36) -> str:
+    """Any text as a label: on one line, not taken for mathematics or hidden from a legend, shortened in the middle."""
+    text = "".join(char if char.isprintable() else " " for char in text).strip() or "(unnamed)"
+    if len(text) > limit:
+        head = (limit - 1) // 2
+        text = f"{text[:head]}…{text[-(limit - 1 - head) :]}"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def marks_every(points: int, number: int) -> tuple[int, int]:
+    """About eight markers a line, shifted from run to run so that they do not cover each other."""
+    step = max(1, points // 8)
+    return (number * 2) % step if step > 1 else 0, step
