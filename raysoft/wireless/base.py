@@ -26,9 +26,8 @@ class ChannelConfig(Section):
     cell_radius_m: Distance = 250.0
     min_distance_m: Distance = 35.0  # clients are spread uniformly over the ring between the two
     shadowing_db: Annotated[float, Field(ge=0, le=60, strict=False)] = 8.0
-    shadowing_decorrelation_m: Annotated[float, Field(ge=0.1, le=1e6, strict=False)] | None = (
-        None  # null: independent between clients
-    )
+    # Distance over which the correlation of two clients' shadowing falls to 1/e; null: independent clients.
+    shadowing_decorrelation_m: Annotated[float, Field(ge=0.1, le=1e6, strict=False)] | None = None
     noise_dbm_per_hz: Decibel = -174.0
     noise_figure_db: Decibel = 7.0
     max_spectral_efficiency: Annotated[float, Field(ge=1e-3, le=1e3, strict=False)] = 7.4  # bit/s/Hz

@@ -39,18 +39,18 @@ class Link:
             control_rate_bps=config.control_rate_bps,
         )
 
-    def snr_hz(self, gain_K: Array, power_w_K: Array) -> Array:
+    def snr_hz(self, gain_K: Array | float, power_w_K: Array | float) -> Array:
         """a_k = P g / (Gamma N0) [Hz], the bandwidth at which the SNR behind the gap is one."""
-        return power_w_K * gain_K / (self.snr_gap * self.noise_w_per_hz)
+        return np.asarray(power_w_K) * gain_K / (self.snr_gap * self.noise_w_per_hz)
 
-    def rate_bps(self, bandwidth_hz_K: Array, snr_hz_K: Array) -> Array:
+    def rate_bps(self, bandwidth_hz_K: Array | float, snr_hz_K: Array | float) -> Array:
         """R(b), zero where b or a is zero. Shapes broadcast."""
         b, a = np.broadcast_arrays(np.asarray(bandwidth_hz_K, float), np.asarray(snr_hz_K, float))
         with np.errstate(divide="ignore", invalid="ignore"):
             efficiency = np.log1p(a / b) / np.log(2.0)
         return np.where(b > 0, b * np.minimum(efficiency, self.max_spectral_efficiency), 0.0)
 
-    def airtime_s(self, num_bits_K: Array, bandwidth_hz_K: Array, snr_hz_K: Array) -> Array:
+    def airtime_s(self, num_bits_K: Array, bandwidth_hz_K: Array | float, snr_hz_K: Array | float) -> Array:
         """Seconds to send the bits: S / R(b); 0 for no bits, inf where there are bits but no rate. Shapes broadcast."""
         bits, rate = np.broadcast_arrays(np.asarray(num_bits_K, float), self.rate_bps(bandwidth_hz_K, snr_hz_K))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -46,7 +46,7 @@ def positions(config: ChannelConfig, rng: Rng, clients_K: Array) -> Positions:
     return Positions(distance, distance * np.cos(angle), distance * np.sin(angle))
 
 
-def macro_path_loss_db(config: MacroConfig, distance_m: Array) -> Array:
+def macro_path_loss_db(config: MacroConfig, distance_m: Array | float) -> Array:
     """Path loss [dB] at distances [m]."""
     return config.path_loss_at_1km_db + 10 * config.path_loss_exponent * np.log10(np.asarray(distance_m) / 1000)
 
