@@ -28,6 +28,8 @@ class ClientActor:
     """Home of clients: runs stages on the shared base. Disposable; it keeps nothing that cannot be recomputed."""
 
     def __init__(self, config: RunConfig) -> None:
+        import raysoft.models.packed_lora  # noqa: F401 - seconds of imports, while another actor prepares the data
+
         _pin_threads(config.actors.threads)
         self.config = config
 
@@ -39,6 +41,7 @@ class ClientActor:
     def adopt(self, config: RunConfig, workload: Any) -> int:
         """Take the shared workload (numpy views into the object store); returns the process id."""
         self.worker = Worker(config, workload)
+        self.worker.trainer  # noqa: B018 - built now, on all actors at once
         return os.getpid()
 
     def run(self, stage: str, down: Any, request: Any, handle: Any = None) -> tuple[Any, Any]:

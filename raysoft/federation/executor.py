@@ -26,7 +26,8 @@ class Executor(Protocol):
     ) -> list[tuple[Any, Any]]:
         """Run a stage for each request (with its handle): replies and new handles in request order.
 
-        `down` is the round's broadcast, as returned by `put`.
+        `down` is the round's broadcast, as returned by `put`. The reply to a `train` request is None where its
+        clients are to be dropped (actors.on_failure: drop_client).
         """
         ...
 

@@ -105,8 +105,10 @@ class RayExecutor:
                     results[job.item] = (value, (home, job.handle))
                 except (*ACTOR_FAULTS, GetTimeoutError) as error:
                     attempts[job.item] += 1
-                    self._recover(stage, job, attempts[job.item], error)
-                    waiting.append(job.item)
+                    if self._recover(stage, job, attempts[job.item], error):
+                        waiting.append(job.item)
+                    else:
+                        results[job.item] = (None, None)
                 except RayTaskError as error:
                     raise _cause(error) from None
                 idle.append(job.actor)
@@ -127,17 +129,20 @@ class RayExecutor:
             return idle[0] if idle else None
         return home if home in idle else None
 
-    def _recover(self, stage: str, job: _Running, attempt: int, error: Exception) -> None:
-        """Replace the actor; a stage is pure, so running it again gives the same bytes."""
+    def _recover(self, stage: str, job: _Running, attempt: int, error: Exception) -> bool:
+        """Replace the actor. True: run the stage again, which gives the same bytes; False: drop the pack's clients."""
         what = f"{stage} on client actor {job.actor}: {type(error).__name__}"
-        if self.config.actors.on_failure == "abort" or attempt >= ATTEMPTS:
+        policy = self.config.actors.on_failure
+        if policy == "abort" or attempt >= ATTEMPTS:
             raise RaysoftError(f"{what} (attempt {attempt} of {ATTEMPTS}); see the Ray logs of this run") from error
-        log.warning("%s; starting a new actor and trying again", what)
+        drop = policy == "drop_client" and stage == "train"
+        log.warning("%s; starting a new actor and %s", what, "dropping the pack" if drop else "trying again")
         ray.kill(self.actors[job.actor])
         self.actors[job.actor] = self._spawn()
         self.pids[job.actor] = self._get(
             self.actors[job.actor].adopt.remote(self.config, self._workload), "starting a new client actor"
         )
+        return not drop
 
     def _get(self, ref: Any, doing: str) -> Any:
         try:

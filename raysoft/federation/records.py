@@ -27,6 +27,7 @@ class Round:
 
     tick: int
     before: RunState
+    cohort: int
     everybody: tuple[ClientReport, ...]
     reports: tuple[ClientReport, ...]
     plan: Allocation
@@ -58,7 +59,7 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
     after = replace(after, sent_counts=sent_counts, dense_bits=after.dense_bits + dense_bits)
     metrics["dense_bits_total"] = after.dense_bits
     reasons = Counter(status for status in status_K if status != "ok")
-    reasons.update({"non_finite": len(r.everybody) - len(r.reports)})
+    reasons.update({"non_finite": len(r.everybody) - len(r.reports), "actor_failed": r.cohort - len(r.everybody)})
     queue = after.allocator.get("queue_s")
     errors = [one.relative_error for one in sent_K]
     record = RoundRecord(
@@ -73,7 +74,7 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
         queue_s=None if queue is None else float(queue),
         sparsification_error=float(np.dot(r.mix_K, errors)) if r.arrived_K.any() else None,
         aggregation_covariance=covariance["aggregation_covariance"],
-        participants=int(r.arrived_K.sum()), dropped=len(r.everybody) - int(r.arrived_K.sum()),
+        participants=int(r.arrived_K.sum()), dropped=r.cohort - int(r.arrived_K.sum()),
         drop_reasons={reason: count for reason, count in sorted(reasons.items()) if count},
         energy_j=float(r.outcome.energy_j_K.sum()),
         wall_time_s=time.perf_counter() - r.began, model=after.server.model,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     trained = executor.map("train", down, [
         TrainRequest(pack, {k: state.clients[k] for k in pack.clients if k in state.clients}) for pack in packs
     ])
+    packs, trained = _survivors(config, tick, packs, trained)
     everybody = sorted((report for reply, _ in trained for report in reply), key=lambda report: report.client)
     reports = tuple(report for report in everybody if report.finite)
     if not reports:
@@ -135,10 +137,24 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # evaluate, record
     counts = evaluate(parts, server, tick)
     return record_of(parts, after, Round(
-        tick=tick, before=state, everybody=tuple(everybody), reports=reports, plan=plan, outcome=outcome,
+        tick=tick, before=state, cohort=len(chosen_K), everybody=tuple(everybody), reports=reports, plan=plan, outcome=outcome,
         channel=channel, arrived_K=arrived_K, mix_K=mix_K, weights_K=weights_K, bits_K=bits_K, sent=sent, sums=sums,
         products=[reply.products for reply in replies], counts=counts, began=began,
     ))
+
+
+def _survivors(
+    config: RunConfig, tick: int, packs: Sequence[Pack], trained: Sequence[tuple[Any, Any]]
+) -> tuple[list[Pack], list[tuple[Any, Any]]]:
+    """Packs that were trained. Raises when fewer than the quorum of the cohort are left."""
+    left = [(pack, pair) for pack, pair in zip(packs, trained, strict=True) if pair[0] is not None]
+    alive, cohort = (sum(len(pack.clients) for pack in some) for some in ([pack for pack, _ in left], packs))
+    if alive < config.actors.quorum * cohort:
+        raise RaysoftError(
+            f"round {tick}: {cohort - alive} of {cohort} clients were lost with their actors, "
+            f"below actors.quorum={config.actors.quorum:g}"
+        )
+    return [pack for pack, _ in left], [pair for _, pair in left]
 
 
 def _weights(config: RunConfig, reports: Sequence[ClientReport]) -> Array:
