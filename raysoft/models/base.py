@@ -1,0 +1,191 @@
+"""The frozen base model from a Hugging Face name or a local folder: safetensors only, no code from the checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysoft.data.base import TaskKind
+from raysoft.errors import ConfigError
+from raysoft.models.frozen import (
+    FrozenBase,
+    aligned_copy,
+    build_module,
+    checksum,
+    empty_module,
+    freeze,
+    quiet,
+    verify,
+)
+from raysoft.rng import Rng
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+_log = logging.getLogger(__name__)
+_AUTO_CLASSES = {
+    "image-classification": "AutoModelForImageClassification",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "causal-lm": "AutoModelForCausalLM",
+}
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+def load_base(
+    name_or_folder: str, kind: TaskKind, num_labels: int | None, label_names: tuple[str, ...], revision: str | None,
+    rng: Rng,
+) -> FrozenBase:
+    """A pretrained model for a task. `HF_HUB_OFFLINE=1` reads the local cache only.
+
+    A head that the checkpoint lacks (or has for another number of labels) is drawn from `rng`: normal with the model's
+    initializer_range, biases zero; its parameters are listed in `fresh`. Where the checkpoint knows the same labels in
+    another order, its head is put into the order of `label_names`. Raises ConfigError("model.name", ...) for a missing
+    folder or name, weights that are not safetensors, an unknown architecture, or a checkpoint that does not fit.
+    """
+    import torch
+
+    _check_folder(name_or_folder)
+    config = _load_config(name_or_folder, kind, num_labels, revision)
+    old_names = tuple(str(config.id2label[i]) for i in sorted(config.id2label)) if num_labels is not None else ()
+    if num_labels is not None:
+        names = label_names or tuple(f"LABEL_{i}" for i in range(num_labels))
+        config.num_labels = num_labels
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: i for i, name in enumerate(names)}
+    with torch.random.fork_rng(devices=[]):  # the library draws missing weights; ours replace them below
+        module, missing = _load_module(name_or_folder, kind, config, revision)
+    fresh = _draw_missing(module, missing, name_or_folder, rng)
+    if not fresh and label_names:
+        _reorder_labels(module, old_names, label_names)
+    if fresh:
+        _log.warning("%s: %s not in the checkpoint, drawn from the run's seed", name_or_folder, ", ".join(fresh))
+    return freeze(module, kind, name_or_folder if revision is None else f"{name_or_folder}@{revision}", fresh)
+
+
+def _refuse(name: str, why: str) -> ConfigError:
+    return ConfigError("model.name", f"{name!r} {why}")
+
+
+def _check_folder(name: str) -> None:
+    """Clear words for what can be seen without loading anything."""
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
+            raise _refuse(name, "is not an existing folder")
+        return
+    if not folder.is_dir():
+        raise _refuse(name, "is a file; give the folder that holds config.json and model.safetensors")
+    if (folder / "adapter_config.json").exists():
+        raise _refuse(name, "holds an adapter, not a base model; name the model it was trained on")
+    if not (folder / "config.json").exists():
+        raise _refuse(name, "holds no config.json; give a folder written by save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        found = f"has its weights in {pickles[0]}, which can run code when read" if pickles else "holds no weights"
+        raise _refuse(name, f"{found}; only safetensors are read (save_pretrained writes them)")
+
+
+def _load_config(name: str, kind: TaskKind, num_labels: int | None, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _explain(name, error) from None
+    if kind == "sequence-classification" and getattr(config, "pad_token_id", None) is None:
+        # Decoder models find the last real token of a sample by its padding; without a token of its own, use the end.
+        end = getattr(config, "eos_token_id", None)
+        config.pad_token_id = end[0] if isinstance(end, list) else end
+    return config
+
+
+def _explain(name: str, error: Exception) -> ConfigError:
+    """One sentence instead of the library's paragraphs."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text or "requires you to execute" in text:
+        return _refuse(name, "needs Python code from its repository, which is never run; choose a model whose "
+                             "architecture is part of transformers")
+    if "safetensors" in text:
+        return _refuse(name, "has no safetensors weights; only safetensors are read")
+    if "does not recognize" in text or "Unrecognized model" in text or "should have a `model_type`" in text:
+        return _refuse(name, "has an architecture that the installed transformers does not know")
+    if Path(name).expanduser().exists():
+        return _refuse(name, f"cannot be read: {text[:160]}")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+        return _refuse(name, "is neither a folder nor in the local cache, and HF_HUB_OFFLINE forbids to download it")
+    if "onnect" in text or "offline" in text or "cached files" in text:
+        return _refuse(name, "is neither a folder nor in the local cache, and the Hugging Face hub cannot be reached")
+    return _refuse(name, "is neither a folder nor a model on the Hugging Face hub that can be read (check the spelling, "
+                         "and model.revision)")
+
+
+def _load_module(name: str, kind: TaskKind, config: Any, revision: str | None) -> tuple[Any, set[str]]:
+    """The model and the names of weights that the checkpoint lacks or has in another shape."""
+    import transformers
+    from safetensors import SafetensorError
+
+    auto = getattr(transformers, _AUTO_CLASSES[kind])
+    if type(config) not in auto._model_mapping:
+        raise _refuse(name, f"is a {config.model_type} model, for which transformers has no {kind} head")
+    try:
+        with quiet():
+            module, info = auto.from_pretrained(
+                name, config=config, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="auto",
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _explain(name, error) from None
+    if getattr(module, "_hf_peft_config_loaded", False):
+        raise _refuse(name, "is an adapter, not a base model; name the model it was trained on")
+    return module, set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+
+
+def _draw_missing(module: torch.nn.Module, missing: set[str], name: str, rng: Rng) -> tuple[str, ...]:
+    """Fill in a missing head (or pooler); anything else missing means that checkpoint and architecture do not fit."""
+    import torch
+
+    body = f"{module.base_model_prefix}."
+    parameters = dict(module.named_parameters())
+    fresh = sorted(key for key in missing if key in parameters)
+    strange = [key for key in fresh if key.startswith(body) and ".pooler." not in key]
+    if strange:
+        raise _refuse(name, f"lacks {len(strange)} of {len(parameters)} weights of {type(module).__name__} (or has "
+                            f"them in another shape), e.g. {strange[0]}")
+    config: Any = module.config
+    std = float(getattr(config, "initializer_range", None) or 0.02)
+    with torch.no_grad():
+        for key in fresh:
+            target = parameters[key]
+            if target.ndim > 1:
+                draws = rng(f"fresh_weight:{key}").normal(0.0, std, tuple(target.shape))
+                target.copy_(torch.from_numpy(draws))
+            else:
+                target.fill_(0.0 if key.endswith("bias") else 1.0)
+    return tuple(fresh)
+
+
+def _reorder_labels(module: torch.nn.Module, old: Sequence[str], new: Sequence[str]) -> None:
+    """Rows of the last head layer in the data's order of labels, where the checkpoint knows the same labels."""
+    import torch
+
+    order = [list(old).index(name) for name in new] if sorted(old) == sorted(new) else []
+    if not order or order == sorted(order):
+        return
+    body = f"{module.base_model_prefix}."
+    heads = [part for key, part in module.named_modules()
+             if isinstance(part, torch.nn.Linear) and not key.startswith(body) and part.out_features == len(order)]
+    if heads:
+        with torch.no_grad():
+            heads[-1].weight.copy_(heads[-1].weight[order].clone())
+            if heads[-1].bias is not None:
+                heads[-1].bias.copy_(heads[-1].bias[order].clone())
+
+
+__all__ = [
+    "FrozenBase", "aligned_copy", "build_module", "checksum", "empty_module", "freeze", "load_base", "verify",
+]

@@ -1,0 +1,184 @@
+"""Which matrices get LoRA factors, and which head parameters are trained: from configuration and architecture.
+
+Names follow peft: a list of names matches whole module names or their ends, a string is such a name or a regular
+expression over whole module names; `auto` takes the attention projections that the LoRA paper adapts (query and value,
+Hu et al., ICLR 2022, section 4.2); `all-linear` takes every linear layer outside the head.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysoft.config import LoraConfig
+from raysoft.errors import ConfigError
+from raysoft.models.frozen import FrozenBase, empty_module
+from raysoft.types import Array, LoraPair, ParamSpace
+
+if TYPE_CHECKING:
+    import torch
+
+# Query and value projections by model type; families that share names share a line.
+_FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("q_proj", "v_proj"), ("vit", "deit", "clip", "siglip", "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma",
+                            "gemma2", "gemma3_text", "opt", "gpt_neo", "gptj", "phi", "phi3_small", "stablelm", "olmo",
+                            "olmo2", "smollm3", "granite", "cohere", "bart", "modernbert-decoder")),
+    (("query", "value"), ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "beit", "data2vec-text",
+                          "dinov2", "swin", "ibert", "mobilebert", "layoutlm")),
+    (("c_attn",), ("gpt2", "gpt_bigcode")),
+    (("q_lin", "v_lin"), ("distilbert", "flaubert", "xlm")),
+    (("query_key_value",), ("gpt_neox", "bloom", "falcon")),
+    (("query_proj", "value_proj"), ("deberta-v2",)),
+    (("in_proj",), ("deberta",)),
+    (("qkv_proj",), ("phi3", "codegen")),
+    (("Wqkv",), ("mpt", "modernbert")),
+)
+_SHOWN = 12
+
+
+def lora_space(base: FrozenBase, lora: LoraConfig) -> tuple[ParamSpace, dict[str, Array]]:
+    """The trained parameters, and the start values of the trained head (empty without `train_head`), float32.
+
+    Raises ConfigError for `model.lora.targets`, `model.lora.layers` or `model.lora.train_head`.
+    """
+    module = empty_module(base)
+    head_modules = _head_modules(module, base) if lora.train_head else {}
+    found = _linear_modules(module)
+    adaptable = {name: size for name, size in found.items() if name not in head_modules}
+    chosen = _choose(module, adaptable, lora.targets)
+    chosen = _choose_layers(chosen, lora.layers)
+    rank = lora.max_rank()
+    pairs = tuple(LoraPair(name, *adaptable[name]) for name in chosen)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for pair in pairs:
+        shapes[pair.a] = (rank, pair.in_features)
+        shapes[pair.b] = (pair.out_features, rank)
+    head = {
+        f"{name}.{leaf}": _float32(base.weights[f"{name}.{leaf}"])
+        for name, part in head_modules.items() for leaf, _ in part.named_parameters(recurse=False)
+    }
+    shapes.update({name: value.shape for name, value in head.items()})
+    space = ParamSpace(shapes=shapes, pairs=pairs, rank=rank, scale=lora.scale(), always_sent=frozenset(head))
+    return space, head
+
+
+def linear_size(part: torch.nn.Module) -> tuple[int, int] | None:
+    """(out, in) features of a linear layer: nn.Linear or GPT-2's Conv1D (whose weight is transposed); else None."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(part, torch.nn.Linear):
+        return part.out_features, part.in_features
+    if isinstance(part, Conv1D):
+        return int(part.weight.shape[1]), int(part.weight.shape[0])
+    return None
+
+
+def _linear_modules(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    sizes = {name: linear_size(part) for name, part in module.named_modules()}
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _choose(module: torch.nn.Module, found: dict[str, tuple[int, int]], targets: str | list[str]) -> list[str]:
+    if targets == "all-linear":
+        body = f"{module.base_model_prefix}."
+        return [name for name in found if name.startswith(body)]
+    if targets == "auto":
+        targets = _auto(module, found)
+    if isinstance(targets, str):
+        names = [name for name in found if _ends(name, targets) or _matches(targets, name)]
+        wanted = [targets] if not names else []
+    else:
+        names = [name for name in found if any(_ends(name, target) for target in targets)]
+        wanted = [target for target in targets if not any(_ends(name, target) for name in found)]
+    if wanted:
+        raise ConfigError("model.lora.targets", f"{_unknown(module, wanted[0])}; linear modules found: "
+                          f"{_leaves(found)}")
+    return names
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as error:
+        raise ConfigError("model.lora.targets", f"{pattern!r} is not a valid regular expression: {error}") from None
+
+
+def _unknown(module: torch.nn.Module, target: str) -> str:
+    """Say why a target has no linear module: it does not exist, or it is something else."""
+    others = sorted({type(part).__name__ for name, part in module.named_modules() if _ends(name, target)})
+    if others:
+        return f"{target!r} is a {others[0]}, not a linear layer"
+    return f"{target!r} is not in {type(module).__name__}"
+
+
+def _leaves(found: dict[str, tuple[int, int]]) -> str:
+    names = list(dict.fromkeys(name.rpartition(".")[2] for name in found))
+    shown = ", ".join(names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _auto(module: torch.nn.Module, found: dict[str, tuple[int, int]]) -> str | list[str]:
+    config: Any = module.config
+    model_type = config.model_type
+    for names, families in _FAMILIES:
+        if model_type in families and all(any(_ends(name, leaf) for name in found) for leaf in names):
+            return list(names)
+    # Slow to import, hence only for architectures that the table above does not know.
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
+
+    if model_type in MAPPING:
+        return MAPPING[model_type]
+    raise ConfigError("model.lora.targets", f"auto does not know the architecture {model_type!r}; name the modules to "
+                      f"adapt, linear modules found: {_leaves(found)}")
+
+
+def layer_index(name: str) -> int | None:
+    """The layer a module belongs to: the first number in its dotted name (`vit.layers.3.mlp.fc1` -> 3)."""
+    match = re.search(r"\.(\d+)\.", name)
+    return int(match[1]) if match else None
+
+
+def _choose_layers(names: list[str], layers: Any) -> list[str]:
+    if layers == "all":
+        return names
+    present = sorted({index for index in map(layer_index, names) if index is not None})
+    missing = [layer for layer in layers if layer not in present]
+    if missing:
+        there = f"has layers {present[0]} to {present[-1]}" if present else "has no numbered layers"
+        raise ConfigError("model.lora.layers", f"layer {missing[0]} does not exist; the adapted model {there}")
+    return [name for name in names if layer_index(name) in layers]
+
+
+def _head_modules(module: torch.nn.Module, base: FrozenBase) -> dict[str, torch.nn.Module]:
+    """The linear layers outside the body, in the order of the model."""
+    import torch
+
+    body = module.base_model_prefix
+    parts = {
+        name: part for name, part in module.named_modules()
+        if name and name != body and not name.startswith(f"{body}.")
+        and next(part.parameters(recurse=False), None) is not None
+    }
+    if not hasattr(module, body) or not parts:
+        raise ConfigError("model.lora.train_head", f"{base.architecture} has no head of its own to train")
+    for name, part in parts.items():
+        if type(part) is not torch.nn.Linear:
+            raise ConfigError("model.lora.train_head", f"{name} of {base.architecture} is a {type(part).__name__}; "
+                              "only heads of linear layers can be trained")
+        if f"{name}.weight" not in base.weights:
+            raise ConfigError("model.lora.train_head", f"{name} of {base.architecture} shares its weights with the "
+                              "embedding and cannot be trained alone; use train_head=false")
+    return parts
+
+
+def _float32(value: Array) -> Array:
+    if value.dtype == np.int16:  # bfloat16 bits: the upper half of a float32
+        return (value.astype(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return value.astype(np.float32)
