@@ -1,7 +1,7 @@
 """Synthetic run folders for the tests of reading and reporting; written through RunFolder, never by hand.
 
-The numbers follow simple laws (gains from distance, more kept on better links, a queue driven by the latencies), so that
-figures of them look like figures of a run.
+The numbers follow simple laws (gains from distance, more kept on better links, a queue driven by the latencies), so
+that figures of them look like figures of a run.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run_config(**kwargs: Any) -> RunConfig:
 
 
 def records(
-    rounds: int = 40, clients: int = 100, cohort: int = 20, seed: int = 0, text: bool = False, detail: bool = True
+    *, rounds: int = 40, clients: int = 100, cohort: int = 20, seed: int = 0, text: bool = False, detail: bool = True
 ) -> list[RoundRecord]:
     """Line 0 and `rounds` rounds. `text`: bits per byte too; `detail` False: none of the optional metrics."""
     rng = Rng(seed)

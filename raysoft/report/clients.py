@@ -44,7 +44,9 @@ def by_client(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     several = len(runs) > 1
-    figure, axes = new_figure(1.9 * len(panels) + 0.3 + _legend_height(found, several), len(panels), 1, sharex=True)
+    figure, axes = new_figure(
+        1.9 * len(panels) + 0.3 + style.legend_height([run.name for run in runs]), len(panels), 1, sharex=True
+    )
     for ax, (label, names) in zip(axes, panels, strict=True):
         factor = 1e-3 if "kHz" in label else 1.0
         for number, run, _, table in found:
@@ -57,7 +59,7 @@ def by_client(runs: Sequence[Run]) -> Figure | None:
         ax.set_ylim(bottom=0)
     axes[-1].set_xlabel(f"{_ORDER} (%)" if several else _ORDER)
     if several:
-        _legend(figure, axes[0])
+        style.legend_above(figure, axes[0])
     else:
         axes[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     return figure
@@ -125,7 +127,7 @@ def served(runs: Sequence[Run]) -> Figure | None:
     if not found:
         return None
     several = len(runs) > 1
-    figure, axes = new_figure(2.8 + _legend_height(found, several), 1, 2)
+    figure, axes = new_figure(2.8 + style.legend_height([run.name for run in runs]), 1, 2)
     if several:
         for number, run, _, table in found:
             share = 100 * table.delivered_C / np.maximum(table.invited_C, 1)
@@ -133,7 +135,7 @@ def served(runs: Sequence[Run]) -> Figure | None:
             _gain_line(axes[1], table, number, run.name)
         axes[0].set(xlabel=f"{_ORDER} (%)", ylabel="Updates that arrived (%)")
         axes[0].set_ylim(0, 104)
-        _legend(figure, axes[0])
+        style.legend_above(figure, axes[0])
     else:
         _counts(axes[0], found[0][3])
         _gain_dots(axes[1], found[0][3])
@@ -146,7 +148,7 @@ def served(runs: Sequence[Run]) -> Figure | None:
 
 def _counts(ax: Axes, table: ClientTable) -> None:
     """Stacked bars per client (or mean of a group): arrived, held back, lost. Told apart by lightness and hatching."""
-    groups = min(len(table.id_C), 50)
+    groups = min(len(table.id_C), MAX_MARKS)
     centre = binned(np.arange(1.0, len(table.id_C) + 1), groups)
     width = len(table.id_C) / groups
     bottom = np.zeros(groups)
@@ -163,7 +165,7 @@ def _counts(ax: Axes, table: ClientTable) -> None:
             edgecolor="#333333" if hatch else "white", linewidth=0.3, label=label,
         )  # fmt: skip
         bottom = bottom + height
-    ax.set(xlabel=_ORDER, ylabel="Rounds")
+    ax.set(xlabel=_ORDER, ylabel="Rounds per client")
     ax.margins(x=0.01)
     ax.set_ylim(0, 1.22 * max(float(bottom.max()), 1.0))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -189,15 +191,6 @@ def _gain_line(ax: Axes, table: ClientTable, number: int, label: str) -> None:
         binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS), color=look.colour,
         linestyle=look.line, marker=look.marker, label=plain(label),
     )  # fmt: skip
-
-
-def _legend_height(found: Sequence[object], several: bool) -> float:
-    return 0.2 * -(-len(found) // 2) + 0.1 if several else 0.0
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, handlelength=3.2)
 
 
 def describe(run: Run) -> str:

@@ -21,16 +21,16 @@ from raysoft.report.style import Look, marks_every, new_figure, plain
 from raysoft.tracking import Run
 from raysoft.types import Array
 
-# What else is drawn beside the two bound terms, where a round records it: key, title, unit.
+# The terms of the bound and their companions, where a round records them: key, title, unit.
 BOUND_TERMS = (
     ("sparsification_error", "Sparsification error", "of the update's energy"),
-    ("aggregation_covariance", "Aggregation covariance", "of the ideal step's energy"),
+    ("aggregation_covariance", "Aggregation covariance", "of the ideal energy"),
     ("metrics.cross_term_share", "Cross terms", "share of the energy"),
-    ("metrics.applied_ratio", "Applied / ideal step length", "ratio"),
-    ("metrics.applied_cosine", "Applied · ideal step", "cosine"),
+    ("metrics.applied_ratio", "Applied step length", "ideal = 1"),
+    ("metrics.applied_cosine", "Applied step direction", "cosine to the ideal"),
     ("metrics.components_never_sent", "Components never sent", "share of all"),
-    ("metrics.selection_entropy", "Entropy of the selection", "normalised"),
-    ("metrics.penalty", "Orthogonality penalty", "Ω"),
+    ("metrics.selection_entropy", "Entropy of selection", "uniform = 1"),
+    ("metrics.penalty", "Orthogonality penalty", "Ω, dimensionless"),
 )
 
 
@@ -104,7 +104,7 @@ def latency(runs: Sequence[Run]) -> Figure | None:
                          drawstyle="steps-post")  # fmt: skip
     _budgets(axes[0], runs)
     axes[0].set_ylabel("Round latency (s)")
-    axes[0].set_ylim(bottom=0)
+    axes[0].margins(y=0.12)
     if queue:
         axes[1].set_ylabel("Virtual queue (s)")
         axes[1].set_ylim(bottom=0)
@@ -128,10 +128,9 @@ def bound_terms(runs: Sequence[Run]) -> Figure | None:
         return None
     columns = min(len(terms), 4)
     rows = -(-len(terms) // columns)
-    figure, axes = new_figure(0.3 + 1.85 * rows + _legend_height(runs), rows, columns, sharex=True)
+    figure, axes = new_figure(0.3 + 1.8 * rows + _legend_height(runs), rows, columns, sharex=True)
     for ax, (key, title, unit) in zip(axes, terms, strict=False):
-        low = np.inf
-        high = 0.0
+        low, high = np.inf, 0.0
         for number, run in enumerate(runs):
             keep = after_base(run) & np.isfinite(run.column(key))
             values = run.column(key)[keep]
@@ -140,9 +139,8 @@ def bound_terms(runs: Sequence[Run]) -> Figure | None:
         if low > 0 and high / low > 30:
             ax.set_yscale("log")
         elif low >= 0:
-            ax.set_ylim(bottom=0)
-        ax.set_title(title)
-        ax.set_ylabel(unit)
+            ax.set_ylim(0, 1.1 * high or 1.0)
+        ax.set_title(f"{title}\n({unit})", loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for ax in axes[len(terms) :]:
         ax.set_visible(False)
@@ -170,15 +168,13 @@ def _line(ax: Axes, x: Array, y: Array, number: int, label: str) -> None:
 
 
 def _legend_height(runs: Sequence[Run]) -> float:
-    return 0.0 if len(runs) == 1 else 0.2 * -(-len(runs) // 2) + 0.1
+    return style.legend_height([run.name for run in runs])
 
 
 def _legend(figure: Figure, ax: Axes, runs: Sequence[Run], always: bool = False) -> None:
-    """The names of the runs above the panels, two a row; nothing for a single run unless `always`."""
-    handles, labels = ax.get_legend_handles_labels()
+    """The names of the runs above the panels; nothing for a single run unless `always`."""
     if len(runs) > 1 or always:
-        columns = 2 if len(runs) > 1 else len(labels)
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=3.2)
+        style.legend_above(figure, ax)
 
 
 # --------------------------------------------------------------------------------------------- alternative texts
@@ -238,8 +234,8 @@ def _describe_clients(runs: Sequence[Run]) -> str:
 DRAWINGS = (
     Drawing(
         "accuracy", "Accuracy",
-        "Accuracy of the global model on held-out data against the round, the simulated time, and what the clients have "
-        "sent.",
+        "Accuracy of the global model on held-out data against the round, the simulated time, and what the clients "
+        "have sent.",
         accuracy, _describe_progress("accuracy", 100.0, " %"),
     ),
     Drawing(
@@ -249,33 +245,33 @@ DRAWINGS = (
     ),
     Drawing(
         "latency", "Latency against budget",
-        "Simulated latency of the rounds, its running mean, and the long-term budget. The virtual queue adds up what the "
-        "rounds took beyond the budget; it presses the allocator to send less.",
+        "Simulated latency of the rounds, its running mean, and the long-term budget. The virtual queue adds up what "
+        "the rounds took beyond the budget; it presses the allocator to send less.",
         latency, _describe_latency,
     ),
     Drawing(
         "clients", "Kept fraction and bandwidth by client",
-        "Clients from the weakest to the strongest mean channel gain; only rounds in which a client was allowed to send. "
-        "Dots are means, lines span the smallest to the largest value (averaged over groups of clients where there are "
+        "Clients from the weakest to the strongest mean channel gain; only rounds in which a client was allowed to "
+        "send. Dots are means, lines span the smallest to the largest value (averaged over groups of clients where there are "
         "more than 100).",
         by_client, _describe_clients,
     ),
     Drawing(
         "allocation", "Kept fraction and bandwidth by round",
-        "Each column is a round, each row a place in the order of the cohort's channel gains in that round. White: told "
-        "not to send.",
+        "Each column is a round, each row a place in the order of the cohort's channel gains in that round. White: "
+        "told not to send.",
         allocation, _describe_clients,
     ),
     Drawing(
         "bound", "Terms of the convergence bound",
-        "What sparsification loses, what averaging the factors separately adds, and how the applied step compares with the "
-        "ideal one.",
+        "What sparsification loses, what averaging the factors separately adds, and how the applied step compares "
+        "with the ideal one.",
         bound_terms, _describe_bound,
     ),
     Drawing(
         "served", "Who is served",
-        "How often each client's update arrived, was held back by the outage rule, or was lost on the way; and how much of "
-        "its update a client sends, against its mean channel gain.",
+        "How often each client's update arrived, was held back by the outage rule, or was lost on the way; and how "
+        "much of its update a client sends, against its mean channel gain.",
         served, _describe_clients,
     ),
 )  # fmt: skip

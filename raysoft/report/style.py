@@ -6,7 +6,7 @@ Colours: Okabe and Ito, "Color Universal Design" (2008), without the yellow, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -95,3 +95,23 @@ def marks_every(points: int, number: int) -> tuple[int, int]:
     """About eight markers a line, shifted from run to run so that they do not cover each other."""
     step = max(1, points // 8)
     return (number * 2) % step if step > 1 else 0, step
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many entries of a legend fit into one row of the page."""
+    widest = max((len(plain(label)) for label in labels), default=1)
+    return max(1, min(len(labels), int((WIDTH_IN - 0.2) / (0.6 + 0.075 * widest))))
+
+
+def legend_height(labels: Sequence[str]) -> float:
+    """Inches that a legend above the panels needs; 0 for a single run, which has none."""
+    return 0.0 if len(labels) < 2 else 0.1 + 0.2 * -(-len(labels) // legend_columns(labels))
+
+
+def legend_above(figure: Figure, ax: Axes) -> None:
+    """One legend for all panels, above them, from the lines of one of them."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=legend_columns(labels), handlelength=3.2
+        )  # fmt: skip
