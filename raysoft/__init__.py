@@ -1,0 +1,22 @@
+"""raysoft: federated LoRA fine-tuning over a simulated wireless link.
+
+    from raysoft import load_config, run
+    result = run(load_config("soft", ["rounds=10", "executor=inline"]), "outputs/mine")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["RunConfig", "__version__", "load_config", "run"]
+_HOME = {"RunConfig": "raysoft.config", "load_config": "raysoft.presets", "run": "raysoft.runner"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `raysoft --help` must not wait for pydantic models or torch.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'raysoft' has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""Complete runs as YAML, by short name. A file may build on a preset or another file with `base: NAME|FILE`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from raysoft.config import RunConfig, apply_override, load_mapping, merge
+from raysoft.errors import ConfigError
+
+MAX_DEPTH = 8
+
+
+def preset_names() -> list[str]:
+    """Short names of the presets that come with raysoft."""
+    return sorted(item.name.removesuffix(".yaml") for item in files(__name__).iterdir() if item.name.endswith(".yaml"))
+
+
+def describe_preset(name: str) -> str:
+    """The first comment of a preset, as one line."""
+    text = (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
+    lines = [line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")]
+    return lines[0] if lines else ""
+
+
+def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[str, Any]:
+    """The mapping of a preset name or a YAML file, with its bases merged in. Raises ConfigError."""
+    path = (folder or Path()) / target
+    is_file = target.endswith((".yaml", ".yml")) or path.is_file()
+    if not is_file:
+        if target not in preset_names():
+            close = difflib.get_close_matches(target, preset_names(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                "", f"{target!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}"
+            )
+        path = Path(str(files(__name__) / f"{target}.yaml"))
+    tree = load_mapping(path)
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError("base", f"must name a preset or a YAML file, got {base!r}")
+    if depth >= MAX_DEPTH:
+        raise ConfigError("base", f"{path}: more than {MAX_DEPTH} levels; does a file build on itself?")
+    return merge(load_tree(base, path.parent if is_file else None, depth + 1), tree)
+
+
+def load_config(target: str, overrides: Sequence[str] = (), executor: str | None = None) -> RunConfig:
+    """A complete, checked configuration from a preset or file and `key=value` overrides. Raises ConfigError."""
+    from raysoft.registry import resolve
+
+    tree = load_tree(target)
+    for text in overrides:
+        tree = apply_override(tree, text)
+    if executor is not None:
+        tree = apply_override(tree, f"executor={executor}")
+    return resolve(tree)
