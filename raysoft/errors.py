@@ -16,7 +16,11 @@ class ConfigError(RaysoftError):
 
     def __init__(self, field: str, message: str) -> None:
         self.field = field
+        self.message = message
         super().__init__(f"{field}: {message}" if field else message)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.field, self.message)  # so that it crosses process borders
 
 
 class ResourceError(RaysoftError):

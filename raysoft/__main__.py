@@ -1,0 +1,5 @@
+"""`python -m raysoft` is the `raysoft` command."""
+
+from raysoft.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""The command line. Heavy imports stay inside the commands, so that `raysoft --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+app = typer.Typer(
+    name="raysoft", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Simulate federated LoRA fine-tuning by many devices over a wireless link.",
+    epilog="Start with: raysoft run soft",
+)
+Target = Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `raysoft list`) or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. train.lr=1e-2 rounds=10.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from raysoft import __version__
+
+        typer.echo(f"raysoft {__version__}")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=None)
+def run(
+    target: Target,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: outputs/NAME).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run (default: the preset's or file's name).")] = None,
+    executor: Annotated[str | None, typer.Option(metavar="inline|ray", help="Where to compute; same result.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, run nothing.")] = False,
+) -> None:
+    """Run a configuration: train, transmit, measure, and write a report."""
+    from raysoft.presets import load_config
+    from raysoft.tracking import check_name
+
+    config = load_config(target, overrides or (), executor)
+    folder = out or Path("outputs") / check_name(name or Path(target).stem)
+    from raysoft import console as display
+
+    console = display.stdout()
+    if dry_run:
+        display.print_plan(console, config, folder)
+        return
+    from raysoft.runner import run as run_config
+
+    with display.RunDisplay(console) as shown:
+        result = run_config(config, folder, overwrite=overwrite, events=shown)
+    console.print()
+    console.print(display.closing_table(result))
+
+
+@app.command()
+def show(target: Target, overrides: Overrides = None) -> None:
+    """Print the complete configuration of a preset or file, every default written out."""
+    from raysoft.presets import load_config
+    from raysoft.runner import to_yaml
+
+    typer.echo(to_yaml(load_config(target, overrides or ())), nl=False)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders; several are drawn together.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the report of several runs.")] = None,
+) -> None:
+    """Draw figures and report.html of one run folder again, or of several runs together."""
+    from raysoft.report import write_report
+
+    typer.echo(str(write_report(folders[0] if len(folders) == 1 else folders, out)))
+
+
+@app.command(name="list")
+def list_names(
+    matrix: Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")] = False,
+) -> None:
+    """List presets, methods, codecs, allocators, uplinks and channels."""
+    from raysoft import console as display
+
+    console = display.stdout()
+    console.print(display.matrix_table() if matrix else display.names_table())
+
+
+def main() -> None:
+    """Entry point: one clear sentence and the contract's exit code for every expected failure."""
+    from raysoft.errors import RaysoftError
+
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except click.ClickException as error:  # a wrong option: click's own sentence, exit code 2
+        error.show()
+        sys.exit(error.exit_code)
+    except RaysoftError as error:
+        print(f"raysoft: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        print("raysoft: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `raysoft list | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""What a run shows on the terminal: a progress bar, one quiet line a round, a closing table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from raysoft.config import RunConfig
+from raysoft.runner import RunResult
+from raysoft.types import RoundRecord
+
+
+class RunDisplay:
+    """Events of a run drawn on a console; a context manager. Without a terminal only the lines are printed."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True,
+        )
+        self._task: Any = None
+        self._base: RoundRecord | None = None
+
+    def __enter__(self) -> RunDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def preparing(self, fraction: float, text: str) -> None:
+        """Progress of what happens before the first round."""
+        if self._task is None:
+            self._task = self.progress.add_task(text, total=100)
+            if not self.console.is_terminal:
+                self.console.print(text, highlight=False, markup=False)
+        self.progress.update(self._task, completed=int(100 * fraction), description=text)
+
+    def started(self, config: RunConfig, description: Mapping[str, str]) -> None:
+        """The head of the log, and a bar over the rounds."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+        for name, text in description.items():
+            self.console.print(f"{name:>9}: {text}", highlight=False, markup=False)
+        self.console.print(f"{'method':>9}: {plugins(config)}", highlight=False, markup=False)
+        self._task = self.progress.add_task("rounds", total=config.rounds)
+
+    def round(self, record: RoundRecord) -> None:
+        """One line."""
+        self._base = self._base or record
+        self.console.print(round_line(record), highlight=False, markup=False)
+        if self._task is not None:
+            self.progress.update(self._task, completed=record.round)
+
+
+def plugins(config: RunConfig) -> str:
+    """The five plug-ins of a run, e.g. `soft + rank_components + tsfa + fdma + rayleigh`."""
+    return " + ".join(
+        section.name for section in (config.method, config.codec, config.allocator, config.uplink, config.channel)
+    )
+
+
+def round_line(record: RoundRecord) -> str:
+    """A round in one line."""
+    parts = [f"round {record.round:>4}"]
+    if record.accuracy is not None:
+        parts.append(f"accuracy {record.accuracy:.3f}")
+    if "bits_per_byte" in record.metrics:
+        parts.append(f"bits/byte {record.metrics['bits_per_byte']:.3f}")
+    if record.round:
+        parts.append(f"latency {record.round_latency_s:.3f} s")
+        parts.append(f"up {record.uplink_bits / 8e6:.2f} MB")
+        if record.kept_fraction_mean is not None:
+            parts.append(f"kept {record.kept_fraction_mean:.2f}")
+        if record.queue_s is not None:
+            parts.append(f"queue {record.queue_s:.2f} s")
+        if record.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in record.drop_reasons.items())
+            parts.append(f"lost {reasons}")
+    return "  ".join(parts)
+
+
+def closing_table(result: RunResult) -> Table:
+    """The figures a reader wants first."""
+    summary, metrics = result.summary, result.summary["metrics"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    table.add_row("accuracy", f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}")
+    if "final_bits_per_byte" in metrics:
+        table.add_row(
+            "bits per byte", f"{_number(metrics.get('base_bits_per_byte'))} -> {_number(metrics['final_bits_per_byte'])}"
+        )
+    table.add_row("uplink", _uplink(summary, metrics))
+    budget = summary["latency_budget_s"]
+    latency = _number(summary["mean_round_latency_s"], " s")
+    if budget and summary["mean_round_latency_s"] is not None:
+        latency += f", {summary['mean_round_latency_s'] / budget:.3f} x the budget of {budget:g} s"
+    table.add_row("mean latency", latency)
+    table.add_row("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s")
+    table.add_row("wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s")
+    table.add_row("adapter", str(result.folder / "adapter"))
+    table.add_row("report", str(result.report))
+    return table
+
+
+def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    text = f"{summary['uplink_bits_total'] / 8e6:.2f} MB"
+    if (share := metrics.get("uplink_share_of_dense32")) is not None:
+        text += f", {share:.1%} of the dense 32-bit uplink"
+    if (share := metrics.get("uplink_share_of_dense_same_bits")) is not None:
+        text += f", {share:.1%} of the dense uplink at the same value bits"
+    return text
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.3f}{unit}"
+
+
+def print_plan(console: Console, config: RunConfig, folder: Path) -> None:
+    """What a run would do, without doing it."""
+    from raysoft import registry
+    from raysoft.wireless.table import radio_table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    table.add_row("folder", str(folder))
+    table.add_row("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}")
+    table.add_row("data", f"{config.data.task}, {config.data.clients} clients, {config.data.partition} partition")
+    table.add_row("method", plugins(config))
+    table.add_row("rounds", f"{config.rounds} of {config.cohort.size} clients x {config.train.steps} steps, seed {config.seed}")
+    if config.executor == "ray":
+        from raysoft.federation.resources import plan_actors
+
+        plan = plan_actors(config)
+        table.add_row("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores")
+    for name, value in radio_table(registry.options("channel", config.channel), config.device):
+        table.add_row(name, value)
+    table.add_row("config hash", config.config_hash())
+    console.print(table)
+    console.print("The configuration is valid; nothing was run.")
+
+
+def names_table() -> Table:
+    """Every short name with its first sentence."""
+    from raysoft import registry
+    from raysoft.presets import describe_preset, preset_names
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "name", "what it is"):
+        table.add_column(column, no_wrap=column != "what it is")
+    for name in preset_names():
+        table.add_row("preset", name, describe_preset(name))
+    for kind in registry.KINDS:
+        for name in registry.names(kind):
+            table.add_row(kind, name, first_sentence(registry.plugin(kind, name).__doc__))
+    return table
+
+
+def first_sentence(doc: str | None) -> str:
+    """A docstring's first sentence on one line."""
+    return " ".join((doc or "").split("\n\n")[0].split())
+
+
+def matrix_table() -> Table:
+    """Which pairs of plug-ins the registry accepts, found by asking it."""
+    from raysoft import registry
+    from raysoft.errors import ConfigError
+    from raysoft.presets import load_tree
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("pair", "accepted", "refused, because"):
+        table.add_column(column, no_wrap=column != "refused, because")
+    tree = load_tree("soft")
+    for first, second in (("allocator", "uplink"), ("method", "codec"), ("uplink", "channel")):
+        for one in registry.names(first):
+            for two in registry.names(second):
+                pair = {first: _section(tree, first, one), second: _section(tree, second, two)}
+                if "allocator" not in pair and two == "ideal" or one == "ideal" and first == "uplink":
+                    pair["allocator"] = {"name": "ideal"}
+                try:
+                    registry.resolve({**tree, **pair})
+                    table.add_row(f"{first} {one} + {second} {two}", "yes", "")
+                except ConfigError as error:
+                    table.add_row(f"{first} {one} + {second} {two}", "no", str(error))
+    return table
+
+
+def _section(tree: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """The preset's section where the name agrees, else a minimal one."""
+    if tree[kind]["name"] == name:
+        return tree[kind]
+    extra: dict[str, Any] = {"latency_budget_s": 0.22} if kind == "allocator" and name != "ideal" else {}
+    if kind == "codec" and name == "chain":
+        extra = {"codecs": [{"name": "rank_components"}, {"name": "quantize"}]}
+    return {"name": name, **extra}
+
+
+def stdout() -> Console:
+    """The console of results and logs."""
+    return Console(file=sys.stdout, soft_wrap=True)
+
+
+def relative(path: Path) -> str:
+    """A path as a person would type it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
