@@ -331,7 +331,8 @@ def summarise(
     `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
     means over rounds leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s,
     metrics) and may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same rule,
-    and `base_NAME` where the base has one. Raises ValueError for a key outside the contract.
+    and `base_NAME` where the base has one (running totals, `*_total`, have none).
+    Raises ValueError for a key outside the contract.
     """
     unknown = sorted(set(extra) - set(SUMMARY_KEYS))
     if unknown:
@@ -340,6 +341,7 @@ def summarise(
     rounds = [row for row in rows if row["round"] >= 1]
     wall = extra.get("wall_time_s", _total(rows, "wall_time_s"))
     busy = _total(rounds, "wall_time_s")
+    trained = _total(rounds, "participants") + _total(rounds, "dropped")  # those that dropped out trained too
     summary: dict[str, Any] = {
         "final_accuracy": _final(rows, "accuracy"),
         "best_accuracy": max((row["accuracy"] for row in rows if row["accuracy"] is not None), default=None),
@@ -351,7 +353,7 @@ def summarise(
         "simulated_time_s": rows[-1]["simulated_time_s"] if rows else 0.0,
         "energy_j_total": _total(rounds, "energy_j"),
         "wall_time_s": wall,
-        "client_updates_per_s": _total(rounds, "participants") / busy if busy > 0 else None,
+        "client_updates_per_s": trained / busy if busy > 0 else None,
         "adapter_sha256": None,
         "config_hash": config.config_hash(),
         "status": "done",
@@ -377,7 +379,7 @@ def _metric_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None
         {"round": row["round"], "loss": row["loss"], **{k: v for k, v in row["metrics"].items() if _is_number(v)}}
         for row in rows
     ]
-    names = dict.fromkeys(key for row in flat for key in row if key != "round")
+    names = dict.fromkeys(key for row in flat for key in row if key != "round" and not key.endswith("_total"))
     out: dict[str, float | None] = {}
     for name in names:
         base = next((row.get(name) for row in flat if row["round"] == 0), None)

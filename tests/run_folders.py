@@ -76,7 +76,7 @@ def records(
         queue = max(queue + latency - BUDGET_S, 0.0)
         clock += latency
         accuracy = 0.89 - 0.57 * math.exp(-t / 9.0) + 0.01 * (rng.uniform("noise", t)[0, 0] - 0.5)
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, Any] = {"dense_bits_total": t * cohort * DENSE_BITS} if detail else {}
         if text:
             metrics["bits_per_byte"] = 2.35 + 0.55 * math.exp(-t / 12.0)
         if detail:
@@ -128,9 +128,6 @@ def make_run(
         for row in rows:
             folder.append(row)
         if finished:
-            extra = {
-                "adapter_sha256": "0" * 64,
-                "metrics": {"dense_uplink_bits": 40 * cohort * DENSE_BITS},
-            }
+            extra = {"adapter_sha256": "0" * 64, "metrics": {"dense_bits_total": len(rows[1:]) * cohort * DENSE_BITS}}
             folder.write_summary(summarise([record_row(row) for row in rows], settings, extra))
     return path

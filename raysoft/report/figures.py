@@ -30,7 +30,7 @@ BOUND_TERMS = (
     ("metrics.applied_cosine", "Applied step direction", "cosine to the ideal"),
     ("metrics.components_never_sent", "Components never sent", "share of all"),
     ("metrics.selection_entropy", "Entropy of selection", "uniform = 1"),
-    ("metrics.penalty", "Orthogonality penalty", "Ω, dimensionless"),
+    ("metrics.penalty", "Allocation penalty", "dimensionless"),
 )
 
 
@@ -252,8 +252,8 @@ DRAWINGS = (
     Drawing(
         "clients", "Kept fraction and bandwidth by client",
         "Clients from the weakest to the strongest mean channel gain; only rounds in which a client was allowed to "
-        "send. Dots are means, lines span the smallest to the largest value (averaged over groups of clients where there are "
-        "more than 100).",
+        "send. Dots are means, lines span the smallest to the largest value (averaged over groups of clients where "
+        "there are more than 100).",
         by_client, _describe_clients,
     ),
     Drawing(
