@@ -1,0 +1,158 @@
+"""One round of drift plus penalty: how long the round takes, and what every client sends in it.
+
+    minimise J(tau) = V P(tau) + z tau   over   tau_lo <= tau <= tau_hi,
+
+P from `inner.py`, z the drift per second (queue), tau_lo and tau_hi the min-max latencies when everybody sends the
+least, or everything. P does not increase, but J is *not* convex in general: with linear penalties and no limit active,
+what can be kept is a maximum of functions affine in tau, hence convex, so P is concave there; kinks at the knots add
+local minima, too. So: a grid, denser at its fast end, then a safeguarded search in every cell in which the derivative
+(envelope theorem) changes from falling to rising.
+
+Certificate: P does not increase, so J >= V P(tau_2) + z tau_1 on [tau_1, tau_2]. Branch and bound on this bound makes
+the gap as small as wanted; without it the gap that the evaluated points prove is still reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysoft.allocation.fdma import solve_minmax
+from raysoft.allocation.inner import Problem, solve_inner
+from raysoft.types import Array
+
+GRID = 24
+_REFINEMENTS = 40
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The round that minimises J. Nothing in it is rounded to a client's real menu yet."""
+
+    tau_s: float
+    bits_K: Array
+    bandwidth_hz_K: Array
+    penalty: float  # P(tau)
+    price: float  # lambda [penalty / Hz]
+    objective: float  # J(tau)
+    gap: float  # proven: (J - lower bound) / |J|
+    floor_s: float  # tau_lo
+    ceiling_s: float  # tau_hi
+    evaluations: int  # round times at which P was computed
+
+
+class _Curve:
+    """All evaluated points (tau, P, dJ/dtau), sorted by tau; P is made monotone against rounding."""
+
+    def __init__(self, problem: Problem, v: float, drift: float) -> None:
+        self.problem, self.v, self.drift = problem, v, drift
+        self.tau = np.empty(0)
+        self.penalty = np.empty(0)
+        self.slope = np.empty(0)
+
+    def add(self, tau: Array) -> None:
+        tau = np.setdiff1d(tau, self.tau)
+        inner = solve_inner(self.problem, tau)
+        merged = np.concatenate([self.tau, tau])
+        order = np.argsort(merged)
+        self.tau = merged[order]
+        self.penalty = np.concatenate([self.penalty, inner.penalty_G])[order]
+        self.slope = np.concatenate([self.slope, self.drift + self.v * inner.slope_G])[order]
+
+    @property
+    def objective(self) -> Array:
+        return self.v * self.penalty + self.drift * self.tau
+
+    @property
+    def bound(self) -> Array:
+        """Lower bound of J on each cell between neighbours."""
+        return self.v * self.penalty[1:] + self.drift * self.tau[:-1]
+
+
+def solve_online(
+    problem: Problem, v: float, drift_per_s: float, certify: float | None = None, grid: int = GRID,
+    tolerance: float = 1e-7,
+) -> Solution:
+    """Minimise v P(tau) + drift_per_s tau over the round time. v > 0, drift_per_s >= 0.
+
+    certify: prove this relative gap by branch and bound (1e-4 takes about 30 evaluations, rarely some hundred more);
+    None: grid and refinement only. tolerance: relative accuracy of J at which a local search stops.
+    Without drift everything is kept and the round takes tau_hi.
+    """
+    floor, ceiling = _ends(problem)
+    if drift_per_s <= 0:
+        return _solution(problem, v, 0.0, ceiling, (floor, ceiling), 0.0, 1)
+    curve = _Curve(problem, v, drift_per_s)
+    curve.add(floor + (ceiling - floor) * np.linspace(0.0, 1.0, grid) ** 2)
+    _refine_all(curve, tolerance)
+    if certify is not None:
+        _branch_and_bound(curve, certify)
+        _refine_all(curve, tolerance)
+    objective = curve.objective
+    best = int(np.argmin(objective))
+    lowest = min(objective[best], curve.bound.min(initial=np.inf))
+    gap = (objective[best] - lowest) / max(abs(objective[best]), 1e-300)
+    return _solution(problem, v, drift_per_s, curve.tau[best], (floor, ceiling), float(gap), len(curve.tau))
+
+
+def _ends(problem: Problem) -> tuple[float, float]:
+    bits = np.stack([problem.bits_KJ[:, 0], problem.bits_KJ[:, -1]])
+    ends = solve_minmax(
+        problem.start_s_K, bits, problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency
+    ).tau_s
+    return float(ends[0]), max(float(ends[0]), float(ends[1]))
+
+
+def _solution(
+    problem: Problem, v: float, drift: float, tau: float, ends: tuple[float, float], gap: float, evaluations: int
+) -> Solution:
+    inner = solve_inner(problem, np.array([tau]))
+    penalty = float(inner.penalty_G[0])
+    return Solution(
+        tau_s=float(tau), bits_K=inner.bits_GK[0], bandwidth_hz_K=inner.bandwidth_hz_GK[0], penalty=penalty,
+        price=float(inner.price_G[0]), objective=v * penalty + drift * float(tau), gap=gap,
+        floor_s=ends[0], ceiling_s=ends[1], evaluations=evaluations,
+    )
+
+
+def _refine_all(curve: _Curve, tolerance: float) -> None:
+    """Narrow every cell that holds a local minimum and may still beat the best point.
+
+    Three points a step: the root of the secant through the derivatives (right where J is smooth), the meeting point of
+    the tangents (right where J has a kink) and the middle (safe).
+    """
+    for _ in range(_REFINEMENTS):
+        J, D, tau = curve.objective, curve.slope, curve.tau
+        width = np.diff(tau)
+        best = J.min()
+        left, right = D[:-1], D[1:]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            secant = -left * width / (right - left)
+            meet = (J[1:] - J[:-1] - right * width) / (left - right)
+            reachable = J[:-1] + left * meet  # a bound only where J is convex: used to stop, never to certify
+        wide = width > 1e-13 * tau[1:]
+        # Cells whose derivative is -inf at the left end (nothing fits there) are entered through their middle.
+        dips = (left < 0) & (right >= 0) & wide & (curve.bound < best)
+        reachable = np.where(np.isfinite(reachable), reachable, -np.inf)
+        dips &= reachable < best - tolerance * abs(best)
+        cells = np.flatnonzero(dips)
+        if cells.size == 0:
+            return
+        offset = np.stack([secant[cells], meet[cells], 0.5 * width[cells]], axis=1)
+        inside = (offset > 0) & (offset < width[cells, None])
+        curve.add(np.unique((tau[cells, None] + offset)[inside]))
+
+
+def _branch_and_bound(curve: _Curve, relative: float) -> None:
+    """Halve the cells with the lowest bounds until none is below the best point by more than the wanted gap."""
+    while True:
+        best = curve.objective.min()
+        width = np.diff(curve.tau)
+        short = (curve.bound < best - relative * abs(best)) & (width > 1e-14 * curve.tau[1:])
+        cells = np.flatnonzero(short)
+        if cells.size == 0:
+            return
+        cells = cells[np.argsort(curve.bound[cells], kind="stable")[:_BATCH]]
+        curve.add(curve.tau[cells] + 0.5 * width[cells])
