@@ -128,6 +128,13 @@ def make_run(
         for row in rows:
             folder.append(row)
         if finished:
-            extra = {"adapter_sha256": "0" * 64, "metrics": {"dense_bits_total": len(rows[1:]) * cohort * DENSE_BITS}}
+            dense = len(rows[1:]) * cohort * DENSE_BITS
+            share = sum(row.uplink_bits for row in rows) / max(dense, 1)
+            metrics = {
+                "dense_bits_total": dense,
+                "uplink_share_of_dense32": share,
+                "uplink_share_of_dense_same_bits": 2 * share,
+            }
+            extra = {"adapter_sha256": "0" * 64, "metrics": metrics}
             folder.write_summary(summarise([record_row(row) for row in rows], settings, extra))
     return path

@@ -19,7 +19,6 @@ from raysoft.tracking import Run
 
 Rows = list[tuple[str, str]]
 NOT_MEASURED = "not measured"
-_FLOAT_BITS = 32
 
 
 def closing_rows(run: Run) -> Rows:
@@ -63,17 +62,14 @@ def _change(run: Run, key: str, final_key: str | None, factor: float, unit: str)
 
 
 def _uplink(run: Run) -> str:
-    bits = float(np.nansum(run.column("uplink_bits")))
-    text = f"{bits / 8e6:.4g} MB"
-    dense = run.column("metrics.dense_bits_total")
-    total = float(np.nanmax(dense)) if _finite(dense) else 0.0
-    if total <= 0:
-        return text
-    text += f" = {bits / total:.1%} of the dense 32-bit uplink"
-    codec = run.config.get("codec")
-    value_bits = codec.get("bits_per_value") if isinstance(codec, dict) else None
-    if isinstance(value_bits, int) and 0 < value_bits < _FLOAT_BITS:
-        text += f", {bits / (total * value_bits / _FLOAT_BITS):.1%} of the dense uplink at {value_bits} bits a value"
+    """Megabytes on the air, and their share of what dense uploads would have cost, as the summary has it."""
+    metrics = (run.summary or {}).get("metrics", {})
+    text = f"{float(np.nansum(run.column('uplink_bits'))) / 8e6:.4g} MB"
+    shares = {key: metrics.get(f"uplink_share_of_{key}") for key in ("dense32", "dense_same_bits")}
+    if shares["dense32"] is not None:
+        text += f" = {_percent(shares['dense32'])} of the dense 32-bit uplink"
+    if shares["dense_same_bits"] not in (None, shares["dense32"]):
+        text += f", {_percent(shares['dense_same_bits'])} of the dense uplink at the same value bits"
     return text
 
 
@@ -81,7 +77,7 @@ def _against_budget(seconds: np.ndarray, budget: float | None) -> str:
     if not len(seconds):
         return NOT_MEASURED
     text = _quantity(float(seconds.mean()), "s")
-    return text if not budget else f"{text} = {seconds.mean() / budget:.1%} of the budget of {budget:g} s"
+    return text if not budget else f"{text} = {_percent(seconds.mean() / budget)} of the budget of {budget:g} s"
 
 
 def _arrived(run: Run) -> str:
@@ -99,6 +95,10 @@ def _arrived(run: Run) -> str:
 
 def _quantity(value: float | None, unit: str) -> str:
     return NOT_MEASURED if value is None or not math.isfinite(value) else f"{value:.4g} {unit}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def radio_rows(run: Run) -> Rows:
@@ -139,8 +139,10 @@ def limits(run: Run) -> list[str]:
     """What the numbers of this run do not say, in sentences."""
     device, channel = (_section(run, name) for name in ("device", "channel"))
     out = list(run.notes)
-    if (status := (run.summary or {}).get("status", "done")) != "done":
-        out.append(f"The run ended with status {status!r}.")
+    summary = run.summary or {}
+    if (status := summary.get("status", "done")) != "done":
+        why = summary.get("metrics", {}).get("error")
+        out.append(f"The run ended early ({status})" + (f": {why}" if why else "."))
     out.append("Times, energies and bits on the air are simulated; only the computing time was measured on a clock.")
     for key, what in (("payload_scale", "Every upload counts as"), ("compute_scale", "Every computation counts as")):
         if device.get(key, 1) != 1:

@@ -103,7 +103,7 @@ def latency(runs: Sequence[Run]) -> Figure | None:
             axes[1].plot(rounds, run.column("queue_s")[keep], color=look.colour, linestyle=look.line,
                          drawstyle="steps-post")  # fmt: skip
     _budgets(axes[0], runs)
-    axes[0].set_ylabel("Round latency (s)")
+    axes[0].set_ylabel("Round latency (s)" if len(runs) == 1 else "Running mean of\nround latency (s)")
     axes[0].margins(y=0.12)
     if queue:
         axes[1].set_ylabel("Virtual queue (s)")

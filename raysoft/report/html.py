@@ -26,14 +26,14 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     """Draw one run, or compare several, and return the HTML file.
 
     One run: `report.html` and `figures/*.png` in its folder. Several: `comparison.html` next to the first folder. `out`
-    names another HTML file. Raises RaysoftError for a folder that is not a run, or a place that cannot be written.
+    names another HTML file, or a folder for it. Raises RaysoftError for a folder that is not a run, or a place that cannot be written.
     """
     paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
     if not paths:
         raise RaysoftError("a report needs at least one run folder")
     runs = [read_run(path) for path in paths]
     single = len(runs) == 1
-    target = Path(out) if out is not None else (paths[0] / REPORT if single else paths[0].resolve().parent / COMPARISON)
+    target = _target(paths, None if out is None else Path(out))
     pictures = draw_all(runs)
     try:
         if single:
@@ -43,6 +43,13 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     except OSError as error:
         raise RaysoftError(f"{target}: cannot be written: {error.strerror}") from None
     return target
+
+
+def _target(paths: Sequence[Path], out: Path | None) -> Path:
+    name = REPORT if len(paths) == 1 else COMPARISON
+    if out is None:
+        return paths[0] / name if len(paths) == 1 else paths[0].resolve().parent / name
+    return out if out.suffix in (".html", ".htm") and not out.is_dir() else out / name
 
 
 def draw_all(runs: Sequence[Run]) -> dict[str, bytes]:
@@ -141,7 +148,8 @@ def _footer(runs: Sequence[Run]) -> str:
 
 def _table(columns: Sequence[Rows], titles: Sequence[str]) -> str:
     """Rows by name, one column a run; rows that a run does not have read "not measured"."""
-    names = list(dict.fromkeys(name for rows in columns for name, _ in rows))
+    longest_first = sorted(columns, key=len, reverse=True)  # keeps its order of rows
+    names = list(dict.fromkeys(name for rows in longest_first for name, _ in rows))
     values = [dict(rows) for rows in columns]
     head = ""
     if len(columns) > 1:
