@@ -1,0 +1,147 @@
+"""Methods: penalties against brute force, what is sent, what is averaged."""
+
+import numpy as np
+import pytest
+import torch
+
+from raysoft.methods.base import add_sum, cut_to_rank, difference, initial_theta, pad_to_rank
+from raysoft.methods.ffa import FFA
+from raysoft.methods.ffa import Config as FFAConfig
+from raysoft.methods.soft import Config, OrthogonalityPenalty, Soft
+from raysoft.rng import Rng
+from raysoft.types import ClientState, LoraPair, ParamSpace, ServerState
+
+PAIRS = (LoraPair("first", 6, 5), LoraPair("second", 4, 6))
+
+
+def space(rank: int = 3) -> ParamSpace:
+    shapes = {}
+    for pair in PAIRS:
+        shapes[pair.a] = (rank, pair.in_features)
+        shapes[pair.b] = (pair.out_features, rank)
+    return ParamSpace(shapes={**shapes, "head": (2, 4)}, pairs=PAIRS, rank=rank, scale=2.0, always_sent=frozenset({"head"}))
+
+
+def stacked(rank: int, clients: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(clients, *shape, generator=generator, dtype=torch.float64)
+        for name, shape in space(rank).shapes.items()
+    }
+
+
+def brute_force(kind: str, a: np.ndarray, b: np.ndarray, floor: float) -> float:
+    """Omega by its definition, one pair of components after the other."""
+    total = 0.0
+    r = len(a)
+    for i in range(r):
+        for j in range(r):
+            if kind == "identity":
+                total += (a[i] @ a[j] - (i == j)) ** 2
+            elif i != j and kind == "offdiag":
+                total += (a[i] @ a[j]) ** 2 + (b[:, i] @ b[:, j]) ** 2
+            elif i != j:
+                for x, y in ((a[i], a[j]), (b[:, i], b[:, j])):
+                    total += (x @ y / max(np.linalg.norm(x), floor) / max(np.linalg.norm(y), floor)) ** 2
+    return total
+
+
+@pytest.mark.parametrize("kind", ["cosine", "offdiag", "identity"])
+def test_penalty_is_its_definition_for_each_client(kind):
+    now = stacked(3, clients=4)
+    got = OrthogonalityPenalty(space(), kind, 0.7, 1e-2)(now, now)
+    want = [
+        0.7 * sum(brute_force(kind, now[p.a][k].numpy(), now[p.b][k].numpy(), 1e-2) for p in PAIRS) for k in range(4)
+    ]
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-12)
+
+
+def test_cosine_penalty_ignores_the_balance_between_the_factors():
+    now = stacked(3, clients=2)
+    scaled = {name: value * (3.0 if name.endswith("lora_A") else 1 / 3.0) for name, value in now.items()}
+    penalty = OrthogonalityPenalty(space(), "cosine", 1.0, 1e-2)
+    torch.testing.assert_close(penalty(now, now), penalty(scaled, scaled), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "offdiag", "identity"])
+def test_rank_padding_adds_neither_value_nor_gradient(kind):
+    small, large = stacked(2, clients=1), stacked(4, clients=1)
+    for pair in PAIRS:
+        large[pair.a] = torch.zeros_like(large[pair.a])
+        large[pair.b] = torch.zeros_like(large[pair.b])
+        large[pair.a][:, :2], large[pair.b][:, :, :2] = small[pair.a], small[pair.b]
+    leaves = {name: value.requires_grad_() for name, value in large.items()}
+    padded = OrthogonalityPenalty(space(4), kind, 1.0, 1e-2)(leaves, leaves)
+    exact = OrthogonalityPenalty(space(2), kind, 1.0, 1e-2)(small, small)
+    torch.testing.assert_close(padded.detach(), exact, rtol=1e-12, atol=1e-12)
+    padded.sum().backward()
+    for pair in PAIRS:
+        gradients = [leaves[pair.a].grad[:, 2:]]
+        if kind != "identity":
+            gradients.append(leaves[pair.b].grad[:, :, 2:])
+        assert all(torch.count_nonzero(g) == 0 for g in gradients)
+
+
+def test_penalty_has_a_bounded_gradient_at_the_start():
+    theta = initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(0))
+    now = {name: torch.from_numpy(value)[None].requires_grad_() for name, value in theta.items()}
+    OrthogonalityPenalty(space(), "cosine", 1.0, 1e-2)(now, now).sum().backward()
+    assert all(value.grad is None or torch.isfinite(value.grad).all() for value in now.values())
+
+
+def test_no_penalty_term_when_switched_off():
+    for config in (Config(penalty="none"), Config(penalty_weight=0.0)):
+        job = Soft(config, space()).local(initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(0)),
+                                          ClientState(3), 5, 1)
+        assert job.loss_term is None
+
+
+@pytest.mark.parametrize("init", ["peft", "gaussian", "orthogonal"])
+def test_a_smaller_rank_starts_with_the_first_rows_of_a_larger_one(init):
+    head = {"head": np.zeros((2, 4))}
+    small, large = (initial_theta(space(r), head, init, Rng(7)) for r in (2, 4))
+    for pair in PAIRS:
+        np.testing.assert_allclose(small[pair.a], large[pair.a][:2], atol=1e-7)
+        assert not large[pair.b].any()
+
+
+def test_orthogonal_start_is_orthogonal():
+    a = initial_theta(space(4), {"head": np.zeros((2, 4))}, "orthogonal", Rng(7))["first.lora_A"].astype(float)
+    gram = a @ a.T
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-6)
+
+
+def test_cut_then_pad_keeps_the_first_components_and_zeroes_the_rest():
+    theta = initial_theta(space(4), {"head": np.ones((2, 4))}, "peft", Rng(1))
+    cut = cut_to_rank(theta, space(4), 2)
+    assert cut["first.lora_A"].shape == (2, 5)
+    assert cut["first.lora_B"].shape == (6, 2)
+    padded = pad_to_rank(cut, space(4))
+    np.testing.assert_array_equal(padded["first.lora_A"][:2], theta["first.lora_A"][:2])
+    assert not padded["first.lora_A"][2:].any()
+    assert padded["head"].shape == (2, 4)
+
+
+def test_ffa_neither_trains_nor_sends_nor_charges_a():
+    theta = initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(1))
+    method = FFA(FFAConfig(), space())
+    job = method.local(theta, ClientState(3), 5, 1)
+    assert [name for name, yes in job.trainable.items() if not yes] == ["first.lora_A", "second.lora_A"]
+    assert job.downlink_bits == 32 * (6 * 3 + 4 * 3 + 8)
+    update, _ = method.upload(theta, theta, ClientState(3))
+    assert set(update) == {"first.lora_B", "second.lora_B", "head"}
+
+
+def test_small_differences_survive():
+    start = {"x": np.full(3, 1.0, dtype=np.float32)}
+    end = {"x": np.nextafter(start["x"], np.float32(2.0))}
+    assert (difference(start, end)["x"] == np.float32(2.0**-23)).all()
+
+
+def test_aggregate_adds_once_and_leaves_the_rest():
+    server = ServerState(theta={"x": np.ones(2, np.float32), "y": np.ones(2, np.float32)})
+    after = add_sum(server, {"x": np.array([0.5, -0.5])}, 2.0)
+    np.testing.assert_array_equal(after.theta["x"], [2.0, 0.0])
+    assert after.theta["y"] is server.theta["y"]
+    assert after.version == 1
+    assert add_sum(server, None, 2.0) is server
