@@ -13,7 +13,7 @@ from raysoft.wireless.base import ChannelConfig
 from raysoft.wireless.propagation import Positions, cos_turns, sin_turns
 
 SINUSOIDS = 64
-HALF_CORRELATION = 1.5211414572744698  # the first x with J0(x) = 1/2
+HALF_CORRELATION = 1.5211440576687652  # the first x with J0(x) = 1/2
 
 
 def doppler_turns(config: ChannelConfig) -> float | None:
