@@ -6,24 +6,31 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
+# Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
+UsageError = typer.BadParameter.__base__
+assert UsageError is not None
+
 app = typer.Typer(
-    name="raysoft", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="raysoft",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Simulate federated LoRA fine-tuning by many devices over a wireless link.",
     epilog="Start with: raysoft run soft",
 )
-Target = Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `raysoft list`) or a YAML file.")]
+Target = Annotated[
+    str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `raysoft list`) or a YAML file.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. train.lr=1e-2 rounds=10.")
 ]
 
 
 @app.callback(invoke_without_command=True)
-def _top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         from raysoft import __version__
 
@@ -98,13 +105,13 @@ def main() -> None:
 
     try:
         sys.exit(app(standalone_mode=False) or 0)
-    except click.ClickException as error:  # a wrong option: click's own sentence, exit code 2
-        error.show()
-        sys.exit(error.exit_code)
+    except UsageError as error:  # a wrong option: click's own sentence
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
     except RaysoftError as error:
         print(f"raysoft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("raysoft: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `raysoft list | head`

@@ -232,9 +232,7 @@ class RunConfig(Section):
     def _consistent(self) -> RunConfig:
         # A natural partition takes its clients from the data, so their number is checked when the data is read.
         if self.data.partition != "natural" and self.cohort.size > self.data.clients:
-            raise ValueError(
-                f"cohort.size ({self.cohort.size}) must not exceed data.clients ({self.data.clients})"
-            )
+            raise ValueError(f"cohort.size ({self.cohort.size}) must not exceed data.clients ({self.data.clients})")
         return self
 
     def result_keys(self) -> dict[str, Any]:
@@ -273,8 +271,11 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
-     "-+0123456789."),
+    (
+        "float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
+        "-+0123456789.",
+    ),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
@@ -356,7 +357,14 @@ def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
 
 def _is_internal(part: str) -> bool:
     return bool(re.search(r"[\[\]()]", part)) or part in {
-        "int", "float", "str", "bool", "constrained-int", "constrained-float", "Range", "StepsRange",
+        "int",
+        "float",
+        "str",
+        "bool",
+        "constrained-int",
+        "constrained-float",
+        "Range",
+        "StepsRange",
     }
 
 

@@ -22,8 +22,14 @@ class RunDisplay:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
         )
         self._task: Any = None
         self._base: RoundRecord | None = None
@@ -96,7 +102,8 @@ def closing_table(result: RunResult) -> Table:
     table.add_row("accuracy", f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}")
     if "final_bits_per_byte" in metrics:
         table.add_row(
-            "bits per byte", f"{_number(metrics.get('base_bits_per_byte'))} -> {_number(metrics['final_bits_per_byte'])}"
+            "bits per byte",
+            f"{_number(metrics.get('base_bits_per_byte'))} -> {_number(metrics['final_bits_per_byte'])}",
         )
     table.add_row("uplink", _uplink(summary, metrics))
     budget = summary["latency_budget_s"]
@@ -105,7 +112,9 @@ def closing_table(result: RunResult) -> Table:
         latency += f", {summary['mean_round_latency_s'] / budget:.3f} x the budget of {budget:g} s"
     table.add_row("mean latency", latency)
     table.add_row("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s")
-    table.add_row("wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s")
+    table.add_row(
+        "wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s"
+    )
     table.add_row("adapter", str(result.folder / "adapter"))
     table.add_row("report", str(result.report))
     return table
@@ -136,7 +145,9 @@ def print_plan(console: Console, config: RunConfig, folder: Path) -> None:
     table.add_row("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}")
     table.add_row("data", f"{config.data.task}, {config.data.clients} clients, {config.data.partition} partition")
     table.add_row("method", plugins(config))
-    table.add_row("rounds", f"{config.rounds} of {config.cohort.size} clients x {config.train.steps} steps, seed {config.seed}")
+    table.add_row(
+        "rounds", f"{config.rounds} of {config.cohort.size} clients x {config.train.steps} steps, seed {config.seed}"
+    )
     if config.executor == "ray":
         from raysoft.federation.resources import plan_actors
 
@@ -184,7 +195,7 @@ def matrix_table() -> Table:
         for one in registry.names(first):
             for two in registry.names(second):
                 pair = {first: _section(tree, first, one), second: _section(tree, second, two)}
-                if "allocator" not in pair and two == "ideal" or one == "ideal" and first == "uplink":
+                if ("allocator" not in pair and two == "ideal") or (one == "ideal" and first == "uplink"):
                     pair["allocator"] = {"name": "ideal"}
                 try:
                     registry.resolve({**tree, **pair})

@@ -21,22 +21,31 @@ CODECS = {
     name: f"raysoft.codecs.{name}"
     for name in ("identity", "rank_components", "topk", "randomk", "svd", "quantize", "chain")
 }
-ALLOCATORS = {
-    name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")
-}
+ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
 CHANNELS = {
     name: f"raysoft.wireless.{module}"
     for name, module in (
-        ("static", "static"), ("rayleigh", "rayleigh"), ("rician", "rician"), ("umi", "umi"), ("uma", "uma"),
+        ("static", "static"),
+        ("rayleigh", "rayleigh"),
+        ("rician", "rician"),
+        ("umi", "umi"),
+        ("uma", "uma"),
     )
 }
 KINDS: dict[str, dict[str, str]] = {
-    "method": METHODS, "codec": CODECS, "allocator": ALLOCATORS, "uplink": UPLINKS, "channel": CHANNELS,
+    "method": METHODS,
+    "codec": CODECS,
+    "allocator": ALLOCATORS,
+    "uplink": UPLINKS,
+    "channel": CHANNELS,
 }
 _GROUPS = {
-    "method": "raysoft.methods", "codec": "raysoft.codecs", "allocator": "raysoft.allocators",
-    "uplink": "raysoft.uplinks", "channel": "raysoft.channels",
+    "method": "raysoft.methods",
+    "codec": "raysoft.codecs",
+    "allocator": "raysoft.allocators",
+    "uplink": "raysoft.uplinks",
+    "channel": "raysoft.channels",
 }
 
 
@@ -91,11 +100,16 @@ def _check_pairs(config: RunConfig) -> None:
     allocator = options("allocator", config.allocator)
     ideal_uplink = config.uplink.name == "ideal"
     if config.allocator.name == "ideal" and not ideal_uplink:
-        raise ConfigError("allocator.name", f"ideal has no channel limit and needs uplink.name=ideal, got "
-                          f"uplink.name={config.uplink.name}")
+        raise ConfigError(
+            "allocator.name",
+            f"ideal has no channel limit and needs uplink.name=ideal, got uplink.name={config.uplink.name}",
+        )
     if ideal_uplink and config.allocator.name != "ideal":
-        raise ConfigError("uplink.name", f"ideal has no bandwidth to share, so allocator.name={config.allocator.name} "
-                          "has nothing to decide; use allocator.name=ideal or uplink.name=fdma")
+        raise ConfigError(
+            "uplink.name",
+            f"ideal has no bandwidth to share, so allocator.name={config.allocator.name} "
+            "has nothing to decide; use allocator.name=ideal or uplink.name=fdma",
+        )
     needs_budget = getattr(plugin("allocator", config.allocator.name), "NEEDS_BUDGET", False)
     if needs_budget and allocator.latency_budget_s is None:
         raise ConfigError("allocator.latency_budget_s", f"is required by allocator {config.allocator.name}, e.g. 0.22")

@@ -67,9 +67,7 @@ class _Session:
     fetch_base: Callable[[], Any]
 
 
-def run(
-    config: RunConfig, folder: Path, overwrite: bool = False, events: Events | None = None
-) -> RunResult:
+def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events | None = None) -> RunResult:
     """Run a configuration and write its folder.
 
     Raises ConfigError (bad input, also found while reading data), ResourceError (does not fit this machine),
@@ -152,7 +150,10 @@ def _session(config: RunConfig) -> Iterator[_Session]:
         executor = InlineExecutor(config)
         coordinator = Coordinator(config, executor)
         yield _Session(
-            coordinator.start, coordinator.baseline, coordinator.round, coordinator.finish,
+            coordinator.start,
+            coordinator.baseline,
+            coordinator.round,
+            coordinator.finish,
             lambda: executor.worker.workload.base,
         )
     else:

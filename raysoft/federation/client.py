@@ -142,9 +142,7 @@ class Worker:
         states = [self.client_state(client, request.states) for client in pack.clients]
         steps = [local_steps(self.rng, train.steps, client) for client in pack.clients]
         starts = [self._start(down, state.rank) for state in states]
-        jobs = [
-            self.method.local(*args, pack.tick) for args in zip(starts, states, steps, strict=True)
-        ]
+        jobs = [self.method.local(*args, pack.tick) for args in zip(starts, states, steps, strict=True)]
         shards = {client: self.workload.partition.indices(client) for client in pack.clients}
         batches = pack_batches(
             self.rng, self.workload.data.train, shards, pack.clients, pack.tick, steps, train.batch_size
@@ -157,17 +155,26 @@ class Worker:
             finite = all(np.isfinite(value).all() for value in update.values())
             if not finite:  # nothing of it may reach a codec; the coordinator rejects the client
                 update = {name: np.zeros_like(value) for name, value in update.items()}
-            reports.append(ClientReport(
-                client=client, version=down.version, samples=self.workload.partition.size(client), rank=state.rank,
-                loss=float(results[k].loss), cycles=float(samples_K[k]) * self.config.device.cycles_per_sample,
-                downlink_bits=jobs[k].downlink_bits, finite=finite,
-                curve=quantize_curve(self.codec.menu(update, starts[k], state.codec)),
-            ))
+            reports.append(
+                ClientReport(
+                    client=client,
+                    version=down.version,
+                    samples=self.workload.partition.size(client),
+                    rank=state.rank,
+                    loss=float(results[k].loss),
+                    cycles=float(samples_K[k]) * self.config.device.cycles_per_sample,
+                    downlink_bits=jobs[k].downlink_bits,
+                    finite=finite,
+                    curve=quantize_curve(self.codec.menu(update, starts[k], state.codec)),
+                )
+            )
             updates.append(update)
             new_states.append(state)
         return tuple(reports), TrainedPack(pack, tuple(updates), tuple(new_states))
 
-    def encode(self, down: Broadcast, request: EncodeRequest, trained: TrainedPack) -> tuple[tuple[SentUpdate, ...], EncodedPack]:
+    def encode(
+        self, down: Broadcast, request: EncodeRequest, trained: TrainedPack
+    ) -> tuple[tuple[SentUpdate, ...], EncodedPack]:
         """Serialise what each client may send; the bits are counted on the payload itself."""
         pack = trained.pack
         sent: list[SentUpdate] = []
@@ -203,9 +210,7 @@ class Worker:
             if payload is None or units is None or mix == 0.0:
                 received.append({})
                 continue
-            received.append(self.method.contribute(
-                self.codec.decode(payload, self._start(down, state.rank), units)
-            ))
+            received.append(self.method.contribute(self.codec.decode(payload, self._start(down, state.rank), units)))
         states = {}
         for k, client in enumerate(trained.pack.clients):
             memory = encoded.if_delivered[k] if request.arrived[k] else encoded.if_lost[k]

@@ -44,10 +44,11 @@ class Coordinator:
         info = self.executor.start()
         if self.config.cohort.size > info.population:
             raise ConfigError(
-                "cohort.size", f"must not exceed the number of clients, {info.population}, got {self.config.cohort.size}"
+                "cohort.size",
+                f"must not exceed the number of clients, {info.population}, got {self.config.cohort.size}",
             )
         if info.eval_items == 0:
-            raise ConfigError(f"eval.split", f"the {self.config.eval.split} split is empty")
+            raise ConfigError("eval.split", f"the {self.config.eval.split} split is empty")
         self.config = with_pack_size(self.config, info)
         self.parts = build_parts(self.config, info, self.executor)
         theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
@@ -84,15 +85,22 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
     link = Link.from_config(registry.options("channel", config.channel))
     codec = registry.options("codec", config.codec)
     context = AllocationContext(
-        link=link, kept_fraction=codec.kept_fraction, min_kept_fraction=codec.min_kept_fraction,
-        cohort_size=config.cohort.size, payload_scale=config.device.payload_scale,
+        link=link,
+        kept_fraction=codec.kept_fraction,
+        min_kept_fraction=codec.min_kept_fraction,
+        cohort_size=config.cohort.size,
+        payload_scale=config.device.payload_scale,
     )
     assert isinstance(config.actors.pack_size, int)
     return Parts(
-        config=config, info=info, executor=executor,
+        config=config,
+        info=info,
+        executor=executor,
         method=registry.build("method", config.method, info.space),
         allocator=registry.build("allocator", config.allocator, context),
         uplink=registry.build("uplink", config.uplink, link),
         channel=registry.build("channel", config.channel, rng),
-        devices=Devices(config.device, rng), rng=rng, pack_size=config.actors.pack_size,
+        devices=Devices(config.device, rng),
+        rng=rng,
+        pack_size=config.actors.pack_size,
     )

@@ -51,8 +51,14 @@ def _right(pair: LoraPair, number: int, mode: str, rng: Rng) -> Array | None:
 
 
 def product_sums(
-    space: ParamSpace, mode: str, rng: Rng, start: Tensors, received: Sequence[Update], trained: Sequence[Update],
-    mix: Sequence[float], weights: Sequence[float],
+    space: ParamSpace,
+    mode: str,
+    rng: Rng,
+    start: Tensors,
+    received: Sequence[Update],
+    trained: Sequence[Update],
+    mix: Sequence[float],
+    weights: Sequence[float],
 ) -> ProductSums:
     """Weighted sums of effective changes over a pack (updates at r_max, in client-id order).
 
@@ -68,7 +74,7 @@ def product_sums(
 
 
 def weighted_product(
-    pair: LoraPair, a0: Array, b0: Array, updates: Sequence[Update], mix: Sequence[float], right: Array | None,
+    pair: LoraPair, a0: Array, b0: Array, updates: Sequence[Update], mix: Sequence[float], right: Array | None
 ) -> Array:
     """sum_k mix_k (dB_k (A0 + dA_k) + B0 dA_k) [@ right], as one product over the stacked ranks."""
     lefts, rights = [], []

@@ -13,7 +13,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import (
-    ActorUnavailableError, GetTimeoutError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
 )
 
 from raysoft.config import RunConfig

@@ -33,8 +33,12 @@ def ray_session(config: RunConfig) -> Iterator[dict[str, Callable[..., Any]]]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
-            num_cpus=plan.total_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1", object_store_memory=OBJECT_STORE_BYTES,
+            num_cpus=plan.total_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
         )
         _protect_token()
     try:

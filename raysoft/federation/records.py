@@ -63,10 +63,13 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
     queue = after.allocator.get("queue_s")
     errors = [one.relative_error for one in sent_K]
     record = RoundRecord(
-        round=r.tick, accuracy=accuracy, loss=loss,
+        round=r.tick,
+        accuracy=accuracy,
+        loss=loss,
         train_loss=float(np.dot(r.weights_K, [report.loss for report in r.reports])),
         metrics=metrics,
-        round_latency_s=float(r.outcome.round_s), simulated_time_s=float(after.clock_s),
+        round_latency_s=float(r.outcome.round_s),
+        simulated_time_s=float(after.clock_s),
         uplink_bits=round(float(r.bits_K.sum())),
         downlink_bits=sum(report.downlink_bits for report in r.everybody),
         control_bits=int(r.plan.control_bits_K.sum()),
@@ -74,10 +77,12 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
         queue_s=None if queue is None else float(queue),
         sparsification_error=float(np.dot(r.mix_K, errors)) if r.arrived_K.any() else None,
         aggregation_covariance=covariance["aggregation_covariance"],
-        participants=int(r.arrived_K.sum()), dropped=r.cohort - int(r.arrived_K.sum()),
+        participants=int(r.arrived_K.sum()),
+        dropped=r.cohort - int(r.arrived_K.sum()),
         drop_reasons={reason: count for reason, count in sorted(reasons.items()) if count},
         energy_j=float(r.outcome.energy_j_K.sum()),
-        wall_time_s=time.perf_counter() - r.began, model=after.server.model,
+        wall_time_s=time.perf_counter() - r.began,
+        model=after.server.model,
     )
     return after, record
 
@@ -86,10 +91,25 @@ def base_record(parts: Parts, counts: dict[str, float] | None, began: float) -> 
     """Line 0: the untouched base."""
     accuracy, loss, metrics = scores(counts, parts.info.bits_per_byte)
     return RoundRecord(
-        round=0, accuracy=accuracy, loss=loss, train_loss=None, metrics=metrics, round_latency_s=0.0,
-        simulated_time_s=0.0, uplink_bits=0, downlink_bits=0, control_bits=0, kept_fraction_mean=None, queue_s=None,
-        sparsification_error=None, aggregation_covariance=None, participants=0, dropped=0, drop_reasons={},
-        energy_j=0.0, wall_time_s=time.perf_counter() - began,
+        round=0,
+        accuracy=accuracy,
+        loss=loss,
+        train_loss=None,
+        metrics=metrics,
+        round_latency_s=0.0,
+        simulated_time_s=0.0,
+        uplink_bits=0,
+        downlink_bits=0,
+        control_bits=0,
+        kept_fraction_mean=None,
+        queue_s=None,
+        sparsification_error=None,
+        aggregation_covariance=None,
+        participants=0,
+        dropped=0,
+        drop_reasons={},
+        energy_j=0.0,
+        wall_time_s=time.perf_counter() - began,
     )
 
 
@@ -108,10 +128,12 @@ def _status(r: Round, sent_K: Sequence[SentUpdate]) -> list[str]:
 
 def _kept_K(r: Round) -> Array:
     """Kept fraction of the component bits per client; 0 where silent."""
-    return np.array([
-        report.curve.bits_J[int(units)] / report.curve.bits_J[-1] if active and report.curve.bits_J[-1] else 0.0
-        for report, units, active in zip(r.reports, r.plan.units_K, r.plan.active_K, strict=True)
-    ])
+    return np.array(
+        [
+            report.curve.bits_J[int(units)] / report.curve.bits_J[-1] if active and report.curve.bits_J[-1] else 0.0
+            for report, units, active in zip(r.reports, r.plan.units_K, r.plan.active_K, strict=True)
+        ]
+    )
 
 
 def _kept_mean(r: Round) -> float | None:
@@ -145,9 +167,7 @@ def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
     for one in products[1:]:
         total = total + one
     mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, len(r.everybody))
-    return covariance_metrics(
-        parts.info.space, mode, parts.rng, r.before.server.theta, r.sums, total
-    )
+    return covariance_metrics(parts.info.space, mode, parts.rng, r.before.server.theta, r.sums, total)
 
 
 def _known(values: Mapping[str, float | None], *names: str) -> dict[str, float]:
@@ -160,8 +180,11 @@ def _client_columns(r: Round, status_K: Sequence[str]) -> dict[str, list[Any]]:
     with np.errstate(divide="ignore"):
         gain_db = 10.0 * np.log10(r.channel.gain_K)
     columns = {
-        "kept_fraction": _kept_K(r), "bandwidth_hz": r.plan.bandwidth_hz_K, "latency_s": r.outcome.latency_s_K,
-        "gain_db": gain_db, "energy_j": r.outcome.energy_j_K,
+        "kept_fraction": _kept_K(r),
+        "bandwidth_hz": r.plan.bandwidth_hz_K,
+        "latency_s": r.outcome.latency_s_K,
+        "gain_db": gain_db,
+        "energy_j": r.outcome.energy_j_K,
     }
     out: dict[str, list[Any]] = {"id": [report.client for report in r.reports][top]}
     for name, values in columns.items():

@@ -1,4 +1,4 @@
-"""How many processes a run gets, and whether they fit: decided before Ray starts, with the arithmetic in the message."""
+"""How many processes a run gets, and whether they fit: decided before Ray starts, with the arithmetic shown."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def plan_actors(config: RunConfig, cpus: int | None = None, memory_bytes: int | 
     if need > budget:
         fit = max(0, (budget - CONTROL_BYTES) // PROCESS_BYTES)
         advice = (
-            f"set actors.clients_per_actor={math.ceil(config.data.clients / fit)} or auto" if fit
+            f"set actors.clients_per_actor={math.ceil(config.data.clients / fit)} or auto"
+            if fit
             else "set executor=inline"
         )
         raise ResourceError(
@@ -71,6 +72,9 @@ def plan_actors(config: RunConfig, cpus: int | None = None, memory_bytes: int | 
             f"= {need / 1e9:.1f} GB, but {budget / 1e9:.1f} GB is available; {advice}"
         )
     return ActorPlan(
-        actors=count, clients_per_actor=per_actor, cpus_per_actor=min(1.0, math.floor(1000 * want / count) / 1000),
-        gpus_per_actor=actors.gpus, total_cpus=want,
+        actors=count,
+        clients_per_actor=per_actor,
+        cpus_per_actor=min(1.0, math.floor(1000 * want / count) / 1000),
+        gpus_per_actor=actors.gpus,
+        total_cpus=want,
     )

@@ -49,8 +49,13 @@ def batch_indices(rng: Rng, client: int, tick: int, step: int, shard_N: Array, b
 
 
 def pack_batches(
-    rng: Rng, train: Examples, shards: Mapping[int, Array], clients: Sequence[int], tick: int,
-    steps_K: Sequence[int], batch_size: int,
+    rng: Rng,
+    train: Examples,
+    shards: Mapping[int, Array],
+    clients: Sequence[int],
+    tick: int,
+    steps_K: Sequence[int],
+    batch_size: int,
 ) -> list[StepBatch]:
     """The batches of a pack, one StepBatch a step, padded to the largest batch and the longest sample of the pack.
 
@@ -61,8 +66,7 @@ def pack_batches(
         for step in range(max(steps_K))
     ]
     width = max(len(index) for row in index_SK for index in row)
-    longest = train.take(np.concatenate([shards[client] for client in clients])).trim() if train.lengths is not None else None
-    tokens = None if longest is None else next(iter(longest.inputs.values())).shape[1]
+    tokens = max(padded_width(train, shards[client]) for client in clients) or None
     batches = []
     for step, row in enumerate(index_SK):
         active_K = np.array([step < steps for steps in steps_K])
@@ -89,4 +93,5 @@ def padded_width(train: Examples, shard_N: Array) -> int:
     """Tokens of a client's longest sample, rounded up to a multiple of 8; 0 for data without lengths."""
     if train.lengths is None:
         return 0
-    return -(-int(train.lengths[shard_N].max()) // 8) * 8
+    stored = next(iter(train.inputs.values())).shape[1]
+    return min(-(-int(train.lengths[shard_N].max()) // 8) * 8, stored)

@@ -55,9 +55,7 @@ def prepare(config: RunConfig) -> Workload:
 
     rng = Rng(config.seed)
     data, source, kind = build_task(config)
-    base = load_base(
-        str(source), kind, len(data.label_names) or None, data.label_names, config.model.revision, rng
-    )
+    base = load_base(str(source), kind, len(data.label_names) or None, data.label_names, config.model.revision, rng)
     space, head = lora_space(base, config.model.lora)
     return Workload(base=base, data=data, partition=build_partition(config, data, rng), space=space, head=head)
 
@@ -83,10 +81,10 @@ def describe(workload: Workload, config: RunConfig) -> WorkloadInfo:
         description={
             "model": f"{workload.base.architecture}, {base_values:,} frozen values from {config.model.name}",
             "trained": f"{workload.space.num_values():,} values: LoRA rank {workload.space.rank} on "
-                       f"{len(workload.space.pairs)} matrices"
-                       + (f" and {len(workload.space.always_sent)} head tensors" if workload.space.always_sent else ""),
+            f"{len(workload.space.pairs)} matrices"
+            + (f" and {len(workload.space.always_sent)} head tensors" if workload.space.always_sent else ""),
             "data": f"{config.data.task}: {len(data.train):,} training, {len(data.validation):,} validation, "
-                    f"{len(data.test):,} test samples",
+            f"{len(data.test):,} test samples",
             "clients": f"{partition.clients:,} clients, {config.data.partition} partition",
         },
     )

@@ -12,9 +12,7 @@ import numpy as np
 
 from raysoft.config import Positive, Section
 from raysoft.rng import Rng
-from raysoft.types import (
-    Array, Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update,
-)
+from raysoft.types import Array, Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 
 class MethodConfig(Section):
@@ -77,16 +75,14 @@ def _gram_schmidt(rows: Array) -> Array:
     q, triangular = np.linalg.qr(rows.T)
     ortho = (q * np.where(np.diag(triangular) < 0, -1.0, 1.0)).T
     if ortho.shape[0] < rows.shape[0]:  # more rows than dimensions: the rest cannot be orthogonal
-        rest = rows[ortho.shape[0]:]
+        rest = rows[ortho.shape[0] :]
         ortho = np.concatenate([ortho, rest / np.linalg.norm(rest, axis=1, keepdims=True)])
     return ortho
 
 
 def broadcast_all(server: ServerState) -> Broadcast:
     """Everything that is trained."""
-    return Broadcast(
-        version=server.version, common=server.theta, model=server.model, base_version=server.base_version
-    )
+    return Broadcast(version=server.version, common=server.theta, model=server.model, base_version=server.base_version)
 
 
 def downlink_bits(start: Tensors) -> int:
@@ -107,15 +103,15 @@ def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array
 
 def pad_to_rank(update: Update, space: ParamSpace) -> dict[str, Array]:
     """A client's update in the server's layout: missing rank components are zero."""
-    padded: dict[str, Array] = {}
-    for name, value in update.items():
-        shape = space.shapes[name]
-        if value.shape != shape:
-            full = np.zeros(shape, dtype=value.dtype)
-            full[tuple(slice(0, n) for n in value.shape)] = value
-            value = full
-        padded[name] = value
-    return padded
+    return {name: _padded(value, space.shapes[name]) for name, value in update.items()}
+
+
+def _padded(value: Array, shape: tuple[int, ...]) -> Array:
+    if value.shape == shape:
+        return value
+    full = np.zeros(shape, dtype=value.dtype)
+    full[tuple(slice(0, n) for n in value.shape)] = value
+    return full
 
 
 def difference(start: Tensors, end: Tensors, trainable: dict[str, bool] | None = None) -> dict[str, Array]:
@@ -136,6 +132,10 @@ def add_sum(server: ServerState, sums: Tensors | None, server_lr: float) -> Serv
         for name, value in server.theta.items()
     }
     return ServerState(
-        theta=theta, version=server.version + 1, extra=server.extra, model=server.model,
-        base_version=server.base_version, base_log=server.base_log,
+        theta=theta,
+        version=server.version + 1,
+        extra=server.extra,
+        model=server.model,
+        base_version=server.base_version,
+        base_log=server.base_log,
     )

@@ -85,9 +85,7 @@ class Soft:
     def _loss_term(self) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor] | None:
         if self.config.penalty == "none" or self.config.penalty_weight == 0:
             return None
-        return OrthogonalityPenalty(
-            self.space, self.config.penalty, self.config.penalty_weight, self.config.norm_floor
-        )
+        return OrthogonalityPenalty(self.space, self.config.penalty, self.config.penalty_weight, self.config.norm_floor)
 
     def local(self, start: Tensors, client: ClientState, steps: int, tick: int) -> LocalJob:
         """Train everything, with the penalty."""

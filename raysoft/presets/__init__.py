@@ -34,9 +34,7 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
         if target not in preset_names():
             close = difflib.get_close_matches(target, preset_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(
-                "", f"{target!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}"
-            )
+            raise ConfigError("", f"{target!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
         path = Path(str(files(__name__) / f"{target}.yaml"))
     tree = load_mapping(path)
     base = tree.pop("base", None)

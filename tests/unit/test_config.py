@@ -109,12 +109,16 @@ def test_errors_cross_process_borders():
         assert (type(again), str(again), again.exit_code) == (type(error), str(error), error.exit_code)
 
 
-@pytest.mark.parametrize(("key", "value"), [("executor", "inline"), ("actors.cpus", "1"), ("tracking.tensorboard", "false")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("executor", "inline"), ("actors.cpus", "1"), ("tracking.tensorboard", "false")]
+)
 def test_the_hash_ignores_what_cannot_change_the_result(key, value):
     assert load_config("soft", [f"{key}={value}"]).config_hash() == load_config("soft").config_hash()
 
 
-@pytest.mark.parametrize(("key", "value"), [("seed", "1"), ("rounds", "41"), ("actors.pack_size", "4"), ("codec.scope", "matrix")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", "1"), ("rounds", "41"), ("actors.pack_size", "4"), ("codec.scope", "matrix")]
+)
 def test_the_hash_sees_what_does(key, value):
     assert load_config("soft", [f"{key}={value}"]).config_hash() != load_config("soft").config_hash()
 
@@ -143,9 +147,16 @@ def leaves(tree, path=()):
 
 FULL = {name: load_config(name).model_dump(mode="json") for name in preset_names()}
 JUNK = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=20),
-    st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=8), st.integers(), max_size=3),
-    st.sampled_from(["auto", "all", "inf", "-0", "1e999", "../..", "\x00", [], {}, {"name": "soft"}, {"low": 1, "high": 0}]),
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=8), st.integers(), max_size=3),
+    st.sampled_from(
+        ["auto", "all", "inf", "-0", "1e999", "../..", "\x00", [], {}, {"name": "soft"}, {"low": 1, "high": 0}]
+    ),
 )
 
 

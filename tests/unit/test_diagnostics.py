@@ -10,7 +10,9 @@ from raysoft.types import LoraPair, ParamSpace
 PAIRS = (LoraPair("m", 7, 5), LoraPair("n", 4, 9))
 SPACE = ParamSpace(
     shapes={p.a: (3, p.in_features) for p in PAIRS} | {p.b: (p.out_features, 3) for p in PAIRS},
-    pairs=PAIRS, rank=3, scale=0.5,
+    pairs=PAIRS,
+    rank=3,
+    scale=0.5,
 )
 
 
@@ -62,8 +64,16 @@ def test_pack_sums_add_up():
     start, trained, weights = draws(1, 0.1)
     whole = product_sums(SPACE, "exact", Rng(0), start, trained, trained, weights, weights)
     parts = [
-        product_sums(SPACE, "exact", Rng(0), start, trained[i : i + 2], trained[i : i + 2], weights[i : i + 2],
-                     weights[i : i + 2])
+        product_sums(
+            SPACE,
+            "exact",
+            Rng(0),
+            start,
+            trained[i : i + 2],
+            trained[i : i + 2],
+            weights[i : i + 2],
+            weights[i : i + 2],
+        )
         for i in (0, 2)
     ]
     for name, value in (parts[0] + parts[1]).received.items():

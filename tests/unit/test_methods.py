@@ -19,7 +19,9 @@ def space(rank: int = 3) -> ParamSpace:
     for pair in PAIRS:
         shapes[pair.a] = (rank, pair.in_features)
         shapes[pair.b] = (pair.out_features, rank)
-    return ParamSpace(shapes={**shapes, "head": (2, 4)}, pairs=PAIRS, rank=rank, scale=2.0, always_sent=frozenset({"head"}))
+    return ParamSpace(
+        shapes={**shapes, "head": (2, 4)}, pairs=PAIRS, rank=rank, scale=2.0, always_sent=frozenset({"head"})
+    )
 
 
 def stacked(rank: int, clients: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -91,8 +93,9 @@ def test_penalty_has_a_bounded_gradient_at_the_start():
 
 def test_no_penalty_term_when_switched_off():
     for config in (Config(penalty="none"), Config(penalty_weight=0.0)):
-        job = Soft(config, space()).local(initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(0)),
-                                          ClientState(3), 5, 1)
+        job = Soft(config, space()).local(
+            initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(0)), ClientState(3), 5, 1
+        )
         assert job.loss_term is None
 
 

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from raysoft.config import StepsRange
 from raysoft.data.base import Examples, Partition
 from raysoft.federation.sampling import (
-    batch_indices, client_rank, cohort_candidates, local_steps, make_packs, pack_batches,
+    batch_indices,
+    client_rank,
+    cohort_candidates,
+    local_steps,
+    make_packs,
+    pack_batches,
 )
 from raysoft.rng import Rng
 
@@ -105,6 +110,9 @@ def test_virtual_partition_costs_nothing_and_belongs_to_the_client():
 def test_batches_are_keyed_by_client_round_and_step(tick):
     shard = np.arange(100)
     draws = {
-        (k, t, s): tuple(batch_indices(Rng(0), k, t, s, shard, 8)) for k in (0, 1) for t in (tick, tick + 10) for s in (0, 1)
+        (k, t, s): tuple(batch_indices(Rng(0), k, t, s, shard, 8))
+        for k in (0, 1)
+        for t in (tick, tick + 10)
+        for s in (0, 1)
     }
     assert len(set(draws.values())) == len(draws)

@@ -1,0 +1,91 @@
+"""Weights of clients, and what packs hand back, put together in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from raysoft.errors import RaysoftError
+from raysoft.federation.client import SentUpdate, SumReply, SumRequest
+from raysoft.types import Array, ClientReport, Pack
+
+
+def survivors(
+    quorum: float, tick: int, packs: Sequence[Pack], trained: Sequence[tuple[Any, Any]]
+) -> tuple[list[Pack], list[tuple[Any, Any]]]:
+    """Packs that were trained. Raises when fewer than `quorum` of the cohort are left."""
+    left = [(pack, pair) for pack, pair in zip(packs, trained, strict=True) if pair[0] is not None]
+    alive, cohort = _clients(pack for pack, _ in left), _clients(packs)
+    if alive < quorum * cohort:
+        raise RaysoftError(
+            f"round {tick}: {cohort - alive} of {cohort} clients were lost with their actors, "
+            f"below actors.quorum={quorum:g}"
+        )
+    return [pack for pack, _ in left], [pair for _, pair in left]
+
+
+def _clients(packs: Iterable[Pack]) -> int:
+    return sum(len(pack.clients) for pack in packs)
+
+
+def finite_reports(tick: int, replies: Iterable[Sequence[ClientReport]], lr: float) -> tuple[list, tuple]:
+    """All reports by client id, and those with a finite update. Raises when there is none."""
+    everybody = sorted((report for reply in replies for report in reply), key=lambda report: report.client)
+    reports = tuple(report for report in everybody if report.finite)
+    if not reports:
+        raise RaysoftError(
+            f"round {tick}: no client's update is finite; training diverged (train.lr={lr:g} may be too large)"
+        )
+    return everybody, reports
+
+
+def client_weights(weighting: str, reports: Sequence[ClientReport]) -> Array:
+    """p_k over the participants: proportional to samples, or equal; sums to one."""
+    samples = np.array([report.samples for report in reports], dtype=float)
+    return normalised(samples if weighting == "samples" else np.ones(len(reports)))
+
+
+def normalised(weights_K: Array) -> Array:
+    """Scaled to sum to one; all zeros stay zeros."""
+    total = weights_K.sum()
+    return weights_K / total if total > 0 else weights_K
+
+
+def by_client(packs: Sequence[Pack], replies: Iterable[Sequence[SentUpdate]]) -> dict[int, SentUpdate]:
+    """Encode replies by client id."""
+    return {
+        k: one for pack, reply in zip(packs, replies, strict=True) for k, one in zip(pack.clients, reply, strict=True)
+    }
+
+
+def sum_requests(
+    packs: Sequence[Pack], clients_K: Array, mix_K: Array, weights_K: Array, cohort: int
+) -> list[SumRequest]:
+    """One request a pack; clients that are not among `clients_K` (not finite) weigh nothing."""
+    mix = dict(zip(clients_K.tolist(), mix_K.tolist(), strict=True))
+    weight = dict(zip(clients_K.tolist(), weights_K.tolist(), strict=True))
+    return [
+        SumRequest(
+            mix=tuple(mix.get(k, 0.0) for k in pack.clients),
+            arrived=tuple(mix.get(k, 0.0) > 0 for k in pack.clients),
+            weights=tuple(weight.get(k, 0.0) for k in pack.clients),
+            cohort=cohort,
+        )
+        for pack in packs
+    ]
+
+
+def total(replies: Iterable[SumReply]) -> dict[str, Array] | None:
+    """Pack sums added in pack order; None when nothing arrived."""
+    out: dict[str, Array] = {}
+    for reply in replies:
+        for name, value in (reply.sums or {}).items():
+            out[name] = value if name not in out else out[name] + value
+    return out or None
+
+
+def merged_states(before: Mapping[int, Any], replies: Iterable[SumReply]) -> dict[int, Any]:
+    """Client states after the round: only those that hold something."""
+    return {**before, **{client: state for reply in replies for client, state in reply.states.items()}}

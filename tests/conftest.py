@@ -1,0 +1,44 @@
+"""Shared by all tests: one torch thread, no network, and short runs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SMALL_RUN = [
+    "rounds=3",
+    "data.clients=12",
+    "cohort.size=6",
+    "train.steps=2",
+    "train.batch_size=8",
+    "actors.pack_size=3",
+    "tracking.tensorboard=false",
+]
+
+
+def records(folder: Path) -> list[dict]:
+    """rounds.jsonl without what may differ between two equal runs: the wall time."""
+    rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("wall_time_s")
+    return rows
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def small_inline_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference for every comparison of executors: a short run of `soft` in this process."""
+    from raysoft.presets import load_config
+    from raysoft.runner import run
+
+    folder = tmp_path_factory.mktemp("inline") / "run"
+    run(load_config("soft", [*SMALL_RUN, "executor=inline"]), folder)
+    return folder

@@ -1,0 +1,150 @@
+"""The command line as a user meets it: exit codes, sentences, files."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import SMALL_RUN, records, summary
+
+ROOT = Path(__file__).parents[2]
+CONTRACT = {
+    "round", "accuracy", "loss", "train_loss", "metrics", "round_latency_s", "simulated_time_s", "uplink_bits",
+    "downlink_bits", "control_bits", "kept_fraction_mean", "queue_s", "sparsification_error", "aggregation_covariance",
+    "participants", "dropped", "drop_reasons", "energy_j", "wall_time_s", "model",
+}  # fmt: skip
+
+
+def raysoft(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "raysoft", *words],
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def inline(target: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return raysoft("run", target, *SMALL_RUN, "--executor", "inline", "--out", str(out), *words)
+
+
+def test_a_run_leaves_the_folder_of_the_contract(tmp_path):
+    done = inline("soft", tmp_path / "run", "tracking.tensorboard=true")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "run"
+    for name in ("config.yaml", "environment.json", "rounds.jsonl", "summary.json", "report.html", "adapter", "figures",
+                 "tensorboard"):  # fmt: skip
+        assert (folder / name).exists(), name
+    rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [0, 1, 2, 3]
+    assert all(set(row) == CONTRACT for row in rows)
+    assert summary(folder)["status"] == "done"
+    assert re.fullmatch("[0-9a-f]{64}", summary(folder)["adapter_sha256"])
+    for word in ("accuracy", "of the dense 32-bit uplink", "x the budget", " J over", "report.html"):
+        assert word in done.stdout, word
+    assert len([line for line in done.stdout.splitlines() if line.startswith("round ")]) == 4
+    again = inline("soft", tmp_path / "run")
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+    assert inline("soft", tmp_path / "run", "--overwrite").returncode == 0
+
+
+def test_the_same_command_gives_the_same_bytes(small_inline_run, tmp_path):
+    assert inline("soft", tmp_path / "run").returncode == 0
+    assert records(tmp_path / "run") == records(small_inline_run)
+    assert summary(tmp_path / "run")["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+
+
+def test_two_allocators_see_the_same_cohorts_and_gains(small_inline_run, tmp_path):
+    done = inline("soft", tmp_path / "run", "allocator.name=equal", "codec.kept_fraction=0.1")
+    assert done.returncode == 0, done.stderr
+    for one, two in zip(records(small_inline_run)[1:], records(tmp_path / "run")[1:], strict=True):
+        for column in ("id", "gain_db"):
+            assert one["metrics"]["clients"][column] == two["metrics"]["clients"][column]
+    first = [records(folder)[1]["train_loss"] for folder in (small_inline_run, tmp_path / "run")]
+    assert first[0] == first[1], "the first round trains on the same batches from the same start"
+
+
+@pytest.mark.parametrize(("words", "code", "sentence"), [
+    (["run", "nonsense"], 2, "neither a preset"),
+    (["run", "soft", "rounds=many"], 2, "rounds"),
+    (["run", "soft", "--executor", "cloud"], 2, "executor"),
+    (["run", "soft", "--name", "../up"], 2, "--name"),
+    (["run", "soft", "--bogus"], 2, "--bogus"),
+    (["run", "soft", "actors.cpus=4096", "--out", "{tmp}/x"], 3, "set actors.cpus="),
+    (["run", "soft", "data.clients=5000", "actors.clients_per_actor=1", "--out", "{tmp}/x"], 3, "clients_per_actor="),
+    (["run", "soft", "allocator.latency_budget_s=0.0001", "--executor", "inline", "--out", "{tmp}/x"], 2, "smallest feasible"),
+    (["run", "soft", "data.min_samples=50", "--executor", "inline", "--out", "{tmp}/x"], 2, "min_samples"),
+    (["run", "soft", "model.name=./missing", "--executor", "inline", "--out", "{tmp}/x"], 2, "model.name"),
+    (["run", "soft", "data={task: sequence-classification, path: ./missing.csv}", "--executor", "inline", "--out", "{tmp}/x"], 2, "data.path"),
+    (["report", "{tmp}/nothing"], 1, "nothing"),
+])  # fmt: skip
+def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, sentence):
+    done = raysoft(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_diverging_training_says_so_and_keeps_its_records(tmp_path):
+    done = inline("soft", tmp_path / "run", "train.lr=1e30", "train.clip_norm=null")
+    assert done.returncode == 1
+    assert "not finite" in done.stderr or "is finite" in done.stderr
+    assert "train.lr" in done.stderr
+    assert summary(tmp_path / "run")["status"] == "failed"
+    assert records(tmp_path / "run")[0]["round"] == 0
+
+
+def test_dry_run_writes_nothing(tmp_path):
+    done = raysoft("run", "soft", "--dry-run", "--out", str(tmp_path / "x"))
+    assert done.returncode == 0
+    assert "nothing was run" in done.stdout
+    assert not (tmp_path / "x").exists()
+
+
+def test_lists_name_every_plugin():
+    done = raysoft("list")
+    for word in ("soft-text", "rank_components", "tsfa", "fdma", "rician"):
+        assert word in done.stdout
+    matrix = raysoft("list", "--matrix")
+    assert "allocator ideal + uplink fdma" in matrix.stdout
+    assert matrix.returncode == 0
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_ctrl_c_exits_130_keeps_records_and_leaves_no_process(tmp_path, executor):
+    out = tmp_path / "run"
+    words = ["run", "soft", *SMALL_RUN, "rounds=100000", "--executor", executor, "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raysoft", *words],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 150
+        while time.monotonic() < deadline and process.poll() is None:
+            if (out / "rounds.jsonl").exists() and len((out / "rounds.jsonl").read_text().splitlines()) >= 3:
+                break
+            time.sleep(0.2)
+        below = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert summary(out)["status"] == "interrupted"
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not alive

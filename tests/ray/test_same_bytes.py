@@ -1,0 +1,79 @@
+"""Design contract: inline and Ray, any number of actors, a lost actor: the same bytes."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from raysoft.presets import load_config
+from raysoft.runner import run
+from tests.conftest import SMALL_RUN, records, summary
+
+pytestmark = pytest.mark.timeout(280)
+
+
+def children() -> set[int]:
+    """Processes below this one (Ray's daemons detach, but keep the session directory in their command line)."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def ray_run(folder, *settings, events=None):
+    run(load_config("soft", [*SMALL_RUN, "executor=ray", *settings]), folder, events=events)
+    return folder
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_ray_gives_the_bytes_of_inline(small_inline_run, tmp_path, cpus):
+    if len(os.sched_getaffinity(0)) < cpus:
+        pytest.skip(f"needs {cpus} cores")
+    before = children()
+    folder = ray_run(tmp_path / "run", f"actors.cpus={cpus}")
+    assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+    assert records(folder) == records(small_inline_run)
+    deadline = time.monotonic() + 10
+    while (left := children() - before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, "a run on Ray leaves no process behind"
+
+
+def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
+    settings = ["data.clients=8", "cohort.size=4", "actors.pack_size=2", "rounds=2"]
+    run(load_config("soft", [*SMALL_RUN, *settings, "executor=inline"]), tmp_path / "inline")
+    pids = []
+
+    class Watch:
+        def preparing(self, fraction, text): ...
+
+        def started(self, config, description): ...
+
+        def round(self, record):
+            names = [p.name() for p in psutil.Process().children(recursive=True)]
+            pids.append(sum("ClientActor" in name for name in names))
+
+    folder = ray_run(tmp_path / "ray", *settings, "actors.clients_per_actor=1", events=Watch())
+    assert max(pids) == 8
+    assert summary(folder)["adapter_sha256"] == summary(tmp_path / "inline")["adapter_sha256"]
+    assert records(folder) == records(tmp_path / "inline")
+
+
+def test_a_killed_actor_is_replaced_and_nothing_changes(small_inline_run, tmp_path):
+    class Kill:
+        done = False
+
+        def preparing(self, fraction, text): ...
+
+        def started(self, config, description): ...
+
+        def round(self, record):
+            if record.round == 1 and not self.done:
+                actors = [p for p in psutil.Process().children(recursive=True) if "ClientActor" in p.name()]
+                os.kill(actors[0].pid, signal.SIGKILL)
+                self.done = True
+
+    watch = Kill()
+    folder = ray_run(tmp_path / "run", events=watch)
+    assert watch.done
+    assert records(folder) == records(small_inline_run)
+    assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
