@@ -26,7 +26,8 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     """Draw one run, or compare several, and return the HTML file.
 
     One run: `report.html` and `figures/*.png` in its folder. Several: `comparison.html` next to the first folder. `out`
-    names another HTML file, or a folder for it. Raises RaysoftError for a folder that is not a run, or a place that cannot be written.
+    names another HTML file, or a folder for it.
+    Raises RaysoftError for a folder that is not a run, or a place that cannot be written.
     """
     paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
     if not paths:

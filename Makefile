@@ -1,0 +1,90 @@
+# raysoft: everything happens in .venv next to this file; system packages are never touched.
+#
+#   make demo                                    the main job: about five minutes including installation
+#   make demo PYTHON=/path/to/python3.12         with a Python of your choice
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#                                                the CPU build of PyTorch (Linux; saves about 2 GB where no GPU is)
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo setup setup-dev test test-slow lint bench clean
+
+PYTHON ?=
+TORCH_INDEX ?=
+
+CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3 python
+CHECK := import sys; sys.exit(sys.version_info < (3, 11))
+PIP := PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --progress-bar off \
+	$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -c constraints.txt
+# pip says a lot and its quiet mode looks like a hang: keep a log, show the milestones, and on failure the log's end.
+MILESTONES := awk '/^Collecting|^Requirement already/ { n++; if (n % 40 == 0) print "  looked at " n " packages" } \
+	/Downloading .*MB\)/ { s = $$NF == "MB)" ? $$(NF-1) : ""; sub(/\(/, "", s); if (s + 0 > 30) print "  downloading " $$2 " (" s " MB)" } \
+	/^Installing collected/ { print "  unpacking " (NF - 3) " packages, the longest part" } { fflush() }'
+install = set -o pipefail; echo "Installing $(2) into .venv (log: .venv/install.log) ..."; \
+	$(PIP) -e '$(1)' 2>&1 | tee .venv/install.log | $(MILESTONES) \
+	|| { echo; tail -n 20 .venv/install.log; echo; \
+	echo "The installation failed; the lines above are pip's own (all of them: .venv/install.log)." >&2; exit 1; }
+
+help:  ## show this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=python3.12 (which Python makes .venv),"
+	@echo "  TORCH_INDEX=https://download.pytorch.org/whl/cpu (PyTorch without CUDA: a much smaller download on Linux)"
+
+demo: .venv/.installed  ## fine-tune on handwritten digits over a simulated radio link, with a report at the end
+	@.venv/bin/raysoft run soft --name demo --overwrite
+	@echo; echo "Open the report: outputs/demo/report.html"
+
+setup: .venv/.installed  ## make .venv and install raysoft into it
+	@echo "Ready: .venv/bin/raysoft --help"
+
+setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
+
+test: .venv/.installed-dev  ## the tests that take seconds
+	.venv/bin/python -m pytest -m "not slow"
+
+test-slow: .venv/.installed-dev  ## the tests that take minutes
+	.venv/bin/python -m pytest -m slow
+
+lint: .venv/.installed-dev  ## style, formatting, types, import rules, examples in docstrings
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m pytest -q --doctest-modules raysoft
+
+bench: .venv/.installed  ## measure speed: packed training against a plain loop, and the parts of a round
+	@set -e; shopt -s nullglob; scripts=(benchmarks/[a-z]*.py); \
+	[ $${#scripts[@]} -gt 0 ] || { echo "no scripts in benchmarks/" >&2; exit 1; }; \
+	for script in "$${scripts[@]}"; do echo "== $$script"; .venv/bin/python "$$script"; done
+
+clean:  ## remove .venv and caches; outputs/ stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache raysoft.egg-info
+	find raysoft tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@found=""; for name in "$(PYTHON)" $(if $(PYTHON),,$(CANDIDATES)); do \
+		if [ -n "$$name" ] && command -v "$$name" >/dev/null 2>&1 && "$$name" -c '$(CHECK)' 2>/dev/null; then \
+			found="$$name"; break; fi; done; \
+	if [ -z "$$found" ]; then \
+		echo "raysoft needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is not one,none was found)." >&2; \
+		echo "Install one (python.org, your package manager, or uv python install 3.12) and run" >&2; \
+		echo "  make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
+		echo "$$found cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
+		echo "On Debian or Ubuntu: sudo apt install python3-venv. Or choose another Python: make PYTHON=..." >&2; \
+		exit 1; fi; \
+	echo "Making .venv with $$("$$found" --version)"; \
+	"$$found" -m venv --clear .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@if [ -z "$(TORCH_INDEX)" ] && [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
+		&& ! .venv/bin/python -c 'import torch' 2>/dev/null; then \
+		echo "No NVIDIA GPU here? PyTorch without CUDA is a much smaller download:"; \
+		echo "  make $(or $(MAKECMDGOALS),setup) TORCH_INDEX=https://download.pytorch.org/whl/cpu"; fi
+	@$(call install,.,raysoft)
+	@touch .venv/.installed
+
+.venv/.installed-dev: pyproject.toml constraints.txt .venv/.installed | .venv/bin/python
+	@$(call install,.[dev],raysoft and its development tools)
+	@touch .venv/.installed-dev
