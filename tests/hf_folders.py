@@ -15,16 +15,48 @@ def make_model(family: str, task: str = "auto", seed: int = 0, **changes: Any) -
     import transformers as tf
 
     sizes: dict[str, Any] = {
-        "vit": dict(image_size=8, patch_size=2, num_channels=1, hidden_size=32, num_hidden_layers=2,
-                    num_attention_heads=2, intermediate_size=48),
-        "roberta": dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                        intermediate_size=48, max_position_embeddings=40, pad_token_id=1, bos_token_id=0,
-                        eos_token_id=2),
-        "gpt2": dict(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=2, n_positions=40, bos_token_id=0,
-                     eos_token_id=2, pad_token_id=1),
-        "llama": dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                      num_key_value_heads=2, intermediate_size=48, max_position_embeddings=64, bos_token_id=0,
-                      eos_token_id=2, pad_token_id=1),
+        "vit": dict(
+            image_size=8,
+            patch_size=2,
+            num_channels=1,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+        ),
+        "roberta": dict(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=40,
+            pad_token_id=1,
+            bos_token_id=0,
+            eos_token_id=2,
+        ),
+        "gpt2": dict(
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=40,
+            bos_token_id=0,
+            eos_token_id=2,
+            pad_token_id=1,
+        ),
+        "llama": dict(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            bos_token_id=0,
+            eos_token_id=2,
+            pad_token_id=1,
+        ),
     }[family] | changes
     classes = {
         ("vit", "auto"): (tf.ViTConfig, tf.ViTForImageClassification),
@@ -58,7 +90,11 @@ def make_tokenizer(folder: Path) -> Any:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
         mask_token="<mask>",
     )
     fast.save_pretrained(folder)
@@ -80,5 +116,6 @@ def make_folder(folder: Path, family: str, task: str = "auto", seed: int = 0, **
 def _image_processor(size: int, channels: int) -> Any:
     from transformers import ViTImageProcessor
 
-    return ViTImageProcessor(size={"height": size, "width": size}, image_mean=[0.5] * channels,
-                             image_std=[0.5] * channels)
+    return ViTImageProcessor(
+        size={"height": size, "width": size}, image_mean=[0.5] * channels, image_std=[0.5] * channels
+    )

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysoft.data.base import TaskKind
 from raysoft.errors import ConfigError
-from raysoft.models.frozen import (
-    FrozenBase,
-    aligned_copy,
-    build_module,
-    checksum,
-    empty_module,
-    freeze,
-    quiet,
-    verify,
-)
+from raysoft.models.frozen import FrozenBase, aligned_copy, build_module, checksum, empty_module, freeze, quiet, verify
 from raysoft.rng import Rng
 
 if TYPE_CHECKING:
@@ -36,7 +27,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
 def load_base(
-    name_or_folder: str, kind: TaskKind, num_labels: int | None, label_names: tuple[str, ...], revision: str | None,
+    name_or_folder: str,
+    kind: TaskKind,
+    num_labels: int | None,
+    label_names: tuple[str, ...],
+    revision: str | None,
     rng: Rng,
 ) -> FrozenBase:
     """A pretrained model for a task. `HF_HUB_OFFLINE=1` reads the local cache only.
@@ -48,7 +43,6 @@ def load_base(
     """
     import torch
 
-    _check_folder(name_or_folder)
     config = _load_config(name_or_folder, kind, num_labels, revision)
     old_names = tuple(str(config.id2label[i]) for i in sorted(config.id2label)) if num_labels is not None else ()
     if num_labels is not None:
@@ -89,14 +83,20 @@ def _check_folder(name: str) -> None:
         raise _refuse(name, f"{found}; only safetensors are read (save_pretrained writes them)")
 
 
-def _load_config(name: str, kind: TaskKind, num_labels: int | None, revision: str | None) -> Any:
+def read_config(name: str, revision: str | None) -> Any:
+    """A model's configuration, weights unread. Raises ConfigError("model.name") as `load_base` does."""
     from transformers import AutoConfig
 
+    _check_folder(name)
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+            return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _explain(name, error) from None
+
+
+def _load_config(name: str, kind: TaskKind, num_labels: int | None, revision: str | None) -> Any:
+    config = read_config(name, revision)
     if kind == "sequence-classification" and getattr(config, "pad_token_id", None) is None:
         # Decoder models find the last real token of a sample by its padding; without a token of its own, use the end.
         end = getattr(config, "eos_token_id", None)
@@ -108,8 +108,11 @@ def _explain(name: str, error: Exception) -> ConfigError:
     """One sentence instead of the library's paragraphs."""
     text = " ".join(str(error).split())
     if "trust_remote_code" in text or "requires you to execute" in text:
-        return _refuse(name, "needs Python code from its repository, which is never run; choose a model whose "
-                             "architecture is part of transformers")
+        return _refuse(
+            name,
+            "needs Python code from its repository, which is never run; choose a model whose "
+            "architecture is part of transformers",
+        )
     if "safetensors" in text:
         return _refuse(name, "has no safetensors weights; only safetensors are read")
     if "does not recognize" in text or "Unrecognized model" in text or "should have a `model_type`" in text:
@@ -120,8 +123,11 @@ def _explain(name: str, error: Exception) -> ConfigError:
         return _refuse(name, "is neither a folder nor in the local cache, and HF_HUB_OFFLINE forbids to download it")
     if "onnect" in text or "offline" in text or "cached files" in text:
         return _refuse(name, "is neither a folder nor in the local cache, and the Hugging Face hub cannot be reached")
-    return _refuse(name, "is neither a folder nor a model on the Hugging Face hub that can be read (check the spelling, "
-                         "and model.revision)")
+    return _refuse(
+        name,
+        "is neither a folder nor a model on the Hugging Face hub that can be read (check the spelling, "
+        "and model.revision)",
+    )
 
 
 def _load_module(name: str, kind: TaskKind, config: Any, revision: str | None) -> tuple[Any, set[str]]:
@@ -135,8 +141,14 @@ def _load_module(name: str, kind: TaskKind, config: Any, revision: str | None) -
     try:
         with quiet():
             module, info = auto.from_pretrained(
-                name, config=config, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="auto",
-                ignore_mismatched_sizes=True, output_loading_info=True,
+                name,
+                config=config,
+                revision=revision,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype="auto",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _explain(name, error) from None
@@ -154,8 +166,11 @@ def _draw_missing(module: torch.nn.Module, missing: set[str], name: str, rng: Rn
     fresh = sorted(key for key in missing if key in parameters)
     strange = [key for key in fresh if key.startswith(body) and ".pooler." not in key]
     if strange:
-        raise _refuse(name, f"lacks {len(strange)} of {len(parameters)} weights of {type(module).__name__} (or has "
-                            f"them in another shape), e.g. {strange[0]}")
+        raise _refuse(
+            name,
+            f"lacks {len(strange)} of {len(parameters)} weights of {type(module).__name__} (or has "
+            f"them in another shape), e.g. {strange[0]}",
+        )
     config: Any = module.config
     std = float(getattr(config, "initializer_range", None) or 0.02)
     with torch.no_grad():
@@ -177,8 +192,11 @@ def _reorder_labels(module: torch.nn.Module, old: Sequence[str], new: Sequence[s
     if not order or order == sorted(order):
         return
     body = f"{module.base_model_prefix}."
-    heads = [part for key, part in module.named_modules()
-             if isinstance(part, torch.nn.Linear) and not key.startswith(body) and part.out_features == len(order)]
+    heads = [
+        part
+        for key, part in module.named_modules()
+        if isinstance(part, torch.nn.Linear) and not key.startswith(body) and part.out_features == len(order)
+    ]
     if heads:
         with torch.no_grad():
             heads[-1].weight.copy_(heads[-1].weight[order].clone())
@@ -187,5 +205,13 @@ def _reorder_labels(module: torch.nn.Module, old: Sequence[str], new: Sequence[s
 
 
 __all__ = [
-    "FrozenBase", "aligned_copy", "build_module", "checksum", "empty_module", "freeze", "load_base", "verify",
+    "FrozenBase",
+    "aligned_copy",
+    "build_module",
+    "checksum",
+    "empty_module",
+    "freeze",
+    "load_base",
+    "read_config",
+    "verify",
 ]

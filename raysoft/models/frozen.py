@@ -159,8 +159,10 @@ def _refuse_hidden_tensors(module: torch.nn.Module, base: FrozenBase) -> None:
     for name, part in module.named_modules():
         for key, value in vars(part).items():
             if isinstance(value, torch.Tensor) and value.device.type == "meta":
-                raise RaysoftError(f"{base.source}: {base.architecture} keeps {name}.{key} outside parameters and "
-                                   "buffers, which raysoft cannot share between processes")
+                raise RaysoftError(
+                    f"{base.source}: {base.architecture} keeps {name}.{key} outside parameters and "
+                    "buffers, which raysoft cannot share between processes"
+                )
 
 
 def _view(value: Array) -> torch.Tensor:

@@ -22,11 +22,54 @@ if TYPE_CHECKING:
 
 # Query and value projections by model type; families that share names share a line.
 _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("q_proj", "v_proj"), ("vit", "deit", "clip", "siglip", "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma",
-                            "gemma2", "gemma3_text", "opt", "gpt_neo", "gptj", "phi", "phi3_small", "stablelm", "olmo",
-                            "olmo2", "smollm3", "granite", "cohere", "bart", "modernbert-decoder")),
-    (("query", "value"), ("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert", "beit", "data2vec-text",
-                          "dinov2", "swin", "ibert", "mobilebert", "layoutlm")),
+    (
+        ("q_proj", "v_proj"),
+        (
+            "vit",
+            "deit",
+            "clip",
+            "siglip",
+            "llama",
+            "mistral",
+            "mixtral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "opt",
+            "gpt_neo",
+            "gptj",
+            "phi",
+            "phi3_small",
+            "stablelm",
+            "olmo",
+            "olmo2",
+            "smollm3",
+            "granite",
+            "cohere",
+            "bart",
+            "modernbert-decoder",
+        ),
+    ),
+    (
+        ("query", "value"),
+        (
+            "bert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "electra",
+            "albert",
+            "beit",
+            "data2vec-text",
+            "dinov2",
+            "swin",
+            "ibert",
+            "mobilebert",
+            "layoutlm",
+        ),
+    ),
     (("c_attn",), ("gpt2", "gpt_bigcode")),
     (("q_lin", "v_lin"), ("distilbert", "flaubert", "xlm")),
     (("query_key_value",), ("gpt_neox", "bloom", "falcon")),
@@ -57,7 +100,8 @@ def lora_space(base: FrozenBase, lora: LoraConfig) -> tuple[ParamSpace, dict[str
         shapes[pair.b] = (pair.out_features, rank)
     head = {
         f"{name}.{leaf}": _float32(base.weights[f"{name}.{leaf}"])
-        for name, part in head_modules.items() for leaf, _ in part.named_parameters(recurse=False)
+        for name, part in head_modules.items()
+        for leaf, _ in part.named_parameters(recurse=False)
     }
     shapes.update({name: value.shape for name, value in head.items()})
     space = ParamSpace(shapes=shapes, pairs=pairs, rank=rank, scale=lora.scale(), always_sent=frozenset(head))
@@ -94,8 +138,9 @@ def _choose(module: torch.nn.Module, found: dict[str, tuple[int, int]], targets:
         names = [name for name in found if any(_ends(name, target) for target in targets)]
         wanted = [target for target in targets if not any(_ends(name, target) for name in found)]
     if wanted:
-        raise ConfigError("model.lora.targets", f"{_unknown(module, wanted[0])}; linear modules found: "
-                          f"{_leaves(found)}")
+        raise ConfigError(
+            "model.lora.targets", f"{_unknown(module, wanted[0])}; linear modules found: {_leaves(found)}"
+        )
     return names
 
 
@@ -134,9 +179,13 @@ def _auto(module: torch.nn.Module, found: dict[str, tuple[int, int]]) -> str | l
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
 
     if model_type in MAPPING:
-        return MAPPING[model_type]
-    raise ConfigError("model.lora.targets", f"auto does not know the architecture {model_type!r}; name the modules to "
-                      f"adapt, linear modules found: {_leaves(found)}")
+        known = MAPPING[model_type]
+        return known if isinstance(known, str) else list(known)
+    raise ConfigError(
+        "model.lora.targets",
+        f"auto does not know the architecture {model_type!r}; name the modules to "
+        f"adapt, linear modules found: {_leaves(found)}",
+    )
 
 
 def layer_index(name: str) -> int | None:
@@ -160,21 +209,29 @@ def _head_modules(module: torch.nn.Module, base: FrozenBase) -> dict[str, torch.
     """The linear layers outside the body, in the order of the model."""
     import torch
 
-    body = module.base_model_prefix
+    body = str(module.base_model_prefix)
     parts = {
-        name: part for name, part in module.named_modules()
-        if name and name != body and not name.startswith(f"{body}.")
+        name: part
+        for name, part in module.named_modules()
+        if name
+        and name != body
+        and not name.startswith(f"{body}.")
         and next(part.parameters(recurse=False), None) is not None
     }
     if not hasattr(module, body) or not parts:
         raise ConfigError("model.lora.train_head", f"{base.architecture} has no head of its own to train")
     for name, part in parts.items():
         if type(part) is not torch.nn.Linear:
-            raise ConfigError("model.lora.train_head", f"{name} of {base.architecture} is a {type(part).__name__}; "
-                              "only heads of linear layers can be trained")
+            raise ConfigError(
+                "model.lora.train_head",
+                f"{name} of {base.architecture} is a {type(part).__name__}; only heads of linear layers can be trained",
+            )
         if f"{name}.weight" not in base.weights:
-            raise ConfigError("model.lora.train_head", f"{name} of {base.architecture} shares its weights with the "
-                              "embedding and cannot be trained alone; use train_head=false")
+            raise ConfigError(
+                "model.lora.train_head",
+                f"{name} of {base.architecture} shares its weights with the "
+                "embedding and cannot be trained alone; use train_head=false",
+            )
     return parts
 
 
