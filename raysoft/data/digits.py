@@ -1,0 +1,17 @@
+"""Task `digits`: scikit-learn's 1,797 scanned handwritten digits, 8x8 pixels (UCI Optical Recognition, test part)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raysoft.data.raw import RawSamples, RawTask
+
+
+def read() -> RawTask:
+    """All digits as 8x8 uint8 images (0 black, 255 ink) with labels 0..9; nothing is downloaded."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)
+    labels = [int(label) for label in bunch.target]
+    return RawTask(RawSamples(content=list(images), labels=labels), label_names=tuple("0123456789"))

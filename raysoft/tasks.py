@@ -1,0 +1,227 @@
+"""Joins data and model: reads the samples, splits them, and makes arrays by the model's tokeniser or image processor.
+
+    digits, python-source                   embedded data, nothing is downloaded
+    image-classification                    data.path: image folder, CSV / JSON Lines / Parquet, saved or hub dataset
+    sequence-classification, causal-lm      data.path: the same without image folder
+
+Everything a user may get wrong about data raises ConfigError with the field, before any training starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from raysoft.config import DataConfig, RunConfig
+from raysoft.data import columns, digits, files, hf, images, python_source, raw, text
+from raysoft.data.base import Examples, TaskData, TaskKind
+from raysoft.data.partition import build_partition
+from raysoft.errors import ConfigError
+from raysoft.models import embedded
+from raysoft.rng import Rng
+from raysoft.types import Array
+
+EMBEDDED_TASKS: dict[str, TaskKind] = {"digits": "image-classification", "python-source": "causal-lm"}
+
+
+def task_kind(config: DataConfig) -> TaskKind:
+    """What is learned. Raises ConfigError("data.task") for an unknown task."""
+    if config.task in EMBEDDED_TASKS:
+        return EMBEDDED_TASKS[config.task]
+    for kind in get_args(TaskKind):
+        if config.task == kind:
+            return kind
+    known = ", ".join((*EMBEDDED_TASKS, *get_args(TaskKind)))
+    raise ConfigError("data.task", f"unknown task {config.task!r}, choose from {known}")
+
+
+def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
+    """(data, model folder or hub name, kind of task). Raises ConfigError with the field for every bad input.
+
+    An embedded model is pretrained here unless the cache has it. Splits and choices are keyed by the run's seed.
+    """
+    section, rng = config.data, Rng(config.seed)
+    kind = task_kind(section)
+    task = None if section.task == "python-source" else read(section)  # cheap mistakes first
+    source, model_config = _model(config)
+    if kind == "image-classification":
+        assert task is not None
+        return _images(config, task, source, model_config, rng), source, kind
+    tokenizer = _tokenizer(config, source)
+    limit = text.token_limit(section.max_length, tokenizer, model_config)
+    if task is None:
+        task = python_source.read(limit, rng)
+    splits = raw.split(task, section, rng)
+    if kind == "causal-lm":
+        data = _causal(config, splits, tokenizer, limit)
+    else:
+        data = _sequences(config, task, splits, tokenizer, limit, model_config)
+    _check_vocabulary(config, data, model_config)
+    return data, source, kind
+
+
+def read(config: DataConfig) -> raw.RawTask:
+    """The samples of every task but python-source (whose samples depend on the model's length)."""
+    if config.task == "digits":
+        return digits.read()
+    if config.path is None:
+        raise ConfigError(
+            "data.path",
+            f"is required by data.task={config.task}: a file, a folder, or the name of a Hugging Face dataset",
+        )
+    path = Path(config.path).expanduser()
+    if path.is_dir():
+        return hf.read_saved(path, config) if hf.is_saved(path) else files.read(path, config)
+    if path.is_file():
+        return files.read(path, config)
+    local = config.path.startswith(("/", ".", "~")) or path.suffix.lower() in files.TABLES or config.path.count("/") > 1
+    if local or not config.path.strip():
+        raise ConfigError("data.path", f"{config.path!r} does not exist")
+    return hf.read_hub(config.path, config)
+
+
+def _model(config: RunConfig) -> tuple[str | Path, Any]:
+    """Folder or name, and its configuration (read without loading weights)."""
+    from raysoft.models.base import read_config
+
+    name = config.model.name
+    if name.startswith(embedded.PREFIX):
+        source: str | Path = embedded.ensure(name, threads=config.actors.threads)
+    else:
+        source = name
+    return source, read_config(str(source), config.model.revision)
+
+
+def _tokenizer(config: RunConfig, source: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source), revision=config.model.revision, trust_remote_code=False)
+    except Exception as error:  # missing files, unknown classes, optional packages: each library its own kind
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError("model.name", f"{config.model.name!r} comes without a readable tokenizer: {reason}") from None
+
+
+def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_config: Any, rng: Rng) -> TaskData:
+    settings = _image_settings(config, source)
+    spec = images.image_spec(settings, model_config, config.model.name)
+    splits = raw.split(task, config.data, rng)
+    labels, names = _labels(config, task, splits, model_config)
+    examples = {
+        where: Examples(
+            {"pixel_values": images.encode_images(part.content, spec, _path_field(config), where)}, labels[where]
+        )
+        for where, part in splits.named().items()
+    }
+    return _task_data("image-classification", examples, splits.train.groups, label_names=names)
+
+
+def _image_settings(config: RunConfig, source: str | Path) -> dict[str, Any]:
+    """preprocessor_config.json as a mapping, empty where the model has none."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        return ImageProcessingMixin.get_image_processor_dict(str(source), revision=config.model.revision)[0]
+    except OSError:
+        return {}
+
+
+def _path_field(config: RunConfig) -> str:
+    return "data.path" if config.data.path else "data.task"
+
+
+def _sequences(
+    config: RunConfig, task: raw.RawTask, splits: raw.Splits, tokenizer: Any, limit: int, model_config: Any
+) -> TaskData:
+    labels, names = _labels(config, task, splits, model_config)
+    examples = {}
+    for where, part in splits.named().items():
+        texts = text.check_texts(part.content, "data.text_column", where, blank_allowed=False)
+        examples[where] = text.encode_classification(tokenizer, texts, labels[where], limit)
+    return _task_data("sequence-classification", examples, splits.train.groups, label_names=names)
+
+
+def _causal(config: RunConfig, splits: raw.Splits, tokenizer: Any, limit: int) -> TaskData:
+    byte_level = text.is_byte_level(tokenizer)
+    examples, groups = {}, splits.train.groups
+    for where, part in splits.named().items():
+        texts = text.check_texts(part.content, "data.text_column", where, blank_allowed=True)
+        if byte_level and config.data.task == "python-source":
+            examples[where] = text.encode_bytes(texts, embedded.BYTE_OFFSET)
+            continue
+        examples[where], source = text.encode_causal(tokenizer, texts, limit)
+        if where == "train" and groups is not None:
+            groups = [groups[n] for n in source]
+    for where in ("train", "test"):
+        if not len(examples[where]):
+            raise ConfigError("data.text_column", f"the {where} split holds no text of at least two tokens")
+    return _task_data("causal-lm", examples, groups, bits_per_byte=byte_level)
+
+
+def _task_data(kind: TaskKind, examples: dict[str, Examples], groups: Sequence[Any] | None, **more: Any) -> TaskData:
+    ids, names = _groups(groups)
+    splits: dict[str, Any] = {**examples, **more}
+    return TaskData(kind=kind, groups=ids, group_names=names, **splits)
+
+
+def _groups(groups: Sequence[Any] | None) -> tuple[Array | None, tuple[str, ...]]:
+    if groups is None:
+        return None, ()
+    for n, group in enumerate(groups):
+        if group is None or group == "":
+            raise ConfigError("data.natural_key", f"row {n + 1} of the train split names no client")
+    names, ids_N = np.unique(np.array([str(group) for group in groups]), return_inverse=True)
+    return ids_N.astype(np.int64), tuple(str(name) for name in names)
+
+
+def _labels(
+    config: RunConfig, task: raw.RawTask, splits: raw.Splits, model_config: Any
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Class ids of every split in the order of the model's head, where that one is kept."""
+    field = "data.label_column" if config.data.path else "data.task"
+    labels, names = columns.index_labels(splits, task.label_names, field)
+    if config.model.lora.train_head:
+        return labels, names
+    head = _head_labels(config, model_config)
+    if set(names) <= set(head):
+        to_head_C = np.array([head.index(name) for name in names], dtype=np.int64)
+        return {where: to_head_C[ids] for where, ids in labels.items()}, head
+    plain = all(name == f"LABEL_{n}" for n, name in enumerate(head))
+    by_number = list(names) == [str(n) for n in range(len(names))]
+    if len(names) == len(head) and (plain or by_number):
+        return labels, names
+    raise ConfigError(
+        "model.lora.train_head",
+        f"is false, but the head of {config.model.name!r} knows the labels "
+        f"{_shown(head)}, the data has {_shown(names)}; set model.lora.train_head=true",
+    )
+
+
+def _head_labels(config: RunConfig, model_config: Any) -> tuple[str, ...]:
+    """Names of the classes that the checkpoint's own head tells apart. Raises ConfigError where it has no head."""
+    if not any("Classification" in name for name in getattr(model_config, "architectures", None) or ()):
+        raise ConfigError(
+            "model.lora.train_head",
+            f"is false, but {config.model.name!r} has no trained classification head; set model.lora.train_head=true",
+        )
+    return tuple(str(model_config.id2label[n]) for n in sorted(model_config.id2label))
+
+
+def _shown(names: Sequence[str]) -> str:
+    head = ", ".join(repr(name) for name in names[:5])
+    return f"[{head}{', ...' if len(names) > 5 else ''}] ({len(names)})"
+
+
+def _check_vocabulary(config: RunConfig, data: TaskData, model_config: Any) -> None:
+    size = getattr(model_config, "vocab_size", None)
+    largest = max(int(part.inputs["input_ids"].max(initial=0)) for part in (data.train, data.test))
+    if isinstance(size, int) and largest >= size:
+        raise ConfigError(
+            "model.name", f"the tokenizer of {config.model.name!r} makes token {largest}, its model knows only {size}"
+        )
+
+
+__all__ = ["EMBEDDED_TASKS", "build_partition", "build_task", "read", "task_kind"]
