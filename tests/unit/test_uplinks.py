@@ -84,11 +84,12 @@ def test_perfect_csi_loses_nobody(snr: list[float], compute_s: float, bits: floa
 def test_outage_costs_computing_and_signalling_only() -> None:
     decision = plan(2, active_K=np.array([False, True]), bandwidth_hz_K=np.array([0.0, SHARE_HZ]),
                     control_bits_K=np.array([1e6, 0.0]))  # fmt: skip
-    outcome = deliver(uplink(), decision, channel(gains(1e-9, 1)), compute_s=30.0)
+    outcome = deliver(uplink(), decision, channel(gains(1e-9, 1)), compute_s=np.array([60.0, 30.0]))
     assert outcome.reason_K == ("outage", "")
     assert outcome.arrived_K.tolist() == [False, True]
     assert outcome.energy_j_K == pytest.approx([0.5 + POWER_W * 1.0, 0.5 + POWER_W * 10.0])
-    assert outcome.round_s == pytest.approx(40.0)  # the silent client's 31 s of computing do not count
+    assert outcome.round_s == pytest.approx(40.0)  # the silent client's 61 s do not count
+    assert outcome.latency_s_K == pytest.approx([61.0, 40.0])
 
 
 def test_a_round_without_senders_costs_the_plan() -> None:
