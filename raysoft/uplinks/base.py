@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from raysoft.config import Positive, Section
 from raysoft.rng import Rng
@@ -36,7 +36,12 @@ def is_late(seconds_K: Array, deadline_s: float) -> Array:
 class Uplink(Protocol):
     """Built from (config, Link); runs in the coordinator only."""
 
-    superposes: bool
+    superposes: ClassVar[bool]
+
+    @property
+    def config(self) -> UplinkConfig:
+        """The options it was built with; the coordinator reads the downlink from them."""
+        ...
 
     def deliver(
         self,
