@@ -3,10 +3,10 @@
     minimise tau   subject to   t_k + S_k / R_k(b_k) <= tau,   sum_k b_k <= B,   b_k >= 0.
 
 At the optimum every client with S_k > 0 finishes at tau and the bandwidth is used up, unless clients without payload
-alone decide (tau = max t_k). So tau is the root of F(tau) = sum_k b_k(tau) - B with b_k(tau) = R_k^-1(S_k / (tau - t_k)).
+alone decide (tau = max t_k). So tau is the root of F(tau) = sum_k b_k(tau) - B, b_k(tau) = R_k^-1(S_k / (tau - t_k)).
 R is concave and increasing, its inverse convex and increasing, S / (tau - t) convex and decreasing: F is convex and
-decreasing, with or without the spectral-efficiency limit. Below `tau_asy = max_k (t_k + S_k ln2 / a_k)` no bandwidth is
-enough. Newton on 1/sum b - 1/B is nearly linear, but not provably safe, hence the bracket; Newton on F from the left
+decreasing, with or without the spectral-efficiency limit. Below `tau_asy = max_k (t_k + S_k ln2 / a_k)` no bandwidth
+is enough. Newton on 1/sum b - 1/B is nearly linear, but not provably safe, hence the bracket; Newton on F from the left
 never oversteps and bounds the root from below. O(K) a step, 3 to 8 steps.
 """
 
@@ -46,12 +46,12 @@ def solve_minmax(
     """
     t, S, a = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (start_s, bits, snr_hz)))
     shape = t.shape
-    rows = tuple(x.reshape(-1, shape[-1]) for x in (t, S, a))
-    if np.any((rows[1] > 0) & ~(rows[2] > 0)):
+    if np.any((S > 0) & ~(a > 0)):
         raise ValueError("a client with payload has no channel (a_k <= 0); leave it out first")
     if shape[-1] == 0:
         return MinMax(np.zeros(shape[:-1]), np.zeros(shape), 0)
-    tau, b, steps = _solve_rows(*rows, bandwidth_hz, max_efficiency)
+    t, S, a = (x.reshape(-1, shape[-1]) for x in (t, S, a))
+    tau, b, steps = _solve_rows(t, S, a, bandwidth_hz, max_efficiency)
     return MinMax(tau.reshape(shape[:-1]), b.reshape(shape), steps)
 
 
@@ -70,7 +70,8 @@ def _solve_rows(t: Array, S: Array, a: Array, B: float, eta: float) -> tuple[Arr
     tau = lo.copy()
     done = idle.copy()
     steps = 0
-    for steps in range(1, _STEPS + 1):
+    while not done.all() and steps < _STEPS:
+        steps += 1
         used, slope = _demand(tau, t, S, a, need, eta)
         above = used > B
         lo = np.where(above & ~done, tau, lo)
@@ -82,8 +83,6 @@ def _solve_rows(t: Array, S: Array, a: Array, B: float, eta: float) -> tuple[Arr
         exact = np.abs(used - B) <= _TOLERANCE * B
         tau = np.where(done | exact, tau, proposal)
         done |= small | exact
-        if done.all():
-            break
     tau = np.maximum(tau, floor)
     return tau, _bandwidths(tau, t, S, a, need, B, eta), steps
 

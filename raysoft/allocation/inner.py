@@ -25,12 +25,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raysoft.allocation.rates import (
-    LN2, Limit, bandwidth_from_nats, limit, nats_from_marginal, rate, rho, share_for_rate,
+    LN2,
+    Limit,
+    bandwidth_from_nats,
+    limit,
+    nats_from_marginal,
+    rate,
+    rho,
+    share_for_rate,
 )
 from raysoft.types import Array
 
 _FEASIBLE = 1.0 + 1e-9  # at the fastest round sum b = B only up to rounding
-_CLOSE = 1e-13
+_CLOSE = 1e-12
 _STEPS = 200
 
 
@@ -81,7 +88,7 @@ def solve_inner(problem: Problem, tau_G: Array) -> Inner:
     """The exact optimum at each round time. Works through blocks of round times, so memory stays near 1e6 numbers."""
     tau = np.atleast_1d(np.asarray(tau_G, np.float64))
     block = max(1, 1_000_000 // problem.bits_KJ.size)
-    parts = [_solve_block(problem, tau[i:i + block]) for i in range(0, len(tau), block)]
+    parts = [_solve_block(problem, tau[i : i + block]) for i in range(0, len(tau), block)]
     return Inner(*(np.concatenate([getattr(part, name) for part in parts]) for name in Inner.__dataclass_fields__))
 
 
@@ -124,7 +131,6 @@ class _Market:
 
 def _solve_block(problem: Problem, tau_G: Array) -> Inner:
     market = _Market.at(problem, tau_G)
-    G, K = market.window_GK.shape
     B = problem.bandwidth_hz
     at_knot = market.bandwidth_GKJ
     least, everything = at_knot[:, :, 0].sum(axis=1), at_knot[:, :, -1].sum(axis=1)
@@ -133,7 +139,7 @@ def _solve_block(problem: Problem, tau_G: Array) -> Inner:
     # Without a price: all that has a value fits (what has none is sent only if everything fits).
     feasible = least <= B * _FEASIBLE
     fits = everything <= B
-    price = np.zeros(G)
+    price = np.zeros(len(tau_G))
     entered = np.where(fits[:, None], problem.slope_KJ.shape[1], worth)
     bandwidth = np.where(fits[:, None], at_knot[:, :, -1], valuable)
     bandwidth[~feasible], entered[~feasible] = at_knot[~feasible, :, 0], 0
@@ -148,84 +154,109 @@ def _solve_block(problem: Problem, tau_G: Array) -> Inner:
 
 def _clear(market: _Market, rows: Array, B: float) -> tuple[Array, Array, Array]:
     """Price, bandwidths and entered segments at which the market clears, for rows that need a price."""
-    events = -np.sort(-market.entry_GKJ[rows].reshape(len(rows), -1), axis=1)  # prices, falling
-    last = np.count_nonzero(events > 0, axis=1) - 1
-    index = _first_event_with_demand(market, rows, events, last, B)
+    entry = market.entry_GKJ[rows].reshape(len(rows), -1)
+    order = np.argsort(-entry, axis=1)
+    events = np.take_along_axis(entry, order, axis=1)  # prices, falling
+    # If segments were bought as a whole on entry (true inside the limit), demand would reach B here; never earlier.
+    knots = market.bandwidth_GKJ[rows]
+    with np.errstate(invalid="ignore"):
+        widths = np.nan_to_num(np.diff(knots, axis=2), nan=0.0, posinf=B).reshape(entry.shape)
+    most = knots[:, :, 0].sum(axis=1, keepdims=True) + np.cumsum(np.take_along_axis(widths, order, axis=1), axis=1)
+    index, before = _first_event_with_demand(market, rows, events, np.argmax(most >= B, axis=1), B)
     pick = np.arange(len(rows))
-    low = events[pick, index]
-    most, entered = market.demand(low, rows)
-    least, _ = market.demand(low, rows, strict=True)
+    price = events[pick, index]
+    most, entered = market.demand(price, rows)
+    least, _ = market.demand(price, rows, strict=True)
     above, below = most.sum(axis=1), least.sum(axis=1)
     share = np.clip((B - below) / np.where(above > below, above - below, 1.0), 0.0, 1.0)
     bandwidth = least + share[:, None] * (most - least)
-    # Otherwise the price lies between two events: above `low`, below the previous one; or below all events.
-    gap = np.flatnonzero((below > B) | (above < B))
-    price = low.copy()
+    # Else the price lies in a gap: between this event and the (higher) one before, or below all events.
+    beyond = above < B
+    gap = np.flatnonzero(beyond | ((below > B) & (index > 0)))
     if gap.size:
-        beyond = above[gap] < B
-        first = np.where(index[gap] > 0, events[gap, np.maximum(index[gap] - 1, 0)], low[gap] * 2.0)
-        upper = np.where(beyond, low[gap], first)
-        lower = np.where(beyond, 0.0, low[gap])
-        price[gap], bandwidth[gap], entered[gap] = _between(market, rows[gap], lower, upper, B)
+        beyond = beyond[gap]
+        low = np.where(beyond, 0.0, price[gap])
+        high = np.where(beyond, price[gap], events[pick, np.maximum(index - 1, 0)][gap])
+        at_low = np.where(beyond, np.inf, below[gap])  # so near a price of zero only halving is sensible at first
+        at_high = np.where(beyond, above[gap], before[gap])
+        found = _between(market, rows[gap], (low, at_low), (high, at_high), B)
+        price[gap], bandwidth[gap], entered[gap] = found
     return price, bandwidth, entered
 
 
-def _first_event_with_demand(market: _Market, rows: Array, events: Array, last: Array, B: float) -> Array:
-    """Smallest index whose event price (largest demand there) uses up B; `last` where none does.
+def _first_event_with_demand(
+    market: _Market, rows: Array, events: Array, guess: Array, B: float
+) -> tuple[Array, Array]:
+    """Smallest index whose event price (largest demand there) uses up B, the last one where none does; and the demand
+    at the event before it.
 
-    The demand is nearly smooth in the index, so regula falsi (Illinois) on the index, and bisection where it lags.
+    It is `guess` or a little later. Demand is nearly smooth in the index: regula falsi (Illinois) on the index,
+    bisection where that lags.
     """
     pick = np.arange(len(rows))
-    left, right = np.full(len(rows), -1), last.copy()  # demand(left) < B <= demand(right), as far as known
-    at_left = market.bandwidth_GKJ[rows][:, :, 0].sum(axis=1) - B
-    at_right = market.demand(events[pick, last], rows)[0].sum(axis=1) - B
-    right = np.where(at_right < 0, last, right)
-    open_rows = at_right >= 0
+    last = np.count_nonzero(events > 0, axis=1) - 1
+    left, right = np.full(len(rows), -1), last  # excess(left) < 0 <= excess(right), unless even the last is too little
+    f_left = market.bandwidth_GKJ[rows][:, :, 0].sum(axis=1) - B
+    f_right = market.demand(events[pick, last], rows)[0].sum(axis=1) - B
+    before = f_left + B
+    enough_at_all = f_right >= 0
+    side = np.zeros(len(rows), dtype=np.int64)
     for step in range(_STEPS):
-        todo = np.flatnonzero(open_rows & (right - left > 1))
+        todo = np.flatnonzero(enough_at_all & (right - left > 1))
         if todo.size == 0:
             break
         lo, hi = left[todo], right[todo]
-        if step % 3 == 2:
-            middle = (lo + hi) // 2
+        weight = f_left[todo] / np.minimum(f_left[todo] - f_right[todo], -1e-300)
+        if step < 3:  # the guess; then one and four segments a client further
+            middle = guess[todo] + (0, 1, 4)[step] * market.window_GK.shape[1]
         else:
-            weight = at_left[todo] / np.minimum(at_left[todo] - at_right[todo], -1e-300)
-            middle = lo + np.rint(weight * (hi - lo)).astype(np.int64)
+            middle = (lo + hi) // 2 if step % 4 == 3 else lo + np.rint(weight * (hi - lo)).astype(np.int64)
         middle = np.clip(middle, lo + 1, hi - 1)
         excess = market.demand(events[todo, middle], rows[todo])[0].sum(axis=1) - B
         enough = excess >= 0
-        # Illinois: the end that stays is trusted half as much.
-        at_left[todo] = np.where(enough, at_left[todo] * 0.5, excess)
-        at_right[todo] = np.where(enough, excess, at_right[todo] * 0.5)
+        new_side = np.where(enough, 1, -1)
+        trust = np.where(new_side == side[todo], 0.5, 1.0)  # Illinois: an end that stays twice counts half
+        f_left[todo] = np.where(enough, f_left[todo] * trust, excess)
+        f_right[todo] = np.where(enough, excess, f_right[todo] * trust)
+        before[todo] = np.where(enough, before[todo], excess + B)
         left[todo], right[todo] = np.where(enough, lo, middle), np.where(enough, middle, hi)
-    return right
+        side[todo] = new_side
+    return right, before
 
 
-def _between(market: _Market, rows: Array, lower: Array, upper: Array, B: float) -> tuple[Array, Array, Array]:
-    """The price in (lower, upper), where demand is continuous; Illinois on ln demand against the price."""
-    lo, hi = lower.copy(), upper.copy()
-    price = 0.5 * (lo + hi)
-    f_lo, f_hi = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    open_rows = np.ones(len(rows), dtype=bool)
-    bandwidth = np.zeros((len(rows), market.window_GK.shape[1]))
-    entered = np.zeros(bandwidth.shape, dtype=np.int64)
+def _between(
+    market: _Market, rows: Array, lower: tuple[Array, Array], upper: tuple[Array, Array], B: float
+) -> tuple[Array, Array, Array]:
+    """The price between two (price, demand), where demand is continuous: Illinois on ln demand."""
+    (lo, at_lo), (hi, at_hi) = lower, upper
+    f_lo, f_hi = np.log(at_lo / B), np.log(at_hi / B)
+    price = _secant(lo, hi, f_lo, f_hi)
+    side = np.zeros(len(rows), dtype=np.int64)
+    bandwidth, entered = market.demand(price, rows)
+    todo = np.arange(len(rows))
     for step in range(_STEPS):
-        todo = np.flatnonzero(open_rows)
+        excess = np.log(bandwidth[todo].sum(axis=1) / B)
+        too_low = excess > 0  # demand too high: the price must rise
+        new_side = np.where(too_low, -1, 1)
+        trust = np.where(new_side == side[todo], 0.5, 1.0)
+        f_lo[todo] = np.where(too_low, excess, f_lo[todo] * trust)
+        f_hi[todo] = np.where(too_low, f_hi[todo] * trust, excess)
+        lo[todo], hi[todo] = np.where(too_low, price[todo], lo[todo]), np.where(too_low, hi[todo], price[todo])
+        side[todo] = new_side
+        todo = todo[(np.abs(excess) > _CLOSE) & (hi[todo] - lo[todo] > 4e-16 * hi[todo])]
         if todo.size == 0:
             break
+        middle = 0.5 * (lo[todo] + hi[todo])
+        price[todo] = middle if step % 8 == 7 else _secant(lo[todo], hi[todo], f_lo[todo], f_hi[todo])
         bandwidth[todo], entered[todo] = market.demand(price[todo], rows[todo])
-        excess = np.log(bandwidth[todo].sum(axis=1) / B)
-        high = excess > 0  # demand too high: the price must rise
-        f_lo[todo] = np.where(high, excess, f_lo[todo] * 0.5)
-        f_hi[todo] = np.where(high, f_hi[todo] * 0.5, excess)
-        lo[todo], hi[todo] = np.where(high, price[todo], lo[todo]), np.where(high, hi[todo], price[todo])
-        narrow = hi[todo] - lo[todo] <= 4e-16 * hi[todo]
-        open_rows[todo] = ~((np.abs(excess) <= _CLOSE) | narrow)
-        with np.errstate(invalid="ignore"):
-            proposal = hi[todo] - f_hi[todo] * (hi[todo] - lo[todo]) / (f_hi[todo] - f_lo[todo])
-        fine = (proposal > lo[todo]) & (proposal < hi[todo]) & (step % 8 != 7)
-        price[todo] = np.where(open_rows[todo], np.where(fine, proposal, 0.5 * (lo[todo] + hi[todo])), price[todo])
     return price, bandwidth, entered
+
+
+def _secant(lo: Array, hi: Array, f_lo: Array, f_hi: Array) -> Array:
+    """Root of the line through two points of opposite sign; their middle where that fails."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        root = hi - f_hi * (hi - lo) / (f_hi - f_lo)
+    return np.where((root > lo) & (root < hi), root, 0.5 * (lo + hi))
 
 
 def _result(market: _Market, price: Array, bandwidth: Array, entered: Array, feasible: Array) -> Inner:
@@ -247,6 +278,9 @@ def _result(market: _Market, price: Array, bandwidth: Array, entered: Array, fea
         hertz_per_rate = np.where(inside, slope * window / price[:, None], hertz_per_rate)
         freed = np.where(price > 0, price * (bits / window**2 * hertz_per_rate).sum(axis=1), 0.0)
     return Inner(
-        penalty_G=np.where(feasible, penalty, np.inf), slope_G=np.where(feasible, -freed, -np.inf),
-        price_G=price, bits_GK=bits, bandwidth_hz_GK=bandwidth,
+        penalty_G=np.where(feasible, penalty, np.inf),
+        slope_G=np.where(feasible, -freed, -np.inf),
+        price_G=price,
+        bits_GK=bits,
+        bandwidth_hz_GK=bandwidth,
     )

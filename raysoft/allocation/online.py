@@ -72,7 +72,11 @@ class _Curve:
 
 
 def solve_online(
-    problem: Problem, v: float, drift_per_s: float, certify: float | None = None, grid: int = GRID,
+    problem: Problem,
+    v: float,
+    drift_per_s: float,
+    certify: float | None = None,
+    grid: int = GRID,
     tolerance: float = 1e-7,
 ) -> Solution:
     """Minimise v P(tau) + drift_per_s tau over the round time. v > 0, drift_per_s >= 0.
@@ -99,9 +103,7 @@ def solve_online(
 
 def _ends(problem: Problem) -> tuple[float, float]:
     bits = np.stack([problem.bits_KJ[:, 0], problem.bits_KJ[:, -1]])
-    ends = solve_minmax(
-        problem.start_s_K, bits, problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency
-    ).tau_s
+    ends = solve_minmax(problem.start_s_K, bits, problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency).tau_s
     return float(ends[0]), max(float(ends[0]), float(ends[1]))
 
 
@@ -111,9 +113,16 @@ def _solution(
     inner = solve_inner(problem, np.array([tau]))
     penalty = float(inner.penalty_G[0])
     return Solution(
-        tau_s=float(tau), bits_K=inner.bits_GK[0], bandwidth_hz_K=inner.bandwidth_hz_GK[0], penalty=penalty,
-        price=float(inner.price_G[0]), objective=v * penalty + drift * float(tau), gap=gap,
-        floor_s=ends[0], ceiling_s=ends[1], evaluations=evaluations,
+        tau_s=float(tau),
+        bits_K=inner.bits_GK[0],
+        bandwidth_hz_K=inner.bandwidth_hz_GK[0],
+        penalty=penalty,
+        price=float(inner.price_G[0]),
+        objective=v * penalty + drift * float(tau),
+        gap=gap,
+        floor_s=ends[0],
+        ceiling_s=ends[1],
+        evaluations=evaluations,
     )
 
 

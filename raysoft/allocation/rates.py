@@ -121,7 +121,7 @@ def _blockwise(solve: Callable[[Array], Array], values: ArrayLike) -> Array:
         return solve(flat).reshape(shaped.shape)
     out = np.empty_like(flat)
     for begin in range(0, flat.size, BLOCK):
-        out[begin:begin + BLOCK] = solve(flat[begin:begin + BLOCK])
+        out[begin : begin + BLOCK] = solve(flat[begin : begin + BLOCK])
     return out.reshape(shaped.shape)
 
 
