@@ -53,10 +53,10 @@ def load_base(
     with torch.random.fork_rng(devices=[]):  # the library draws missing weights; ours replace them below
         module, missing = _load_module(name_or_folder, kind, config, revision)
     fresh = _draw_missing(module, missing, name_or_folder, rng)
-    if not fresh and label_names:
-        _reorder_labels(module, old_names, label_names)
     if fresh:
         _log.warning("%s: %s not in the checkpoint, drawn from the run's seed", name_or_folder, ", ".join(fresh))
+    elif label_names:
+        fresh = _reorder_labels(module, old_names, label_names)
     return freeze(module, kind, name_or_folder if revision is None else f"{name_or_folder}@{revision}", fresh)
 
 
@@ -184,24 +184,29 @@ def _draw_missing(module: torch.nn.Module, missing: set[str], name: str, rng: Rn
     return tuple(fresh)
 
 
-def _reorder_labels(module: torch.nn.Module, old: Sequence[str], new: Sequence[str]) -> None:
-    """Rows of the last head layer in the data's order of labels, where the checkpoint knows the same labels."""
+def _reorder_labels(module: torch.nn.Module, old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
+    """Rows of the last head layer in the data's order of labels, where the checkpoint knows the same labels.
+
+    Returns the names of the parameters that changed.
+    """
     import torch
 
     order = [list(old).index(name) for name in new] if sorted(old) == sorted(new) else []
     if not order or order == sorted(order):
-        return
+        return ()
     body = f"{module.base_model_prefix}."
     heads = [
-        part
+        (key, part)
         for key, part in module.named_modules()
         if isinstance(part, torch.nn.Linear) and not key.startswith(body) and part.out_features == len(order)
     ]
-    if heads:
-        with torch.no_grad():
-            heads[-1].weight.copy_(heads[-1].weight[order].clone())
-            if heads[-1].bias is not None:
-                heads[-1].bias.copy_(heads[-1].bias[order].clone())
+    if not heads:
+        return ()
+    name, head = heads[-1]
+    with torch.no_grad():
+        for value in head.parameters():
+            value.copy_(value[order].clone())
+    return tuple(f"{name}.{leaf}" for leaf, _ in head.named_parameters())
 
 
 __all__ = [

@@ -46,7 +46,7 @@ class FrozenBase:
     weights: Mapping[str, Array]  # state dict without tied duplicates, plus non-persistent buffers
     checksum: str
     source: str  # where it came from, for people
-    fresh: tuple[str, ...] = ()  # parameters that the checkpoint lacked and that were drawn (a new head)
+    fresh: tuple[str, ...] = ()  # a head that differs from the checkpoint: newly drawn, or in another order of labels
 
     def num_bytes(self) -> int:
         """Size of the shared weights."""
@@ -110,6 +110,13 @@ def aligned_copy(value: Array) -> Array:
     copy[...] = value
     copy.flags.writeable = False
     return copy
+
+
+def as_float32(value: Array) -> Array:
+    """A stored weight in float32 (bfloat16 bits are the upper half of a float32: exact)."""
+    if value.dtype == np.int16:
+        return (value.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return value.astype(np.float32)
 
 
 def empty_module(base: FrozenBase) -> torch.nn.Module:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from raysoft.config import LoraConfig
 from raysoft.errors import ConfigError
-from raysoft.models.frozen import FrozenBase, empty_module
+from raysoft.models.frozen import FrozenBase, as_float32, empty_module
 from raysoft.types import Array, LoraPair, ParamSpace
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ def lora_space(base: FrozenBase, lora: LoraConfig) -> tuple[ParamSpace, dict[str
         shapes[pair.a] = (rank, pair.in_features)
         shapes[pair.b] = (pair.out_features, rank)
     head = {
-        f"{name}.{leaf}": _float32(base.weights[f"{name}.{leaf}"])
+        f"{name}.{leaf}": as_float32(base.weights[f"{name}.{leaf}"])
         for name, part in head_modules.items()
         for leaf, _ in part.named_parameters(recurse=False)
     }
@@ -233,9 +231,3 @@ def _head_modules(module: torch.nn.Module, base: FrozenBase) -> dict[str, torch.
                 "embedding and cannot be trained alone; use train_head=false",
             )
     return parts
-
-
-def _float32(value: Array) -> Array:
-    if value.dtype == np.int16:  # bfloat16 bits: the upper half of a float32
-        return (value.astype(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return value.astype(np.float32)

@@ -1,0 +1,133 @@
+"""Adapters in peft's folder format: adapter_config.json and adapter_model.safetensors.
+
+`peft.PeftModel.from_pretrained(model, folder)` reproduces the trained model's logits. A trained head travels as
+`modules_to_save`; so does a head that differs from the checkpoint because it was drawn or its labels were put into
+another order, since the checkpoint alone could not give the same logits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raysoft.config import LoraConfig
+from raysoft.errors import RaysoftError
+from raysoft.models.digest import adapter_sha256
+from raysoft.models.frozen import FrozenBase, as_float32, build_module, empty_module, quiet
+from raysoft.types import Array, ParamSpace, Tensors
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_TASK_TYPES = {"causal-lm": "CAUSAL_LM"}  # peft would add modules of its own for the other kinds
+
+
+def export_peft(theta: Tensors, base: FrozenBase, space: ParamSpace, lora: LoraConfig, folder: Path) -> None:
+    """Write the adapter `theta` (at r_max) into `folder`; files appear whole or not at all."""
+    from safetensors.numpy import save
+
+    tensors = {}
+    for pair in space.pairs:
+        tensors[f"{_PREFIX}{pair.module}.lora_A.weight"] = theta[pair.a]
+        tensors[f"{_PREFIX}{pair.module}.lora_B.weight"] = theta[pair.b]
+    module: Any = empty_module(base)
+    saved = sorted({_saved_module(name, module.base_model_prefix) for name in (*space.always_sent, *base.fresh)})
+    for name, value in base.weights.items():
+        if any(name.startswith(f"{owner}.") for owner in saved):
+            tensors[_PREFIX + name] = theta[name] if name in theta else as_float32(value)
+    folder.mkdir(parents=True, exist_ok=True)
+    blob = save({name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}, {"format": "pt"})
+    write_atomically(folder / WEIGHTS_FILE, blob)
+    config = _peft_config(base, space, lora, saved, module)
+    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _peft_config(
+    base: FrozenBase, space: ParamSpace, lora: LoraConfig, saved: list[str], module: Any
+) -> dict[str, Any]:
+    from transformers.pytorch_utils import Conv1D
+
+    name, at, revision = base.source.rpartition("@")
+    if not at or Path(base.source).exists():
+        name, revision = base.source, ""
+    return {
+        "peft_type": "LORA",
+        "task_type": _TASK_TYPES.get(base.kind),
+        "base_model_name_or_path": name,
+        "revision": revision or None,
+        "r": space.rank,
+        "lora_alpha": space.scale * (space.rank**0.5 if lora.use_rslora else space.rank),
+        "use_rslora": lora.use_rslora,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": [pair.module for pair in space.pairs],
+        "modules_to_save": saved or None,
+        "fan_in_fan_out": isinstance(module.get_submodule(space.pairs[0].module), Conv1D),
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+
+
+def _saved_module(name: str, body: str) -> str:
+    """The module that peft keeps whole: the head as a child of the model, or a pooler inside the body."""
+    parts = name.split(".")
+    if parts[0] != body:
+        return parts[0]
+    return ".".join(parts[: parts.index("pooler") + 1]) if "pooler" in parts else name.rpartition(".")[0]
+
+
+def import_peft(folder: Path, space: ParamSpace) -> dict[str, Array]:
+    """The parameters of an exported adapter, float32. Raises RaysoftError where it does not fit `space`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        stored = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RaysoftError(f"{folder}: not a readable adapter: {error}") from None
+    rank = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    if not np.isclose(scale, space.scale, rtol=1e-12):
+        raise RaysoftError(f"{folder}: the adapter has the scale {scale:g}, the run has {space.scale:g}")
+    theta = {}
+    for name, shape in space.shapes.items():
+        value = stored.get(_stored_name(name, space))
+        if value is None or value.shape != shape:
+            found = "no such parameter" if value is None else f"shape {value.shape}"
+            raise RaysoftError(f"{folder}: {name} should have shape {shape}, the adapter has {found}")
+        theta[name] = value.astype(np.float32)
+    return theta
+
+
+def _stored_name(name: str, space: ParamSpace) -> str:
+    return f"{_PREFIX}{name}" if name in space.always_sent else f"{_PREFIX}{name}.weight"
+
+
+def save_base(base: FrozenBase, folder: Path) -> None:
+    """The base model as a Hugging Face folder, so that an adapter of an embedded model can be used elsewhere."""
+    module: Any = build_module(base)
+    with quiet():
+        module.save_pretrained(folder)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp keeps others out, but an adapter is made to be shared
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+__all__ = ["adapter_sha256", "export_peft", "import_peft", "save_base", "write_atomically"]
