@@ -37,7 +37,7 @@ from raysoft.allocation.rates import (
 from raysoft.types import Array
 
 _FEASIBLE = 1.0 + 1e-9  # at the fastest round sum b = B only up to rounding
-_CLOSE = 1e-12
+_CLOSE = 1e-11
 _STEPS = 200
 
 
@@ -154,62 +154,55 @@ def _solve_block(problem: Problem, tau_G: Array) -> Inner:
 
 def _clear(market: _Market, rows: Array, B: float) -> tuple[Array, Array, Array]:
     """Price, bandwidths and entered segments at which the market clears, for rows that need a price."""
-    entry = market.entry_GKJ[rows].reshape(len(rows), -1)
-    order = np.argsort(-entry, axis=1)
-    events = np.take_along_axis(entry, order, axis=1)  # prices, falling
-    # If segments were bought as a whole on entry (true inside the limit), demand would reach B here; never earlier.
-    knots = market.bandwidth_GKJ[rows]
-    with np.errstate(invalid="ignore"):
-        widths = np.nan_to_num(np.diff(knots, axis=2), nan=0.0, posinf=B).reshape(entry.shape)
-    most = knots[:, :, 0].sum(axis=1, keepdims=True) + np.cumsum(np.take_along_axis(widths, order, axis=1), axis=1)
-    index, before = _first_event_with_demand(market, rows, events, np.argmax(most >= B, axis=1), B)
+    events, index, bounds = _first_event_with_demand(market, rows, B)
     pick = np.arange(len(rows))
     price = events[pick, index]
     most, entered = market.demand(price, rows)
     least, _ = market.demand(price, rows, strict=True)
     above, below = most.sum(axis=1), least.sum(axis=1)
-    share = np.clip((B - below) / np.where(above > below, above - below, 1.0), 0.0, 1.0)
-    bandwidth = least + share[:, None] * (most - least)
-    # Else the price lies in a gap: between this event and the (higher) one before, or below all events.
-    beyond = above < B
-    gap = np.flatnonzero(beyond | ((below > B) & (index > 0)))
+    with np.errstate(invalid="ignore"):  # at the closing price of zero the larger demand may be infinite
+        share = np.clip((B - below) / np.where(above > below, above - below, 1.0), 0.0, 1.0)
+        bandwidth = least + share[:, None] * (most - least)
+    # Where demand does not jump over B at this event, the price lies in the gap above it. (Above the first event only
+    # the least is asked for, which exceeds B by rounding at most.)
+    gap = np.flatnonzero((below > B) & (index > 0))
     if gap.size:
-        beyond = beyond[gap]
-        low = np.where(beyond, 0.0, price[gap])
-        high = np.where(beyond, price[gap], events[pick, np.maximum(index - 1, 0)][gap])
-        at_low = np.where(beyond, np.inf, below[gap])  # so near a price of zero only halving is sensible at first
-        at_high = np.where(beyond, above[gap], before[gap])
-        found = _between(market, rows[gap], (low, at_low), (high, at_high), B)
-        price[gap], bandwidth[gap], entered[gap] = found
+        low, high = (price[gap], below[gap]), (events[pick, index - 1][gap], bounds[gap])
+        price[gap], bandwidth[gap], entered[gap] = _between(market, rows[gap], low, high, B)
     return price, bandwidth, entered
 
 
-def _first_event_with_demand(
-    market: _Market, rows: Array, events: Array, guess: Array, B: float
-) -> tuple[Array, Array]:
-    """Smallest index whose event price (largest demand there) uses up B, the last one where none does; and the demand
-    at the event before it.
+def _first_event_with_demand(market: _Market, rows: Array, B: float) -> tuple[Array, Array, Array]:
+    """The prices at which segments are entered, falling and closed by 0; the index of the first at which demand (the
+    larger one) uses up B; and a number below B, at least the demand one event earlier.
 
-    It is `guess` or a little later. Demand is nearly smooth in the index: regula falsi (Illinois) on the index,
-    bisection where that lags.
+    If segments were bought as a whole on entry (true inside the limit), demand would reach B at a `guess`; it never
+    does so earlier. From there on demand is nearly smooth in the index: regula falsi (Illinois), sometimes bisection.
     """
-    pick = np.arange(len(rows))
-    last = np.count_nonzero(events > 0, axis=1) - 1
-    left, right = np.full(len(rows), -1), last  # excess(left) < 0 <= excess(right), unless even the last is too little
-    f_left = market.bandwidth_GKJ[rows][:, :, 0].sum(axis=1) - B
-    f_right = market.demand(events[pick, last], rows)[0].sum(axis=1) - B
-    before = f_left + B
-    enough_at_all = f_right >= 0
+    entry = market.entry_GKJ[rows].reshape(len(rows), -1)
+    knots = market.bandwidth_GKJ[rows]
+    order = np.argsort(-entry, axis=1)
+    events = np.pad(np.take_along_axis(entry, order, axis=1), ((0, 0), (0, 1)))
+    with np.errstate(invalid="ignore"):
+        widths = np.nan_to_num(np.diff(knots, axis=2), nan=0.0, posinf=B).reshape(entry.shape)
+    start = knots[:, :, :1].sum(axis=1)
+    bought = np.concatenate([start, start + np.cumsum(np.take_along_axis(widths, order, axis=1), axis=1)], axis=1)
+    right = np.count_nonzero(events > 0, axis=1)  # the closing zero: at no price demand exceeds B
+    guess = np.minimum(np.count_nonzero(bought[:, 1:] < B, axis=1), right)
+    left = guess - 1
+    f_left = np.minimum(np.take_along_axis(bought, guess[:, None], axis=1)[:, 0] - B, -1e-12 * B)
+    f_right = np.full(len(rows), B)
+    bounds = f_left + B
     side = np.zeros(len(rows), dtype=np.int64)
     for step in range(_STEPS):
-        todo = np.flatnonzero(enough_at_all & (right - left > 1))
+        todo = np.flatnonzero(right - left > 1)
         if todo.size == 0:
             break
         lo, hi = left[todo], right[todo]
-        weight = f_left[todo] / np.minimum(f_left[todo] - f_right[todo], -1e-300)
         if step < 3:  # the guess; then one and four segments a client further
             middle = guess[todo] + (0, 1, 4)[step] * market.window_GK.shape[1]
         else:
+            weight = f_left[todo] / (f_left[todo] - f_right[todo])
             middle = (lo + hi) // 2 if step % 4 == 3 else lo + np.rint(weight * (hi - lo)).astype(np.int64)
         middle = np.clip(middle, lo + 1, hi - 1)
         excess = market.demand(events[todo, middle], rows[todo])[0].sum(axis=1) - B
@@ -217,11 +210,11 @@ def _first_event_with_demand(
         new_side = np.where(enough, 1, -1)
         trust = np.where(new_side == side[todo], 0.5, 1.0)  # Illinois: an end that stays twice counts half
         f_left[todo] = np.where(enough, f_left[todo] * trust, excess)
-        f_right[todo] = np.where(enough, excess, f_right[todo] * trust)
-        before[todo] = np.where(enough, before[todo], excess + B)
+        f_right[todo] = np.where(enough, np.maximum(excess, 1e-300), f_right[todo] * trust)
+        bounds[todo] = np.where(enough, bounds[todo], excess + B)
         left[todo], right[todo] = np.where(enough, lo, middle), np.where(enough, middle, hi)
         side[todo] = new_side
-    return right, before
+    return events, right, bounds
 
 
 def _between(

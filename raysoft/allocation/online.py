@@ -43,26 +43,37 @@ class Solution:
     evaluations: int  # round times at which P was computed
 
 
-class _Curve:
-    """All evaluated points (tau, P, dJ/dtau), sorted by tau; P is made monotone against rounding."""
+class _Search:
+    """All evaluated points (tau, P, dJ/dtau), sorted by tau, and the optimum at the best of them."""
 
     def __init__(self, problem: Problem, v: float, drift: float) -> None:
         self.problem, self.v, self.drift = problem, v, drift
-        self.tau = np.empty(0)
-        self.penalty = np.empty(0)
-        self.slope = np.empty(0)
+        self.tau, self.penalty, self.slope = np.empty(0), np.empty(0), np.empty(0)
+        self.best_objective, self.best_tau = np.inf, np.nan
+        self.best: tuple[Array, Array, float, float] | None = None  # bits, bandwidth, penalty, price
 
     def add(self, tau: Array) -> None:
+        """Evaluate more round times."""
         tau = np.setdiff1d(tau, self.tau)
+        if tau.size == 0:
+            return
         inner = solve_inner(self.problem, tau)
-        merged = np.concatenate([self.tau, tau])
-        order = np.argsort(merged)
-        self.tau = merged[order]
-        self.penalty = np.concatenate([self.penalty, inner.penalty_G])[order]
-        self.slope = np.concatenate([self.slope, self.drift + self.v * inner.slope_G])[order]
+        objective = self.v * inner.penalty_G + self.drift * tau
+        i = int(np.argmin(objective))
+        if objective[i] < self.best_objective:
+            self.best_objective, self.best_tau = float(objective[i]), float(tau[i])
+            self.best = (
+                inner.bits_GK[i].copy(), inner.bandwidth_hz_GK[i].copy(), float(inner.penalty_G[i]),
+                float(inner.price_G[i]),
+            )  # fmt: skip
+        place = np.searchsorted(self.tau, tau)
+        self.tau = np.insert(self.tau, place, tau)
+        self.penalty = np.insert(self.penalty, place, inner.penalty_G)
+        self.slope = np.insert(self.slope, place, self.drift + self.v * inner.slope_G)
 
     @property
     def objective(self) -> Array:
+        """J at the evaluated points."""
         return self.v * self.penalty + self.drift * self.tau
 
     @property
@@ -70,70 +81,50 @@ class _Curve:
         """Lower bound of J on each cell between neighbours."""
         return self.v * self.penalty[1:] + self.drift * self.tau[:-1]
 
+    def solution(self, floor: float, ceiling: float) -> Solution:
+        """The best point, and the gap that all points prove."""
+        assert self.best is not None
+        bits, bandwidth, penalty, price = self.best
+        gap = max(0.0, self.best_objective - self.bound.min(initial=np.inf)) / max(abs(self.best_objective), 1e-300)
+        return Solution(
+            tau_s=self.best_tau, bits_K=bits, bandwidth_hz_K=bandwidth, penalty=penalty, price=price,
+            objective=self.best_objective, gap=gap, floor_s=floor, ceiling_s=ceiling, evaluations=len(self.tau),
+        )  # fmt: skip
+
 
 def solve_online(
-    problem: Problem,
-    v: float,
-    drift_per_s: float,
-    certify: float | None = None,
-    grid: int = GRID,
+    problem: Problem, v: float, drift_per_s: float, certify: float | None = None, grid: int = GRID,
     tolerance: float = 1e-7,
-) -> Solution:
+) -> Solution:  # fmt: skip
     """Minimise v P(tau) + drift_per_s tau over the round time. v > 0, drift_per_s >= 0.
 
-    certify: prove this relative gap by branch and bound (1e-4 takes about 30 evaluations, rarely some hundred more);
-    None: grid and refinement only. tolerance: relative accuracy of J at which a local search stops.
-    Without drift everything is kept and the round takes tau_hi.
+    certify: prove this relative gap by branch and bound (1e-4 takes some hundred evaluations); None: grid and
+    refinement only, the gap they prove is a few percent, the true one nearly always below `tolerance`, the relative
+    accuracy of J at which a local search stops. Without drift everything is kept and the round takes tau_hi.
     """
-    floor, ceiling = _ends(problem)
-    if drift_per_s <= 0:
-        return _solution(problem, v, 0.0, ceiling, (floor, ceiling), 0.0, 1)
-    curve = _Curve(problem, v, drift_per_s)
-    curve.add(floor + (ceiling - floor) * np.linspace(0.0, 1.0, grid) ** 2)
-    _refine_all(curve, tolerance)
-    if certify is not None:
-        _branch_and_bound(curve, certify)
-        _refine_all(curve, tolerance)
-    objective = curve.objective
-    best = int(np.argmin(objective))
-    lowest = min(objective[best], curve.bound.min(initial=np.inf))
-    gap = (objective[best] - lowest) / max(abs(objective[best]), 1e-300)
-    return _solution(problem, v, drift_per_s, curve.tau[best], (floor, ceiling), float(gap), len(curve.tau))
-
-
-def _ends(problem: Problem) -> tuple[float, float]:
     bits = np.stack([problem.bits_KJ[:, 0], problem.bits_KJ[:, -1]])
     ends = solve_minmax(problem.start_s_K, bits, problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency).tau_s
-    return float(ends[0]), max(float(ends[0]), float(ends[1]))
+    floor, ceiling = float(ends[0]), float(ends.max())
+    search = _Search(problem, v, drift_per_s)
+    if drift_per_s <= 0:
+        search.add(np.array([ceiling]))
+        return search.solution(floor, ceiling)
+    search.add(floor + (ceiling - floor) * np.linspace(0.0, 1.0, grid) ** 2)
+    _refine_all(search, tolerance)
+    if certify is not None:
+        _branch_and_bound(search, certify)
+        _refine_all(search, tolerance)
+    return search.solution(floor, ceiling)
 
 
-def _solution(
-    problem: Problem, v: float, drift: float, tau: float, ends: tuple[float, float], gap: float, evaluations: int
-) -> Solution:
-    inner = solve_inner(problem, np.array([tau]))
-    penalty = float(inner.penalty_G[0])
-    return Solution(
-        tau_s=float(tau),
-        bits_K=inner.bits_GK[0],
-        bandwidth_hz_K=inner.bandwidth_hz_GK[0],
-        penalty=penalty,
-        price=float(inner.price_G[0]),
-        objective=v * penalty + drift * float(tau),
-        gap=gap,
-        floor_s=ends[0],
-        ceiling_s=ends[1],
-        evaluations=evaluations,
-    )
-
-
-def _refine_all(curve: _Curve, tolerance: float) -> None:
+def _refine_all(search: _Search, tolerance: float) -> None:
     """Narrow every cell that holds a local minimum and may still beat the best point.
 
     Three points a step: the root of the secant through the derivatives (right where J is smooth), the meeting point of
     the tangents (right where J has a kink) and the middle (safe).
     """
     for _ in range(_REFINEMENTS):
-        J, D, tau = curve.objective, curve.slope, curve.tau
+        J, D, tau = search.objective, search.slope, search.tau
         width = np.diff(tau)
         best = J.min()
         left, right = D[:-1], D[1:]
@@ -143,7 +134,7 @@ def _refine_all(curve: _Curve, tolerance: float) -> None:
             reachable = J[:-1] + left * meet  # a bound only where J is convex: used to stop, never to certify
         wide = width > 1e-13 * tau[1:]
         # Cells whose derivative is -inf at the left end (nothing fits there) are entered through their middle.
-        dips = (left < 0) & (right >= 0) & wide & (curve.bound < best)
+        dips = (left < 0) & (right >= 0) & wide & (search.bound < best)
         reachable = np.where(np.isfinite(reachable), reachable, -np.inf)
         dips &= reachable < best - tolerance * abs(best)
         cells = np.flatnonzero(dips)
@@ -151,17 +142,17 @@ def _refine_all(curve: _Curve, tolerance: float) -> None:
             return
         offset = np.stack([secant[cells], meet[cells], 0.5 * width[cells]], axis=1)
         inside = (offset > 0) & (offset < width[cells, None])
-        curve.add(np.unique((tau[cells, None] + offset)[inside]))
+        search.add(np.unique((tau[cells, None] + offset)[inside]))
 
 
-def _branch_and_bound(curve: _Curve, relative: float) -> None:
+def _branch_and_bound(search: _Search, relative: float) -> None:
     """Halve the cells with the lowest bounds until none is below the best point by more than the wanted gap."""
     while True:
-        best = curve.objective.min()
-        width = np.diff(curve.tau)
-        short = (curve.bound < best - relative * abs(best)) & (width > 1e-14 * curve.tau[1:])
+        best = search.objective.min()
+        width = np.diff(search.tau)
+        short = (search.bound < best - relative * abs(best)) & (width > 1e-14 * search.tau[1:])
         cells = np.flatnonzero(short)
         if cells.size == 0:
             return
-        cells = cells[np.argsort(curve.bound[cells], kind="stable")[:_BATCH]]
-        curve.add(curve.tau[cells] + 0.5 * width[cells])
+        cells = cells[np.argsort(search.bound[cells], kind="stable")[:_BATCH]]
+        search.add(search.tau[cells] + 0.5 * width[cells])
