@@ -23,6 +23,7 @@ class CodecConfig(Section):
     kept_fraction: Fraction = 0.4  # used by allocators with a fixed fraction; tsfa decides its own
     min_kept_fraction: Fraction = 0.05
     bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32  # 32 = float32; 16 = float16; fewer = stochastic quantiser
+    head_bits: Annotated[int, Field(ge=1, le=32)] = 32  # the same for always-sent parameters (a trained head)
     error_feedback: bool = False
 
 
@@ -47,8 +48,7 @@ class Codec(Protocol):
         ...
 
     def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None,
-        rng: np.random.Generator,
+        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
     ) -> Encoded:
         """The payload that keeps `units` units of the menu (or the given support `mask`)."""
         ...

@@ -1,0 +1,278 @@
+"""Bits on the wire: a writer and a reader over real bytes, and the code for "which n of N".
+
+Numbers are big-endian; the payload is padded with zeros to whole bytes and `num_bits` says where it ends. A subset
+of n out of N costs ceil(log2 C(N, n)) bits, the shortest code of fixed length (enumerative coding: Cover, IEEE
+Trans. Inf. Theory 19(1), 1973); n itself is known from the plan, so n = 0 and n = N cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from raysoft.types import Array, Payload
+
+BLOCK = 16384  # largest subset that is coded exactly; more are cut into blocks
+_LEAF = 24  # below this many items positions are ranked one by one
+
+
+class BitWriter:
+    """Collects bits; whole bytes are kept as bytes, so that aligned floats cost no unpacking."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Array] = []  # uint8 zeros and ones, or whole bytes (flag below)
+        self._whole: list[bool] = []
+        self.num_bits = 0
+
+    def bytes_(self, data: Array) -> None:
+        """Append whole bytes, uint8 [n]."""
+        aligned = self.num_bits % 8 == 0
+        self._push(data if aligned else np.unpackbits(data), aligned, 8 * data.size)
+
+    def floats(self, values: Array, bits: int) -> None:
+        """Append numbers as IEEE 754 binary32 (bits = 32) or binary16 (bits = 16)."""
+        self.bytes_(np.frombuffer(values.astype(">f4" if bits == 32 else ">f2").tobytes(), dtype=np.uint8))
+
+    def integers(self, values: Array, bits: int) -> None:
+        """Append integers 0 <= value < 2^bits, each in `bits` <= 32 bits."""
+        shifts = np.arange(bits - 1, -1, -1, dtype=np.uint32)
+        flat = (values.astype(np.uint32)[:, None] >> shifts) & np.uint32(1)
+        self._push(flat.astype(np.uint8).reshape(-1), False, flat.size)
+
+    def integer(self, value: int, bits: int) -> None:
+        """Append one integer of any width."""
+        if bits:
+            data = np.frombuffer(value.to_bytes((bits + 7) // 8, "big"), dtype=np.uint8)
+            self._push(np.unpackbits(data)[8 * data.size - bits :], False, bits)
+
+    def payload(self) -> Payload:
+        """Everything written, padded to whole bytes."""
+        parts: list[bytes] = []
+        pending: list[Array] = []
+        for chunk, whole in zip(self._chunks, self._whole, strict=True):
+            if whole:
+                parts.append(_pack(pending))
+                pending = []
+                parts.append(chunk.tobytes())
+            else:
+                pending.append(chunk)
+        parts.append(_pack(pending))
+        return Payload(b"".join(parts), self.num_bits)
+
+    def _push(self, chunk: Array, whole: bool, num_bits: int) -> None:
+        self._chunks.append(chunk)
+        self._whole.append(whole)
+        self.num_bits += num_bits
+
+
+def _pack(pending: list[Array]) -> bytes:
+    return np.packbits(np.concatenate(pending)).tobytes() if pending else b""
+
+
+class BitReader:
+    """Reads a payload from the front (values) and from the back (what says which values they are)."""
+
+    def __init__(self, payload: Payload) -> None:
+        self._data = np.frombuffer(payload.data, dtype=np.uint8)
+        self._front = 0
+        self._back = payload.num_bits
+
+    @property
+    def left(self) -> int:
+        """Bits between the two ends."""
+        return self._back - self._front
+
+    def floats(self, count: int, bits: int) -> Array:
+        """Numbers written by `BitWriter.floats`."""
+        start = self._advance(count * bits)
+        raw = (
+            self._data[start // 8 : (start + count * bits) // 8]
+            if start % 8 == 0
+            else np.packbits(self._bits(start, count * bits))
+        )
+        return np.frombuffer(raw.tobytes(), dtype=">f4" if bits == 32 else ">f2").astype(np.float32)
+
+    def integers(self, count: int, bits: int) -> Array:
+        """Integers written by `BitWriter.integers`, int64 [count]."""
+        flat = self._bits(self._advance(count * bits), count * bits).reshape(count, bits)
+        return flat.astype(np.int64) @ (np.int64(1) << np.arange(bits - 1, -1, -1, dtype=np.int64))
+
+    def last_integer(self, bits: int) -> int:
+        """One integer of any width from the back."""
+        if bits > self.left:
+            raise ValueError(f"payload too short: {bits} bits wanted, {self.left} left")
+        self._back -= bits
+        if bits == 0:
+            return 0
+        data = np.packbits(np.concatenate([np.zeros(-bits % 8, dtype=np.uint8), self._bits(self._back, bits)]))
+        return int.from_bytes(data.tobytes(), "big")
+
+    def _advance(self, bits: int) -> int:
+        if bits > self.left:
+            raise ValueError(f"payload too short: {bits} bits wanted, {self.left} left")
+        start, self._front = self._front, self._front + bits
+        return start
+
+    def _bits(self, start: int, count: int) -> Array:
+        first = start // 8
+        bits = np.unpackbits(self._data[first : (start + count + 7) // 8])
+        return bits[start - 8 * first : start - 8 * first + count]
+
+
+@lru_cache(maxsize=100_000)
+def subset_bits(total: int, count: int) -> int:
+    """Bits that say which `count` of `total` items are meant.
+
+    Exactly ceil(log2 C(total, count)) up to total = BLOCK. Above, the items are cut into blocks of BLOCK, each with
+    its count in front: ceil(log2 C(total, count)) + 1 + sum over blocks of (1 + bits of the block's size), a bound
+    that every subset is padded to (0.1 % above the entropy at one item in ten).
+    """
+    if not 0 <= count <= total:
+        raise ValueError(f"cannot choose {count} of {total}")
+    if count in (0, total):
+        return 0
+    if total <= BLOCK:
+        return _ceil_log2_comb(total, count)
+    # log2 C by lgamma is good to 1e-9 bit here; the extra bit covers it.
+    bound = math.ceil(_log2_comb(total, count)) + 1
+    return bound + sum(1 + _count_bits(stop - start) for start, stop in _blocks(total))
+
+
+def subset_rank(mask: Array) -> int:
+    """The number of a subset (bool [N]) among all of its size; written in `subset_bits(N, n)` bits."""
+    total, count = mask.size, int(mask.sum())
+    if count in (0, total):
+        return 0
+    if total <= BLOCK:
+        return _rank(mask)
+    code, used = 0, 0
+    for start, stop in _blocks(total):
+        part, size = mask[start:stop], stop - start
+        inside = int(part.sum())
+        width = _ceil_log2_comb(size, inside)
+        code = (code << _count_bits(size) | inside) << width | (_rank(part) if 0 < inside < size else 0)
+        used += _count_bits(size) + width
+    return code << (subset_bits(total, count) - used)
+
+
+def subset_mask(total: int, count: int, rank: int) -> Array:
+    """The subset with this number, bool [total]: the inverse of `subset_rank`. Raises ValueError for no such number."""
+    if count in (0, total):
+        return np.full(total, count > 0)
+    if total <= BLOCK:
+        return _unrank(total, count, rank)
+    mask = np.zeros(total, dtype=bool)
+    left = subset_bits(total, count)
+    for start, stop in _blocks(total):
+        left -= _count_bits(stop - start)
+        inside = min(rank >> left & ((1 << _count_bits(stop - start)) - 1), stop - start)
+        width = _ceil_log2_comb(stop - start, inside)
+        left -= width
+        mask[start:stop] = subset_mask(stop - start, inside, rank >> left & ((1 << width) - 1))
+    return mask
+
+
+def _blocks(total: int) -> list[tuple[int, int]]:
+    edges = [*range(0, total, BLOCK), total]
+    return list(pairwise(edges))
+
+
+def _count_bits(size: int) -> int:
+    return size.bit_length()
+
+
+def _log2_comb(total: int, count: int) -> float:
+    return (math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)) / math.log(2.0)
+
+
+@lru_cache(maxsize=100_000)
+def _ceil_log2_comb(total: int, count: int) -> int:
+    if total > 128:
+        estimate = _log2_comb(total, count)
+        if abs(estimate - round(estimate)) > 1e-6:
+            return math.ceil(estimate)
+    return (_comb(total, count) - 1).bit_length()
+
+
+@lru_cache(maxsize=200_000)
+def _comb(total: int, count: int) -> int:
+    return math.comb(total, count)
+
+
+def _rank(mask: Array) -> int:
+    """Rank within all subsets of one size.
+
+    Divide and conquer: first how many lie in the left half (in the order of `_splits`), then both halves. The sums
+    touch a few standard deviations of a hypergeometric only, so N = 16384 takes milliseconds.
+    """
+    ones = np.concatenate([[0], np.cumsum(mask)])
+    return _rank_range(np.flatnonzero(mask).tolist(), ones.tolist(), 0, mask.size)
+
+
+def _rank_range(places: list[int], ones: list[int], start: int, stop: int) -> int:
+    size, count = stop - start, ones[stop] - ones[start]
+    if count in (0, size):
+        return 0
+    if size <= _LEAF:
+        return sum(_comb(place - start, t + 1) for t, place in enumerate(places[ones[start] : ones[stop]]))
+    middle = start + size // 2
+    inside = ones[middle] - ones[start]
+    offset = 0
+    for left, ways in _splits(size, count):
+        if left == inside:
+            break
+        offset += ways
+    right_ways = _comb(stop - middle, count - inside)
+    return offset + _rank_range(places, ones, start, middle) * right_ways + _rank_range(places, ones, middle, stop)
+
+
+def _unrank(total: int, count: int, rank: int) -> Array:
+    if not 0 <= rank < _comb(total, count):
+        raise ValueError(f"no subset of {count} out of {total} has number {rank}")
+    mask = np.zeros(total, dtype=bool)
+    mask[_unrank_range(0, total, count, rank)] = True
+    return mask
+
+
+def _unrank_range(start: int, stop: int, count: int, rank: int) -> list[int]:
+    size = stop - start
+    if count == 0:
+        return []
+    if count == size:
+        return list(range(start, stop))
+    if size <= _LEAF:
+        places, place = [], size - 1
+        for t in range(count, 0, -1):
+            while _comb(place, t) > rank:
+                place -= 1
+            rank -= _comb(place, t)
+            places.append(start + place)
+        return places
+    middle = start + size // 2
+    for left, ways in _splits(size, count):
+        if rank < ways:
+            break
+        rank -= ways
+    high, low = divmod(rank, _comb(stop - middle, count - left))
+    return _unrank_range(start, middle, left, high) + _unrank_range(middle, stop, count - left, low)
+
+
+def _splits(size: int, count: int):
+    """(items in the left half, subsets with that split), from the most likely split outwards."""
+    half, rest = size // 2, size - size // 2
+    low, high = max(0, count - rest), min(half, count)
+    mode = min(max((half + 1) * (count + 1) // (size + 2), low), high)
+    yield mode, (ways := _comb(half, mode) * _comb(rest, count - mode))
+    up, up_ways, down, down_ways = mode, ways, mode, ways
+    while up < high or down > low:
+        if up < high:
+            up_ways = up_ways * ((half - up) * (count - up)) // ((up + 1) * (rest - count + up + 1))
+            up += 1
+            yield up, up_ways
+        if down > low:
+            down_ways = down_ways * (down * (rest - count + down)) // ((half - down + 1) * (count - down + 1))
+            down -= 1
+            yield down, down_ways

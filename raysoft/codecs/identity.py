@@ -1,0 +1,72 @@
+"""Everything is sent: the dense uplink, at `bits_per_value` bits a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from raysoft.codecs.base import Codec, CodecConfig
+from raysoft.codecs.error_feedback import wrap
+from raysoft.codecs.factors import Factors, Layout, Sent
+from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.rank_components import component_bits, kept_sizes, kept_values, losses, place_components
+from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, build_codec, sent_components
+from raysoft.types import Array, ParamSpace
+
+
+class Config(CodecConfig):
+    """No options of its own."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One unit: all or nothing. Quantised values have a scale for every column of B and row of A."""
+
+    superposable: ClassVar[bool] = False
+
+    def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
+        """Two points."""
+        return np.array([0, dense_bits(factors.layout, factors.kind, coder)]), dense_errors(factors, coder)
+
+    def pick(
+        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
+    ) -> Choice:
+        """Everything."""
+        kept = everything(factors.layout)
+        error = 0.0 if coder.bits == 32 else None
+        return Choice(Parcel(kept_values(factors, kept)), error, {"sent": sent_components(factors.layout, kept)})
+
+    def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
+        """All blocks."""
+        if units != 1:
+            raise ValueError(f"units must be 0 or 1, got {units}")
+        return Plan(kept_sizes(layout, kind, everything(layout)))
+
+    def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
+        """All values."""
+        return place_components(layout, kind, everything(layout), flat)
+
+
+def everything(layout: Layout) -> Array:
+    """All components, bool [L, R]."""
+    return np.ones((layout.matrices, layout.rank), dtype=bool)
+
+
+def dense_bits(layout: Layout, kind: str, coder: ValueCoder) -> int:
+    """Bits of all factors, scales included."""
+    return int(component_bits(layout, kind, coder).sum()) * layout.rank
+
+
+def dense_errors(factors: Factors, coder: ValueCoder) -> Array:
+    """Errors of sending nothing and of sending everything, float64 [2]."""
+    lost = losses(factors, coder)
+    rounding = 0.0 if lost.rounded is None else float(lost.rounded.sum())
+    noise = 0.0 if lost.noise_LR is None else float(lost.noise_LR.sum())
+    return np.array([float(lost.dropped.sum()), rounding + noise])
+
+
+def build(config: Config, space: ParamSpace) -> Codec:
+    """The codec."""
+    return wrap(build_codec(config, space, Identity()), config)

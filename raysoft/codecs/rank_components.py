@@ -1,0 +1,184 @@
+"""Sparsification by rank components: the codec of SOFT (Kim and Choi, arXiv 2505.00333).
+
+A component (b_j, a_j) travels whole or not at all; what is not sent keeps the broadcast's value. The payload is the
+kept pairs and a mask of ceil(log2 C(N, n)) bits. Units are counts n of components (65 of them where N > 64); larger
+counts nest where the importance is `norm` or `update`.
+
+A given support (`mask`) replaces the client's own choice; it travels in the payload like any other mask, and `units`
+must be the unit of its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from raysoft.codecs.base import Codec, CodecConfig
+from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.curves import counts
+from raysoft.codecs.error_feedback import wrap
+from raysoft.codecs.factors import Factors, Layout, Sent, zeros
+from raysoft.codecs.importance import Importance, Losses, Ranking, Scope, norm_scores, rank_components, rank_greedily
+from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, build_codec, sent_components
+from raysoft.lowrank import component_gram
+from raysoft.types import Array, ParamSpace
+
+
+class Config(CodecConfig):
+    """Which components come first, and whether matrices compete for bits."""
+
+    importance: Importance = "update"
+    scope: Scope = "model"
+
+
+@dataclass(frozen=True)
+class RankComponents:
+    """See the module."""
+
+    importance: Importance
+    scope: Scope
+    superposable: ClassVar[bool] = True
+
+    def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
+        """Costs and errors of every count on the menu."""
+        ranking = self._ranking(factors, losses(factors, coder), coder)
+        total = factors.layout.components
+        spent = np.concatenate(
+            [[0], component_bits(factors.layout, factors.kind, coder)[ranking.steps(total)].cumsum()]
+        )
+        menu = np.array(counts(total))
+        return spent[menu] + _mask_bits(total), ranking.error_N1[menu]
+
+    def pick(
+        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
+    ) -> Choice:
+        """The best components of this count, or the given ones."""
+        layout = factors.layout
+        lost = losses(factors, coder)
+        count = _count(layout, units)
+        if mask is None:
+            kept = self._ranking(factors, lost, coder).kept(count)
+        else:
+            kept = np.asarray(mask, dtype=bool).reshape(layout.matrices, layout.space.rank)[:, : layout.rank]
+            if kept.sum() != count:
+                raise ValueError(f"the mask keeps {kept.sum()} components of this client, {units} units are {count}")
+        # float32 values arrive as they are, so what is lost is what was dropped.
+        gone = ~kept
+        error = float((lost.dropped * (gone[:, :, None] & gone[:, None, :])).sum()) if coder.bits == 32 else None
+        energy = float(lost.dropped.sum())
+        diagonal = float(np.trace(lost.dropped, axis1=1, axis2=2).sum())
+        stats = {
+            "sent": sent_components(layout, kept),
+            "cross_term_share": np.float64((energy - diagonal) / energy if energy > 0 else 0.0),
+            "energy": np.float64(energy),
+        }
+        side = (subset_rank(kept.reshape(-1)), subset_bits(layout.components, count))
+        return Choice(Parcel(kept_values(factors, kept), (side,)), error, stats)
+
+    def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
+        """Reads the mask."""
+        count = _count(layout, units)
+        width = subset_bits(layout.components, count)
+        rank = take(width)
+        kept = subset_mask(layout.components, count, rank).reshape(layout.matrices, layout.rank)
+        return Plan(kept_sizes(layout, kind, kept), (rank,), width)
+
+    def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
+        """Columns of B and rows of A in their places."""
+        kept = subset_mask(layout.components, _count(layout, units), plan.sides[0])
+        return place_components(layout, kind, kept.reshape(layout.matrices, layout.rank), flat)
+
+    def _ranking(self, factors: Factors, lost: Losses, coder: ValueCoder) -> Ranking:
+        cost = component_bits(factors.layout, factors.kind, coder)
+        if self.importance == "gram_greedy":
+            return rank_greedily(lost, cost, self.scope)
+        if self.importance == "norm":
+            scores = norm_scores(factors)
+        else:
+            scores = np.diagonal(lost.dropped, axis1=1, axis2=2)
+        return rank_components(lost, scores, cost, self.scope)
+
+
+def losses(factors: Factors, coder: ValueCoder) -> Losses:
+    """What dropping, rounding and quantising components loses."""
+    dropped = factors.gram_LRR()
+    if coder.bits == 32:
+        return Losses(dropped)
+    layout = factors.layout
+    everything = np.ones((layout.matrices, layout.rank), dtype=bool)
+    mean, variance = coder.moments(kept_values(factors, everything))
+    sent = place_components(layout, factors.kind, everything, mean)
+    if coder.stochastic:
+        noise = np.empty((layout.matrices, layout.rank))
+        spread = place_components(layout, factors.kind, everything, variance)
+        for part, (db, da), (vb, va) in zip(factors.parts, sent, spread, strict=True):
+            b, a, var_b, var_a = part.b0 + db, part.a0 + da, vb.sum(1), va.sum(2)
+            noise[part.group.index] = (b * b).sum(1) * var_a + (a * a).sum(2) * var_b + var_b * var_a
+        return Losses(dropped, noise_LR=noise * factors.scale2)
+    rounded, mixed = np.empty_like(dropped), np.empty_like(dropped)
+    for part, (db, da) in zip(factors.parts, sent, strict=True):
+        rest = (part.db - db, part.da - da, part.b0 + db, part.a0 + da)
+        rounded[part.group.index] = component_gram(rest)
+        mixed[part.group.index] = component_gram((part.db, part.da, part.b0, part.a0), rest)
+    return Losses(dropped, rounded * factors.scale2, mixed * factors.scale2)
+
+
+def component_bits(layout: Layout, kind: str, coder: ValueCoder) -> Array:
+    """c_j: bits of one component of every matrix, its scales included; int64 [L]."""
+    return layout.widths_L(kind) * coder.bits + len(kind) * coder.block_bits
+
+
+def kept_values(factors: Factors, kept_LR: Array) -> Values:
+    """Kept columns of B, then kept rows of A, group by group; every column and row is a block."""
+    pieces = []
+    for part in factors.parts:
+        matrix, component = np.nonzero(kept_LR[part.group.index])
+        if "b" in factors.kind:
+            pieces.append(part.db[matrix, :, component].reshape(-1))
+        if "a" in factors.kind:
+            pieces.append(part.da[matrix, component].reshape(-1))
+    return Values(np.concatenate(pieces), kept_sizes(factors.layout, factors.kind, kept_LR))
+
+
+def kept_sizes(layout: Layout, kind: str, kept_LR: Array) -> Array:
+    """Block sizes of `kept_values`."""
+    sizes = [np.full(int(kept_LR[group.index].sum()), width) for group in layout.groups for width in group.widths(kind)]
+    return np.concatenate(sizes)
+
+
+def place_components(layout: Layout, kind: str, kept_LR: Array, flat: Array) -> Sent:
+    """The inverse of `kept_values`."""
+    sent = zeros(layout, flat.dtype)
+    at = 0
+    for group, (db, da) in zip(layout.groups, sent, strict=True):
+        matrix, component = np.nonzero(kept_LR[group.index])
+        if "b" in kind:
+            size = matrix.size * group.out_features
+            db[matrix, :, component] = flat[at : at + size].reshape(matrix.size, -1)
+            at += size
+        if "a" in kind:
+            size = matrix.size * group.in_features
+            da[matrix, component] = flat[at : at + size].reshape(matrix.size, -1)
+            at += size
+    return sent
+
+
+def _count(layout: Layout, units: int) -> int:
+    menu = counts(layout.components)
+    if not 0 <= units < len(menu):
+        raise ValueError(f"units must be 0..{len(menu) - 1}, got {units}")
+    return menu[units]
+
+
+@lru_cache(maxsize=1024)
+def _mask_bits(total: int) -> Array:
+    return np.array([subset_bits(total, count) for count in counts(total)], dtype=np.int64)
+
+
+def build(config: Config, space: ParamSpace) -> Codec:
+    """The codec."""
+    return wrap(build_codec(config, space, RankComponents(config.importance, config.scope)), config)

@@ -1,0 +1,207 @@
+"""One codec class for all schemes: a scheme says *which* numbers travel, a value coder *how* they are written.
+
+Payload: head tensors, kept values, then (read from the back) what says which values they are. Both ends know the
+plan (units), so a count costs nothing; which factors travel (A, B or both) is told by the length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from raysoft.codecs.base import CodecConfig, Encoded
+from raysoft.codecs.bits import BitReader, BitWriter
+from raysoft.codecs.curves import convex_curve
+from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update
+from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
+
+Take = Callable[[int], int]
+"""Reads an integer of the given width from the back of the payload."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What a scheme sends: values, and integers (value, width) that say which ones; the first is last in the payload."""
+
+    values: Values
+    sides: tuple[tuple[int, int], ...] = ()
+    coder: ValueCoder | None = None  # None: the codec's own
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the receiver knows before it reads values: block sizes, and the integers it read."""
+
+    sizes: Array
+    sides: tuple[int, ...] = ()
+    side_bits: int = 0
+    coder: ValueCoder | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A picked parcel, with what the scheme already knows about it."""
+
+    parcel: Parcel
+    error: float | None = None  # squared error in effective weights, where known exactly
+    stats: Mapping[str, Array] = field(default_factory=dict)
+
+
+class Scheme(Protocol):
+    """Stateless: everything follows from the arguments."""
+
+    superposable: ClassVar[bool]
+
+    def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
+        """Bits and squared errors of every unit, int64 and float64 [J]; unit 0 sends nothing."""
+        ...
+
+    def pick(
+        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
+    ) -> Choice:
+        """The parcel of this unit, 0 < units."""
+        ...
+
+    def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
+        """The receiver's half of `pick`; None where this kind has no such unit."""
+        ...
+
+    def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
+        """Received values in their places, zero elsewhere, in the dtype of `flat`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SchemeCodec:
+    """A `Codec` (see base.py) made of a scheme and value coders for factors and heads."""
+
+    space: ParamSpace
+    scheme: Scheme
+    coder: ValueCoder
+    head_coder: ValueCoder
+    layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
+
+    @property
+    def superposable(self) -> bool:
+        """True where all clients can be told one common support."""
+        return self.scheme.superposable
+
+    def layout(self, rank: int) -> Layout:
+        """The parameter space at this rank."""
+        if rank not in self.layouts:
+            self.layouts[rank] = Layout(self.space, rank)
+        return self.layouts[rank]
+
+    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+        """The rate-distortion curve: bits exact, errors in squared effective weights."""
+        layout = self.layout(client_rank(self.space, start))
+        factors = read_update(layout, update, start)
+        bits, errors = self.scheme.curve(factors, self.coder)
+        bits[1:] += _padding(factors.kind)
+        return convex_curve(self._head_bits(layout), bits, errors)
+
+    def encode(
+        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
+    ) -> Encoded:
+        """The payload of `units`. Raises ValueError for units outside the menu or a mask the scheme cannot follow."""
+        layout = self.layout(client_rank(self.space, start))
+        factors = read_update(layout, update, start)
+        if mask is not None and not self.superposable:
+            raise ValueError("this codec chooses its own support; only rank_components follows a given mask")
+        writer = BitWriter()
+        if layout.heads:
+            flat = np.concatenate([np.asarray(update[name], dtype=np.float64).reshape(-1) for name in layout.heads])
+            self.head_coder.write(writer, Values(flat, layout.head_sizes), rng)
+        if units == 0:
+            energy = factors.energy()
+            return Encoded(writer.payload(), memory, memory, float(energy > 0), _nothing_sent(layout))
+        choice = self.scheme.pick(factors, self.coder, units, mask, rng)
+        parcel = choice.parcel
+        sent = (parcel.coder or self.coder).write(writer, parcel.values, rng)
+        writer.integer(0, _padding(factors.kind))
+        for value, width in reversed(parcel.sides):
+            writer.integer(value, width)
+        payload = writer.payload()
+        self._check_kind(layout, factors.kind, units, payload)
+        error, energy = choice.error, choice.stats.get("energy")
+        if error is None:
+            plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides))
+            error = factors.error(self.scheme.place(layout, factors.kind, units, plan, sent.astype(np.float64)))
+        total = factors.energy() if energy is None else float(energy)
+        stats = {name: value for name, value in choice.stats.items() if name != "energy"}
+        return Encoded(payload, memory, memory, _ratio(error, total), stats)
+
+    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+        """The server's view: float32 deltas at the client's rank, zero where nothing was sent.
+
+        Raises ValueError for a payload that is not one of `units` units at this rank.
+        """
+        layout = self.layout(client_rank(self.space, start))
+        reader = BitReader(payload)
+        heads = self._read_heads(layout, reader)
+        for kind in KINDS:
+            found = self._match(layout, kind, units, payload)
+            if found is not None:
+                flat = (found.coder or self.coder).read(reader, found.sizes)
+                return write_update(layout, kind, self.scheme.place(layout, kind, units, found, flat), heads)
+        raise ValueError(f"a payload of {payload.num_bits} bits is not one of {units} units at rank {layout.rank}")
+
+    def _read_heads(self, layout: Layout, reader: BitReader) -> dict[str, Array]:
+        if not layout.heads:
+            return {}
+        flat = self.head_coder.read(reader, layout.head_sizes)
+        edges = np.cumsum(layout.head_sizes)[:-1]
+        pieces = np.split(flat, edges)
+        return {n: x.reshape(self.space.shapes[n]) for n, x in zip(layout.heads, pieces, strict=True)}
+
+    def _head_bits(self, layout: Layout) -> int:
+        return self.head_coder.size(int(layout.head_sizes.sum()), len(layout.heads))
+
+    def _match(self, layout: Layout, kind: str, units: int, payload: Payload) -> Plan | None:
+        """The plan of this kind if the payload's length agrees with it."""
+        body = payload.num_bits - self._head_bits(layout)
+        if units == 0:
+            return Plan(np.zeros(0, dtype=np.int64)) if body == 0 else None
+        try:
+            plan = self.scheme.plan(layout, kind, self.coder, units, BitReader(payload).last_integer)
+        except ValueError:  # too short for this kind
+            return None
+        if plan is None:
+            return None
+        size = (plan.coder or self.coder).size(int(plan.sizes.sum()), len(plan.sizes))
+        return plan if size + plan.side_bits + _padding(kind) == body else None
+
+    def _check_kind(self, layout: Layout, kind: str, units: int, payload: Payload) -> None:
+        """Refuse to send what would be read as another kind; needs a coincidence of odd sizes."""
+        for earlier in KINDS[: KINDS.index(kind)]:
+            if self._match(layout, earlier, units, payload) is not None:
+                raise ValueError(f"{payload.num_bits} bits of kind {kind!r} would be read as kind {earlier!r}")
+
+
+def _padding(kind: str) -> int:
+    """One bit that tells an update of A alone from one of B alone where matrices are square."""
+    return int(kind == "a")
+
+
+def _ratio(error: float, total: float) -> float:
+    return error / total if total > 0 else 0.0
+
+
+def _nothing_sent(layout: Layout) -> dict[str, Array]:
+    return {"sent": np.zeros(layout.matrices * layout.space.rank, dtype=bool)}
+
+
+def sent_components(layout: Layout, kept_LR: Array) -> Array:
+    """Kept components in the r_max layout, matrix by matrix: bool [matrices * r_max]."""
+    sent = np.zeros((layout.matrices, layout.space.rank), dtype=bool)
+    sent[:, : layout.rank] = kept_LR
+    return sent.reshape(-1)
+
+
+def build_codec(config: CodecConfig, space: ParamSpace, scheme: Scheme, bits: int | None = None) -> SchemeCodec:
+    """The codec of a scheme with the common options."""
+    return SchemeCodec(space, scheme, ValueCoder(bits or config.bits_per_value), ValueCoder(config.head_bits))

@@ -1,0 +1,68 @@
+"""Kernels on products of thin factors. No O x I matrix is ever formed.
+
+Shapes: B [..., O, R], A [..., R, I]; leading dimensions are stacks of matrices. All results are float64.
+A change of a product is taken in delta form, `BA - B0 A0 = (B - B0) A + B0 (A - A0)`: the difference of two large
+norms would lose most digits of a small update.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raysoft.types import Array
+
+Change = tuple[Array, Array, Array, Array]
+"""(dB, dA, B0, A0): the product goes from B0 A0 to (B0 + dB)(A0 + dA)."""
+
+
+def product_inner(B: Array, A: Array, B1: Array, A1: Array) -> Array:
+    """Frobenius inner product <B A, B1 A1>, shape [...]; O((O + I) R R1)."""
+    left = np.swapaxes(_f64(B), -1, -2) @ _f64(B1)
+    right = _f64(A) @ np.swapaxes(_f64(A1), -1, -2)
+    return (left * right).sum(axis=(-1, -2))
+
+
+def product_norm2(B: Array, A: Array) -> Array:
+    """Squared Frobenius norm of B A, shape [...]: ||BA||^2 = <B^T B, A A^T>."""
+    return np.maximum(product_inner(B, A, B, A), 0.0)
+
+
+def change_norm2(dB: Array, dA: Array, B0: Array, A0: Array) -> Array:
+    """||(B0 + dB)(A0 + dA) - B0 A0||_F^2, shape [...], from the changes (delta form)."""
+    left, right = change_factors(dB, dA, B0, A0)
+    return product_norm2(left, right)
+
+
+def change_factors(dB: Array, dA: Array, B0: Array, A0: Array) -> tuple[Array, Array]:
+    """The change of a product as one product of rank 2R: [dB, B0] [..., O, 2R] times [A0 + dA; dA] [..., 2R, I]."""
+    dA = _f64(dA)
+    return np.concatenate([_f64(dB), _f64(B0)], axis=-1), np.concatenate([_f64(A0) + dA, dA], axis=-2)
+
+
+def component_gram(first: Change, second: Change | None = None) -> Array:
+    """Inner products of the components' changes, shape [..., R, R].
+
+    Component j changes the product by C_j = b_j a_j^T - b0_j a0_j^T = db_j a_j^T + b0_j da_j^T. Entry (j, k) is
+    <C_j, C'_k>; without a second change <C_j, C_k>, so that the squared norm of a sum over a set D of components is the
+    sum over the D x D block.
+    """
+    left, right = change_factors(*first)
+    left2, right2 = (left, right) if second is None else change_factors(*second)
+    pairs = (np.swapaxes(left, -1, -2) @ left2) * (right @ np.swapaxes(right2, -1, -2))
+    rank = pairs.shape[-1] // 2
+    return pairs.reshape(*pairs.shape[:-2], 2, rank, 2, rank).sum(axis=(-4, -2))
+
+
+def product_svd(B: Array, A: Array) -> tuple[Array, Array, Array]:
+    """Thin SVD of B A: U [..., O, R'], singular values [..., R'], V^T [..., R', I].
+
+    QR of both factors and an SVD of the small core: O((O + I) R^2 + R^3).
+    """
+    q_left, r_left = np.linalg.qr(_f64(B))
+    q_right, r_right = np.linalg.qr(np.swapaxes(_f64(A), -1, -2))
+    u, sigma, vt = np.linalg.svd(r_left @ np.swapaxes(r_right, -1, -2), full_matrices=False)
+    return q_left @ u, sigma, vt @ np.swapaxes(q_right, -1, -2)
+
+
+def _f64(x: Array) -> Array:
+    return np.asarray(x, dtype=np.float64)
