@@ -24,6 +24,8 @@ from raysoft.types import Array
 
 GRID = 24
 _REFINEMENTS = 40
+_HALVED = 8
+_EVEN = 5
 _BATCH = 64
 
 
@@ -94,7 +96,7 @@ class _Search:
 
 def solve_online(
     problem: Problem, v: float, drift_per_s: float, certify: float | None = None, grid: int = GRID,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-6,
 ) -> Solution:  # fmt: skip
     """Minimise v P(tau) + drift_per_s tau over the round time. v > 0, drift_per_s >= 0.
 
@@ -120,29 +122,32 @@ def solve_online(
 def _refine_all(search: _Search, tolerance: float) -> None:
     """Narrow every cell that holds a local minimum and may still beat the best point.
 
-    Three points a step: the root of the secant through the derivatives (right where J is smooth), the meeting point of
-    the tangents (right where J has a kink) and the middle (safe).
+    Points of a step: the root of the secant through the derivatives (right where J is smooth), the meeting point of the
+    tangents (right where J has a kink), and a few evenly spaced ones (safe). The first step also halves the cells with
+    the lowest bounds, in case a dip hides between two points of the grid: a batch costs little more than one point.
     """
-    for _ in range(_REFINEMENTS):
+    for step in range(_REFINEMENTS):
         J, D, tau = search.objective, search.slope, search.tau
-        width = np.diff(tau)
+        width, bound = np.diff(tau), search.bound
         best = J.min()
         left, right = D[:-1], D[1:]
         with np.errstate(divide="ignore", invalid="ignore"):
             secant = -left * width / (right - left)
             meet = (J[1:] - J[:-1] - right * width) / (left - right)
             reachable = J[:-1] + left * meet  # a bound only where J is convex: used to stop, never to certify
-        wide = width > 1e-13 * tau[1:]
-        # Cells whose derivative is -inf at the left end (nothing fits there) are entered through their middle.
-        dips = (left < 0) & (right >= 0) & wide & (search.bound < best)
         reachable = np.where(np.isfinite(reachable), reachable, -np.inf)
-        dips &= reachable < best - tolerance * abs(best)
-        cells = np.flatnonzero(dips)
-        if cells.size == 0:
+        dips = (left < 0) & (right >= 0) & (width > 1e-13 * tau[1:]) & (bound < best)
+        cells = np.flatnonzero(dips & (reachable < best - tolerance * abs(best)))
+        more = np.empty(0)
+        if step == 0:
+            rest = np.argsort(bound + np.where(dips, np.inf, 0.0), kind="stable")[:_HALVED]
+            more = (tau[rest] + 0.5 * width[rest])[bound[rest] < best]
+        elif cells.size == 0:
             return
-        offset = np.stack([secant[cells], meet[cells], 0.5 * width[cells]], axis=1)
+        inner = np.linspace(0.0, 1.0, _EVEN + 2)[1:-1] if cells.size <= 2 else np.array([0.5])
+        offset = np.concatenate([np.stack([secant[cells], meet[cells]], axis=1), width[cells, None] * inner], axis=1)
         inside = (offset > 0) & (offset < width[cells, None])
-        search.add(np.unique((tau[cells, None] + offset)[inside]))
+        search.add(np.unique(np.concatenate([(tau[cells, None] + offset)[inside], more])))
 
 
 def _branch_and_bound(search: _Search, relative: float) -> None:
