@@ -43,6 +43,7 @@ class Drawing:
     caption: str
     draw: Callable[[Sequence[Run]], Figure | None]
     describe: Callable[[Sequence[Run]], str]
+    expected: bool = True  # False: many runs have no such number, which is nothing to remark on
 
 
 def accuracy(runs: Sequence[Run]) -> Figure | None:
@@ -241,7 +242,7 @@ DRAWINGS = (
     Drawing(
         "bits_per_byte", "Bits per byte",
         "Mean code length of held-out text under the global model (lower is better).",
-        bits_per_byte, _describe_progress("metrics.bits_per_byte", 1.0, ""),
+        bits_per_byte, _describe_progress("metrics.bits_per_byte", 1.0, ""), expected=False,
     ),
     Drawing(
         "latency", "Latency against budget",
