@@ -60,7 +60,7 @@ class Plugin(BaseModel):
 
 
 class LoraConfig(Section):
-    """Low-rank adaptation, with peft's names. The scale is alpha/r (alpha/sqrt(r) with use_rslora), r = largest rank."""
+    """Low-rank adaptation, with peft's names. Scale alpha/r (alpha/sqrt(r) with use_rslora), r the largest rank."""
 
     rank: Annotated[int, Field(ge=1, le=4096)] | dict[str, Annotated[int, Field(ge=1, le=4096)]] = 8
     alpha: Positive = 16.0
@@ -338,21 +338,34 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
-    """The first problem of a pydantic error as one sentence naming the field, the value and what is valid."""
-    item = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    # Union members and validators add their own parts to the location; keep the keys a user wrote.
-    parts = [str(part) for part in item["loc"] if not _is_internal(str(part))]
-    field = ".".join([prefix, *parts] if prefix else parts)
-    message = item["msg"].removeprefix("Value error, ")
+    """The most telling problem of a pydantic error as one sentence: the field, the value and what is valid."""
+    problems = [(_user_path(item["loc"]), item) for item in error.errors()]
+    # A value that fits no member of a union has one problem a member: the one that got furthest into it says most.
+    path = max((path for path, _ in problems), key=len)
+    here = [item for where, item in problems if where == path]
+    here = [item for item in here if not item["type"].endswith("_type")] or here
+    item = here[0]
+    field = ".".join([prefix, *path] if prefix else path)
     if item["type"] == "extra_forbidden":
         return ConfigError(field, "unknown key")
     if item["type"] == "missing":
         return ConfigError(field, "is required")
-    message = message[0].lower() + message[1:]
-    shown = repr(item["input"])
+    messages = [one["msg"].removeprefix("Value error, ") for one in here]
+    message = " or ".join(dict.fromkeys(text[:1].lower() + text[1:] for text in messages))
+    message = " ".join(message.split())
     if item["type"] == "value_error":
         return ConfigError(field, message)
+    shown = repr(item["input"])
     return ConfigError(field, f"{message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}")
+
+
+def _user_path(location: tuple[int | str, ...]) -> list[str]:
+    """The keys a user wrote: union members and validators add their own parts to pydantic's location."""
+    return [_printable(str(part)) for part in location if not _is_internal(str(part))]
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() and len(text) <= 60 else repr(text[:60])
 
 
 def _is_internal(part: str) -> bool:

@@ -27,7 +27,7 @@ def test_yaml_scalars_follow_version_1_2(text, value):
 
 @pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "a: &x 1\nb: *x", "!!python/object:os.system {}", "\x00"])
 def test_bad_yaml_is_one_sentence_with_its_place(text):
-    with pytest.raises(ConfigError, match="test.*not valid YAML"):
+    with pytest.raises(ConfigError, match=r"test.*not valid YAML"):
         parse_yaml(text, "test")
 
 

@@ -1,0 +1,36 @@
+"""The plug-in of docs/plugins.md, installed by an entry point as its author would."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import SMALL_RUN, records
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_channel_of_the_docs_runs_by_its_name(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/plugins.md").read_text(), flags=re.S)
+    package = tmp_path / "site"
+    info = package / "corridor-1.0.dist-info"
+    info.mkdir(parents=True)
+    (package / "corridor.py").write_text(blocks[0])
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridor\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[raysoft.channels]\ncorridor = corridor\n")
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+
+    def raysoft(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "raysoft", *words], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=200, check=False,
+        )
+
+    assert "corridor" in raysoft("list").stdout
+    settings = ["channel.name=corridor", "channel.reference_gain=1e-4", "--executor", "inline", "--out", str(tmp_path / "run")]
+    done = raysoft("run", "soft", *SMALL_RUN, *settings)
+    assert done.returncode == 0, done.stderr
+    gains = records(tmp_path / "run")[1]["metrics"]["clients"]["gain_db"]
+    assert all(-90 < gain < -70 for gain in gains), "1e-4 / (35..250 m)^2 is -70.9 to -88 dB"
+    assert raysoft("run", "soft", "channel.name=corridr", "--dry-run").returncode == 2
