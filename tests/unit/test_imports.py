@@ -1,0 +1,246 @@
+"""What import contracts cannot say: which single files may load heavy libraries, what is loaded when, bounded waits.
+
+The contracts themselves (layers, siblings) are in pyproject.toml and run here too, so that no test run is without them.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import raysoft
+
+PACKAGE = Path(raysoft.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplotlib", "scipy", "tensorboardX")
+
+# Who may import a library at all (a folder ends in "/"); and of these, who only inside functions.
+MAY_IMPORT = {
+    "ray": ("federation/actors.py", "federation/ray_executor.py", "federation/ray_session.py"),
+    "torch": ("models/", "methods/soft.py"),
+    "transformers": ("models/", "tasks.py"),
+    "peft": ("models/",),
+    "matplotlib": ("report/", "models/glyphs.py"),
+    "tensorboardX": ("tracking.py",),
+    "datasets": ("data/",),
+    "typer": ("cli.py",),
+    "rich": ("console.py",),
+}
+ONLY_INSIDE_FUNCTIONS = {
+    ("torch", "methods/soft.py"), ("tensorboardX", "tracking.py"), ("datasets", "data/"), ("transformers", "tasks.py"),
+}  # fmt: skip
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(tree):
+    """(top-level package, line, whether inside a function) of every import; `if TYPE_CHECKING:` is left out."""
+
+    def walk(node, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            deeper = inside or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield alias.name.partition(".")[0], child.lineno, inside
+            elif isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
+                yield child.module.partition(".")[0], child.lineno, inside
+            yield from walk(child, deeper)
+
+    return walk(tree, False)
+
+
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def test_there_are_files_to_check():
+    names = {name_of(path) for path in FILES}
+    assert {"config.py", "registry.py", "federation/round.py", "models/base.py"} <= names
+
+
+def room_of(library, name):
+    """The entry of MAY_IMPORT that lets this file import the library; None where it may not."""
+    return next((p for p in MAY_IMPORT[library] if name == p or (p[-1] == "/" and name.startswith(p))), None)
+
+
+def test_heavy_libraries_stay_in_their_rooms():
+    wrong = []
+    for path in FILES:
+        name = name_of(path)
+        for library, line, inside in imports(parsed(path)):
+            if library not in MAY_IMPORT:
+                continue
+            room = room_of(library, name)
+            if room is None:
+                wrong.append(f"{name}, line {line}: {library} may be imported in {MAY_IMPORT[library]} only")
+            elif not inside and (library, room) in ONLY_INSIDE_FUNCTIONS:
+                wrong.append(f"{name}, line {line}: {library} may be imported inside a function only")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import torch.nn as nn", [("torch", 1, False)]),
+        ("def f():\n    from torch import nn", [("torch", 2, True)]),
+        ("class C:\n    import ray", [("ray", 2, False)]),
+        ("try:\n    import ray\nexcept ImportError:\n    pass", [("ray", 2, False)]),
+        ("if TYPE_CHECKING:\n    import torch", []),
+    ],
+)
+def test_the_search_for_imports_finds_them(code, found):
+    assert list(imports(ast.parse(code))) == found
+
+
+def loaded_after(code, libraries=HEAVY):
+    """Which of the libraries a fresh interpreter has loaded after running `code`."""
+    probe = f"{code}\nimport sys\nprint('loaded:', *[m for m in {libraries!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].removeprefix("loaded:").split()
+
+
+LIGHT = ["config", "registry", "types", "rng", "units", "errors", "tracking", "cli", "presets"]
+LIGHT += sorted(
+    f"{folder}.{path.stem}" for folder in ("codecs", "allocation", "uplinks", "wireless", "methods")
+    for path in (PACKAGE / folder).glob("*.py") if path.stem != "__init__"
+)  # fmt: skip
+
+
+def test_everything_a_configuration_needs_is_imported_without_torch_and_ray():
+    code = "\n".join(f"import raysoft.{name}" for name in LIGHT)
+    assert set(loaded_after(code)) <= {"scipy"}
+
+
+def test_a_preset_is_validated_without_torch_and_ray():
+    code = "from raysoft.presets import load_config; load_config('soft', ())"
+    assert set(loaded_after(code)) <= {"scipy"}
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['raysoft', '--help']\n"
+        "from raysoft.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code"
+    )
+    assert loaded_after(code, (*HEAVY, "numpy", "pandas", "yaml", "pydantic")) == []
+
+
+@pytest.mark.slow  # a wall-clock figure: it needs a machine that is not doing anything else
+def test_help_is_fast():
+    def seconds():
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "raysoft", "--help"], capture_output=True, timeout=60, check=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+# ------------------------------------------------------------------------------------------------------ bounded waits
+
+
+def unbounded_waits(tree):
+    """Lines of ray.get and ray.wait calls without `timeout=`, under any name the module was imported as."""
+    modules, functions = {"ray"}, {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "ray"}
+        elif isinstance(node, ast.ImportFrom) and node.module == "ray":
+            functions |= {a.asname or a.name: a.name for a in node.names if a.name in ("get", "wait")}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        call = node.func
+        by_module = (
+            isinstance(call, ast.Attribute) and call.attr in ("get", "wait")
+            and isinstance(call.value, ast.Name) and call.value.id in modules
+        )  # fmt: skip
+        by_name = isinstance(call, ast.Name) and call.id in functions
+        if (by_module or by_name) and not has_bound(node):
+            yield node.lineno
+
+
+def has_bound(call):
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "timeout"]
+    return bool(given) and not (isinstance(given[0], ast.Constant) and given[0].value in (None, -1))
+
+
+def test_every_wait_for_ray_has_a_timeout():
+    assert [(name_of(path), line) for path in FILES for line in unbounded_waits(parsed(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("import ray\nray.get(x)", [2]),
+        ("import ray as r\nr.wait(x, num_returns=1)", [2]),
+        ("from ray import get as fetch\nfetch(x)", [2]),
+        ("import ray\nray.get(x, timeout=None)", [2]),
+        ("import ray\nray.get(x, timeout=5)\nray.wait(x, timeout=left())", []),
+        ("d = {}\nd.get(x)", []),
+    ],
+)
+def test_the_search_for_unbounded_waits_finds_them(code, lines):
+    assert list(unbounded_waits(ast.parse(code))) == lines
+
+
+def test_there_are_waits_to_check():
+    calls = sum(text.count("ray.get(") + text.count("ray.wait(") for text in map(Path.read_text, FILES))
+    assert calls > 0
+
+
+# --------------------------------------------------------------------------------------------------- no hidden inputs
+
+CLOCKS = {"time", "time_ns", "now", "utcnow", "today"}
+
+
+def is_hidden_input(call):
+    """Whether a call depends on the process, the date, or a generator that everybody shares or nobody has seeded."""
+    name = ast.unparse(call.func)
+    if name in ("hash", "os.urandom") or name.startswith(("random.", "uuid.", "secrets.")):
+        return True
+    if name.startswith(("np.random.", "numpy.random.")):
+        own_generator = name.rpartition(".")[2] in ("Generator", "Philox", "SeedSequence", "default_rng")
+        return not (own_generator and (call.args or call.keywords))
+    return name.startswith(("time.", "datetime.")) and name.rpartition(".")[2] in CLOCKS
+
+
+def hidden_inputs(tree):
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and is_hidden_input(node)]
+
+
+def test_no_hidden_input_can_touch_a_result():
+    assert [(name_of(path), line) for path in FILES for line in hidden_inputs(parsed(path))] == []
+
+
+def test_the_search_for_hidden_inputs_finds_them():
+    bad = ("hash(x)", "random.random()", "np.random.seed(1)", "np.random.default_rng()", "np.random.normal(0, 1)",
+           "time.time()", "datetime.datetime.now()")  # fmt: skip
+    fine = ("time.perf_counter()", "np.random.Generator(p)", "hashlib.blake2b(x)", "rng.random()", "x.hash()")
+    assert len(hidden_inputs(ast.parse("\n".join(bad)))) == len(bad)
+    assert hidden_inputs(ast.parse("\n".join(fine))) == []
+
+
+LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+
+def test_import_contracts_hold():
+    root = PACKAGE.parent
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("raysoft is installed without its source tree")
+    done = subprocess.run(
+        [sys.executable, "-c", LINT, "--no-cache"],
+        cwd=root, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " 0 broken" in done.stdout
