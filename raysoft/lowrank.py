@@ -46,11 +46,18 @@ def component_gram(first: Change, second: Change | None = None) -> Array:
     <C_j, C'_k>; without a second change <C_j, C_k>, so that the squared norm of a sum over a set D of components is the
     sum over the D x D block.
     """
-    left, right = change_factors(*first)
-    left2, right2 = (left, right) if second is None else change_factors(*second)
-    pairs = (np.swapaxes(left, -1, -2) @ left2) * (right @ np.swapaxes(right2, -1, -2))
-    rank = pairs.shape[-1] // 2
-    return pairs.reshape(*pairs.shape[:-2], 2, rank, 2, rank).sum(axis=(-4, -2))
+    rank = first[0].shape[-1]
+    factors = change_factors(*first)
+    return paired_gram(factors, factors if second is None else change_factors(*second), rank)
+
+
+def paired_gram(first: tuple[Array, Array], second: tuple[Array, Array], rank: int) -> Array:
+    """<C_j, C'_k> for components that are sums of T products, shape [..., rank, rank].
+
+    A factor pair is [..., O, T rank] and [..., T rank, I]; component j is the sum over t of column and row t rank + j.
+    """
+    pairs = (np.swapaxes(first[0], -1, -2) @ second[0]) * (first[1] @ np.swapaxes(second[1], -1, -2))
+    return pairs.reshape(*pairs.shape[:-2], -1, rank, pairs.shape[-1] // rank, rank).sum(axis=(-4, -2))
 
 
 def product_svd(B: Array, A: Array) -> tuple[Array, Array, Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -41,7 +41,10 @@ class Encoded:
 class Codec(Protocol):
     """Runs on the client; `decode` also on the server. Built from (config, ParamSpace); holds no state."""
 
-    superposable: ClassVar[bool]
+    @property
+    def superposable(self) -> bool:
+        """True where all clients can be given one common support (`mask`)."""
+        ...
 
     def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
         """The rate-distortion curve of this update."""

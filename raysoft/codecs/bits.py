@@ -252,7 +252,9 @@ def _unrank_range(start: int, stop: int, count: int, rank: int) -> list[int]:
             places.append(start + place)
         return places
     middle = start + size // 2
-    for left, ways in _splits(size, count):
+    left = 0
+    for split, ways in _splits(size, count):
+        left = split
         if rank < ways:
             break
         rank -= ways

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from raysoft.lowrank import change_norm2, component_gram
 from raysoft.types import Array, ParamSpace, Tensors, Update
@@ -194,7 +195,7 @@ def group_shapes(layout: Layout) -> Iterator[tuple[Group, tuple[tuple[int, int, 
         yield group, ((count, group.out_features, layout.rank), (count, layout.rank, group.in_features))
 
 
-def zeros(layout: Layout, dtype: type = np.float32) -> Sent:
+def zeros(layout: Layout, dtype: DTypeLike = np.float32) -> Sent:
     """Nothing sent."""
     return [(np.zeros(b, dtype=dtype), np.zeros(a, dtype=dtype)) for _, (b, a) in group_shapes(layout)]
 

@@ -12,7 +12,7 @@ from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent
 from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.rank_components import component_bits, kept_sizes, kept_values, losses, place_components
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, build_codec, sent_components
+from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.types import Array, ParamSpace
 
 
@@ -36,7 +36,7 @@ class Identity:
         """Everything."""
         kept = everything(factors.layout)
         error = 0.0 if coder.bits == 32 else None
-        return Choice(Parcel(kept_values(factors, kept)), error, {"sent": sent_components(factors.layout, kept)})
+        return Choice(Parcel(kept_values(factors, kept)), error, stats={"sent": sent_components(factors.layout, kept)})
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """All blocks."""
@@ -67,6 +67,11 @@ def dense_errors(factors: Factors, coder: ValueCoder) -> Array:
     return np.array([float(lost.dropped.sum()), rounding + noise])
 
 
+def scheme(config: Config) -> Scheme:
+    """What is sent, without how it is written."""
+    return Identity()
+
+
 def build(config: Config, space: ParamSpace) -> Codec:
     """The codec."""
-    return wrap(build_codec(config, space, Identity()), config)
+    return wrap(build_codec(config, space, scheme(config)), config)

@@ -48,9 +48,7 @@ class Losses:
         errors[:, :-1] = _diagonal(_sorted(self.dropped, perm_LR)[:, ::-1, ::-1].cumsum(1).cumsum(2))[:, ::-1]
         if self.rounded is not None and self.mixed is not None:
             errors[:, 1:] += _diagonal(_sorted(self.rounded, perm_LR).cumsum(1).cumsum(2))
-            mixed = (
-                _sorted(self.mixed, perm_LR)[:, ::-1].cumsum(1)[:, ::-1].cumsum(2)
-            )  # dropped j >= row, kept k <= col
+            mixed = _sorted(self.mixed, perm_LR)[:, ::-1].cumsum(1)[:, ::-1].cumsum(2)
             errors[:, 1:-1] += 2.0 * np.diagonal(mixed, offset=-1, axis1=1, axis2=2)
         if self.noise_LR is not None:
             errors[:, 1:] += np.take_along_axis(self.noise_LR, perm_LR, axis=1).cumsum(1)
@@ -135,10 +133,7 @@ def _merge(ratio_LR: Array, scope: Scope) -> Array:
     """The matrix of every step: largest ratio first, a matrix's own steps in their order."""
     matrices, rank = ratio_LR.shape
     turn = np.broadcast_to(np.arange(rank), (matrices, rank)).ravel()
-    if scope == "model":
-        order = np.argsort(-ratio_LR.ravel(), kind="stable")
-    else:
-        order = np.lexsort((-ratio_LR.ravel(), turn))
+    order = np.argsort(-ratio_LR.ravel(), kind="stable") if scope == "model" else np.lexsort((-ratio_LR.ravel(), turn))
     return order // rank
 
 

@@ -23,7 +23,7 @@ from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent, zeros
 from raysoft.codecs.importance import Importance, Losses, Ranking, Scope, norm_scores, rank_components, rank_greedily
 from raysoft.codecs.quantizer import ValueCoder, Values
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, build_codec, sent_components
+from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.lowrank import component_gram
 from raysoft.types import Array, ParamSpace
 
@@ -73,11 +73,10 @@ class RankComponents:
         diagonal = float(np.trace(lost.dropped, axis1=1, axis2=2).sum())
         stats = {
             "sent": sent_components(layout, kept),
-            "cross_term_share": np.float64((energy - diagonal) / energy if energy > 0 else 0.0),
-            "energy": np.float64(energy),
+            "cross_term_share": np.array((energy - diagonal) / energy if energy > 0 else 0.0),
         }
         side = (subset_rank(kept.reshape(-1)), subset_bits(layout.components, count))
-        return Choice(Parcel(kept_values(factors, kept), (side,)), error, stats)
+        return Choice(Parcel(kept_values(factors, kept), (side,)), error, energy, stats)
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """Reads the mask."""
@@ -96,10 +95,7 @@ class RankComponents:
         cost = component_bits(factors.layout, factors.kind, coder)
         if self.importance == "gram_greedy":
             return rank_greedily(lost, cost, self.scope)
-        if self.importance == "norm":
-            scores = norm_scores(factors)
-        else:
-            scores = np.diagonal(lost.dropped, axis1=1, axis2=2)
+        scores = norm_scores(factors) if self.importance == "norm" else np.diagonal(lost.dropped, axis1=1, axis2=2)
         return rank_components(lost, scores, cost, self.scope)
 
 
@@ -179,6 +175,11 @@ def _mask_bits(total: int) -> Array:
     return np.array([subset_bits(total, count) for count in counts(total)], dtype=np.int64)
 
 
+def scheme(config: Config) -> Scheme:
+    """What is sent, without how it is written."""
+    return RankComponents(config.importance, config.scope)
+
+
 def build(config: Config, space: ParamSpace) -> Codec:
     """The codec."""
-    return wrap(build_codec(config, space, RankComponents(config.importance, config.scope)), config)
+    return wrap(build_codec(config, space, scheme(config)), config)

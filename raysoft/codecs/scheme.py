@@ -15,7 +15,7 @@ import numpy as np
 from raysoft.codecs.base import CodecConfig, Encoded
 from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.codecs.curves import convex_curve
-from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update
+from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
 from raysoft.codecs.quantizer import ValueCoder, Values
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
@@ -25,7 +25,7 @@ Take = Callable[[int], int]
 
 @dataclass(frozen=True)
 class Parcel:
-    """What a scheme sends: values, and integers (value, width) that say which ones; the first is last in the payload."""
+    """What a scheme sends: values, and integers (value, width) that say which; the first is last in the payload."""
 
     values: Values
     sides: tuple[tuple[int, int], ...] = ()
@@ -48,6 +48,7 @@ class Choice:
 
     parcel: Parcel
     error: float | None = None  # squared error in effective weights, where known exactly
+    energy: float | None = None  # the same if nothing were sent
     stats: Mapping[str, Array] = field(default_factory=dict)
 
 
@@ -127,13 +128,12 @@ class SchemeCodec:
             writer.integer(value, width)
         payload = writer.payload()
         self._check_kind(layout, factors.kind, units, payload)
-        error, energy = choice.error, choice.stats.get("energy")
+        error, total = choice.error, choice.energy
         if error is None:
             plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides))
             error = factors.error(self.scheme.place(layout, factors.kind, units, plan, sent.astype(np.float64)))
-        total = factors.energy() if energy is None else float(energy)
-        stats = {name: value for name, value in choice.stats.items() if name != "energy"}
-        return Encoded(payload, memory, memory, _ratio(error, total), stats)
+        total = factors.energy() if total is None else total
+        return Encoded(payload, memory, memory, _ratio(error, total), choice.stats)
 
     def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
         """The server's view: float32 deltas at the client's rank, zero where nothing was sent.
@@ -143,6 +143,8 @@ class SchemeCodec:
         layout = self.layout(client_rank(self.space, start))
         reader = BitReader(payload)
         heads = self._read_heads(layout, reader)
+        if units == 0 and reader.left == 0:
+            return write_update(layout, "ab", zeros(layout), heads)
         for kind in KINDS:
             found = self._match(layout, kind, units, payload)
             if found is not None:
@@ -165,7 +167,7 @@ class SchemeCodec:
         """The plan of this kind if the payload's length agrees with it."""
         body = payload.num_bits - self._head_bits(layout)
         if units == 0:
-            return Plan(np.zeros(0, dtype=np.int64)) if body == 0 else None
+            return None
         try:
             plan = self.scheme.plan(layout, kind, self.coder, units, BitReader(payload).last_integer)
         except ValueError:  # too short for this kind

@@ -1,0 +1,176 @@
+"""Codecs one after another: the first picks what travels, `topk` thins it out, `quantize` writes what is left.
+
+Encoding runs the list forwards, decoding backwards. Allowed are
+
+* one codec that picks: identity, rank_components, topk, randomk, svd (or quantize alone);
+* then topk, after identity or rank_components: of the picked values the `kept_fraction` of largest magnitude;
+* then quantize: the values at `bits` bits instead of the chain's `bits_per_value`.
+
+Units are those of the first codec. Options of the whole (kept fractions of the allocator, head_bits, error_feedback)
+belong to the chain; a member may not have its own error feedback.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from raysoft.codecs import identity, quantize, randomk, rank_components, svd, topk
+from raysoft.codecs.base import Codec, CodecConfig
+from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.entries import diagonal_spread
+from raysoft.codecs.error_feedback import wrap
+from raysoft.codecs.factors import Factors, Layout, Sent, Spread
+from raysoft.codecs.quantizer import ValueCoder, Values, block_peaks
+from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
+from raysoft.config import Plugin, parse_section
+from raysoft.errors import ConfigError
+from raysoft.types import Array, ParamSpace
+
+MEMBERS: dict[str, ModuleType] = {
+    "identity": identity,
+    "rank_components": rank_components,
+    "topk": topk,
+    "randomk": randomk,
+    "svd": svd,
+    "quantize": quantize,
+}
+
+
+def _complete(member: Plugin) -> Plugin:
+    """A member with its defaults filled in; a ValueError names what is wrong."""
+    module = MEMBERS.get(member.name)
+    if module is None:
+        raise ValueError(f"unknown codec {member.name!r} in a chain, choose from {', '.join(MEMBERS)}")
+    try:
+        config = parse_section(module.Config, member.options())
+    except ConfigError as error:
+        raise ValueError(f"{member.name}: {error}") from None
+    for option, default in (("error_feedback", False), ("bits_per_value", 32), ("head_bits", 32)):
+        if getattr(config, option) != default:
+            raise ValueError(f"{member.name}: {option} belongs to the chain itself, leave it at {default} in a member")
+    return Plugin(name=member.name, **config.model_dump(mode="json"))
+
+
+def _check_order(names: list[str]) -> None:
+    middle = names[1:]
+    if middle and middle[-1] == "quantize":
+        middle = middle[:-1]
+    if any(name != "topk" for name in middle) or len(middle) > 1:
+        raise ValueError(f"after the first codec come topk at most once, then quantize; got {', '.join(names)}")
+    if middle and names[0] not in ("identity", "rank_components"):
+        raise ValueError(f"topk thins out identity or rank_components only, not {names[0]}")
+    if names[0] == "quantize" and len(names) > 1:
+        raise ValueError("quantize comes last")
+
+
+class Config(CodecConfig):
+    """The members, each {name, **options}, in encoding order."""
+
+    codecs: Annotated[list[Plugin], Field(min_length=1, max_length=3)]
+
+    @field_validator("codecs", mode="after")
+    @classmethod
+    def _members(cls, members: list[Plugin]) -> list[Plugin]:
+        members = [_complete(member) for member in members]
+        _check_order([member.name for member in members])
+        return members
+
+
+def _options(member: Plugin) -> Any:
+    return parse_section(MEMBERS[member.name].Config, member.options())
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A picking scheme whose values are thinned out to the largest share of them.
+
+    The mask over the picked values lies in front of the first scheme's; its size follows from that one.
+    """
+
+    first: Scheme
+    share: float
+    coder: ValueCoder
+    superposable: ClassVar[bool] = False
+
+    def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
+        """Every unit carried out; the expectation over the quantiser."""
+        layout, kind = factors.layout, factors.kind
+        units = len(self.first.curve(factors, coder)[0])
+        unused = np.random.default_rng(0)  # identity and rank_components draw nothing
+        bits, errors = [0], [factors.energy()]
+        for unit in range(1, units):
+            parcel = self.pick(factors, coder, unit, None, unused).parcel
+            mean, variance = coder.moments(parcel.values)
+            plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides))
+            spread: Spread | None = None
+            if coder.stochastic:
+                placed = self.place(layout, kind, unit, plan, variance)
+                flat = np.concatenate([t.reshape(-1) for b, a in placed for t in _travelling(kind, b, a)])
+                spread = diagonal_spread(layout, kind, flat)
+            errors.append(factors.error(self.place(layout, kind, unit, plan, mean), spread))
+            bits.append(coder.size(mean.size, len(plan.sizes)) + sum(width for _, width in parcel.sides))
+        return np.array(bits), np.array(errors)
+
+    def pick(
+        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
+    ) -> Choice:
+        """The first scheme's values, thinned out."""
+        choice = self.first.pick(factors, coder, units, mask, rng)
+        values = choice.parcel.values
+        total = values.flat.size
+        count = self._count(total)
+        kept = np.zeros(total, dtype=bool)
+        kept[np.argsort(-np.abs(values.flat), kind="stable")[:count]] = True
+        thinned = Values(values.flat[kept], _inside(kept, values.sizes), block_peaks(values.flat, values.sizes))
+        side = (subset_rank(kept), subset_bits(total, count))
+        return Choice(Parcel(thinned, (*choice.parcel.sides, side)), None, choice.energy, choice.stats)
+
+    def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
+        """The first scheme's plan, then the mask over its values."""
+        first = self.first.plan(layout, kind, coder, units, take)
+        if first is None:
+            return None
+        total = int(first.sizes.sum())
+        width = subset_bits(total, self._count(total))
+        rank = take(width)
+        kept = subset_mask(total, self._count(total), rank)
+        return Plan(_inside(kept, first.sizes), (*first.sides, rank), first.side_bits + width)
+
+    def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
+        """Undoes the thinning, then the picking."""
+        sides = iter(plan.sides)
+        first = self.first.plan(layout, kind, self.coder, units, lambda width: next(sides))
+        assert first is not None
+        kept = subset_mask(int(first.sizes.sum()), flat.size, plan.sides[-1])
+        full = np.zeros(kept.size, dtype=flat.dtype)
+        full[kept] = flat
+        return self.first.place(layout, kind, units, first, full)
+
+    def _count(self, total: int) -> int:
+        return max(1, math.ceil(self.share * total))
+
+
+def _inside(kept: Array, sizes: Array) -> Array:
+    return np.add.reduceat(kept.astype(np.int64), np.cumsum(sizes) - sizes)
+
+
+def _travelling(kind: str, b: Array, a: Array) -> tuple[Array, ...]:
+    return {"ab": (b, a), "b": (b,), "a": (a,)}[kind]
+
+
+def build(config: Config, space: ParamSpace) -> Codec:
+    """The codec."""
+    members = [(member.name, _options(member)) for member in config.codecs]
+    name, options = members[0]
+    bits = members[-1][1].bits if len(members) > 1 and members[-1][0] == "quantize" else config.bits_per_value
+    scheme: Scheme = MEMBERS[name].scheme(options)
+    for name, options in members[1:]:
+        if name == "topk":
+            scheme = Thinned(scheme, options.kept_fraction, ValueCoder(bits))
+    return wrap(build_codec(config, space, scheme, bits), config)
