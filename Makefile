@@ -13,7 +13,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 
 CANDIDATES := python3.13 python3.12 python3.11 python3.14 python3 python
-CHECK := import sys; sys.exit(sys.version_info < (3, 11))
+CHECK := import sys; print(sys.version_info >= (3, 11))
 PIP := PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --progress-bar off \
 	$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -c constraints.txt
 # pip says a lot and its quiet mode looks like a hang: keep a log, show the milestones, and on failure the log's end.
@@ -63,19 +63,21 @@ clean:  ## remove .venv and caches; outputs/ stays
 	find raysoft tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
-	@found=""; for name in "$(PYTHON)" $(if $(PYTHON),,$(CANDIDATES)); do \
-		if [ -n "$$name" ] && command -v "$$name" >/dev/null 2>&1 && "$$name" -c '$(CHECK)' 2>/dev/null; then \
-			found="$$name"; break; fi; done; \
-	if [ -z "$$found" ]; then \
+	@good=""; new=""; \
+	for name in "$(PYTHON)" $(if $(PYTHON),,$(CANDIDATES)); do \
+		[ -n "$$name" ] && [ "$$("$$name" -c '$(CHECK)' 2>/dev/null)" = True ] || continue; \
+		new="$${new:-$$name}"; \
+		if "$$name" -c 'import venv, ensurepip' 2>/dev/null; then good="$$name"; break; fi; done; \
+	if [ -z "$$new" ]; then \
 		echo "raysoft needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is not one,none was found)." >&2; \
 		echo "Install one (python.org, your package manager, or uv python install 3.12) and run" >&2; \
 		echo "  make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
-	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then \
-		echo "$$found cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
+	if [ -z "$$good" ]; then \
+		echo "$$new cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
 		echo "On Debian or Ubuntu: sudo apt install python3-venv. Or choose another Python: make PYTHON=..." >&2; \
 		exit 1; fi; \
-	echo "Making .venv with $$("$$found" --version)"; \
-	"$$found" -m venv --clear .venv
+	echo "Making .venv with $$("$$good" --version)"; \
+	"$$good" -m venv --clear .venv
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
 	@if [ -z "$(TORCH_INDEX)" ] && [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
