@@ -105,16 +105,19 @@ class Thinned:
         unused = np.random.default_rng(0)  # identity and rank_components draw nothing
         bits, errors = [0], [factors.energy()]
         for unit in range(1, units):
-            parcel = self.pick(factors, coder, unit, None, unused).parcel
-            mean, variance = coder.moments(parcel.values)
-            plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides))
+            parcel = self.first.pick(factors, coder, unit, None, unused).parcel
+            first = _plan_of(self.first, layout, kind, coder, unit, tuple(value for value, _ in parcel.sides))
+            values, kept = self._thin(parcel.values)
+            mean, variance = np.zeros(kept.size), np.zeros(kept.size)
+            mean[kept], variance[kept] = coder.moments(values)
             spread: Spread | None = None
             if coder.stochastic:
-                placed = self.place(layout, kind, unit, plan, variance)
+                placed = self.first.place(layout, kind, unit, first, variance)
                 flat = np.concatenate([t.reshape(-1) for b, a in placed for t in _travelling(kind, b, a)])
                 spread = diagonal_spread(layout, kind, flat)
-            errors.append(factors.error(self.place(layout, kind, unit, plan, mean), spread))
-            bits.append(coder.size(mean.size, len(plan.sizes)) + sum(width for _, width in parcel.sides))
+            errors.append(factors.error(self.first.place(layout, kind, unit, first, mean), spread))
+            sides = first.side_bits + subset_bits(kept.size, values.flat.size)
+            bits.append(coder.size(values.flat.size, len(values.sizes)) + sides)
         return np.array(bits), np.array(errors)
 
     def pick(
@@ -122,14 +125,9 @@ class Thinned:
     ) -> Choice:
         """The first scheme's values, thinned out."""
         choice = self.first.pick(factors, coder, units, mask, rng)
-        values = choice.parcel.values
-        total = values.flat.size
-        count = self._count(total)
-        kept = np.zeros(total, dtype=bool)
-        kept[np.argsort(-np.abs(values.flat), kind="stable")[:count]] = True
-        thinned = Values(values.flat[kept], _inside(kept, values.sizes), block_peaks(values.flat, values.sizes))
-        side = (subset_rank(kept), subset_bits(total, count))
-        return Choice(Parcel(thinned, (*choice.parcel.sides, side)), None, choice.energy, choice.stats)
+        values, kept = self._thin(choice.parcel.values)
+        side = (subset_rank(kept), subset_bits(kept.size, values.flat.size))
+        return Choice(Parcel(values, (*choice.parcel.sides, side)), None, choice.energy, choice.stats)
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """The first scheme's plan, then the mask over its values."""
@@ -144,16 +142,29 @@ class Thinned:
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Undoes the thinning, then the picking."""
-        sides = iter(plan.sides)
-        first = self.first.plan(layout, kind, self.coder, units, lambda width: next(sides))
-        assert first is not None
+        first = _plan_of(self.first, layout, kind, self.coder, units, plan.sides)
         kept = subset_mask(int(first.sizes.sum()), flat.size, plan.sides[-1])
         full = np.zeros(kept.size, dtype=flat.dtype)
         full[kept] = flat
         return self.first.place(layout, kind, units, first, full)
 
+    def _thin(self, values: Values) -> tuple[Values, Array]:
+        """The largest values, with their blocks' peaks as they were, and which ones they are (bool [M])."""
+        kept = np.zeros(values.flat.size, dtype=bool)
+        kept[np.argsort(-np.abs(values.flat), kind="stable")[: self._count(kept.size)]] = True
+        peaks = block_peaks(values.flat, values.sizes)
+        return Values(values.flat[kept], _inside(kept, values.sizes), peaks), kept
+
     def _count(self, total: int) -> int:
         return max(1, math.ceil(self.share * total))
+
+
+def _plan_of(scheme: Scheme, layout: Layout, kind: str, coder: ValueCoder, units: int, sides: tuple[int, ...]) -> Plan:
+    """The plan of a scheme whose integers are known."""
+    known = iter(sides)
+    plan = scheme.plan(layout, kind, coder, units, lambda width: next(known))
+    assert plan is not None
+    return plan
 
 
 def _inside(kept: Array, sizes: Array) -> Array:
