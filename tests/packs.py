@@ -40,8 +40,12 @@ def make_theta(space: ParamSpace, head: dict[str, np.ndarray], seed: int = 3) ->
 
 
 def make_jobs(
-    space: ParamSpace, head: dict[str, np.ndarray], ranks: Sequence[int], steps: Sequence[int] | None = None,
-    trainable: dict[str, bool] | None = None, loss_term: Any = None,
+    space: ParamSpace,
+    head: dict[str, np.ndarray],
+    ranks: Sequence[int],
+    steps: Sequence[int] | None = None,
+    trainable: dict[str, bool] | None = None,
+    loss_term: Any = None,
 ) -> list[LocalJob]:
     jobs = []
     for k, rank in enumerate(ranks):
@@ -51,7 +55,10 @@ def make_jobs(
 
 
 def make_batches(
-    base: FrozenBase, sizes: Sequence[Sequence[int]], steps: Sequence[int] | None = None, length: int = 12,
+    base: FrozenBase,
+    sizes: Sequence[Sequence[int]],
+    steps: Sequence[int] | None = None,
+    length: int = 12,
     seed: int = 5,
 ) -> list[StepBatch]:
     """One StepBatch a row of `sizes` (samples of each client); client k takes part in its first steps[k] steps.
@@ -98,8 +105,12 @@ def peft_model(family: str, task: str, space: ParamSpace, start: dict[str, np.nd
     rank = start[space.pairs[0].a].shape[0]
     heads = sorted({name.split(".")[0] for name in space.always_sent})
     config = peft.LoraConfig(
-        r=rank, lora_alpha=space.scale * rank, lora_dropout=0.0, target_modules=[p.module for p in space.pairs],
-        modules_to_save=heads or None, fan_in_fan_out=family == "gpt2",
+        r=rank,
+        lora_alpha=space.scale * rank,
+        lora_dropout=0.0,
+        target_modules=[p.module for p in space.pairs],
+        modules_to_save=heads or None,
+        fan_in_fan_out=family == "gpt2",
     )
     model = peft.get_peft_model(make_model(family, task, **changes), config).eval()
     parameters = dict(model.named_parameters())
@@ -122,7 +133,13 @@ def peft_names(space: ParamSpace, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_with_peft(
-    family: str, task: str, base: FrozenBase, space: ParamSpace, job: LocalJob, batches: Sequence[StepBatch], client: int,
+    family: str,
+    task: str,
+    base: FrozenBase,
+    space: ParamSpace,
+    job: LocalJob,
+    batches: Sequence[StepBatch],
+    client: int,
     settings: TrainConfig,
 ) -> tuple[dict[str, np.ndarray], float]:
     """What packed training must reproduce for one client: its end values and its mean loss."""

@@ -14,7 +14,6 @@ Shapes: K clients, B samples of a client in a step, P trained values of a client
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from torch import Tensor
 from raysoft.config import TrainConfig
 from raysoft.data.base import IGNORED_LABEL, Examples, StepBatch
 from raysoft.errors import RaysoftError
+from raysoft.models.attention import choose_attention
 from raysoft.models.frozen import FrozenBase, build_module
 from raysoft.models.losses import client_losses, counts
 from raysoft.models.optim import State, clip_by_client, init_state, stepper
@@ -33,8 +33,6 @@ from raysoft.models.packed_layers import PackedHead, PackedLinear
 from raysoft.models.runtime import prepare
 from raysoft.models.stack import Layout, gather, scatter
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
-
-_EAGER_TOKENS = 64  # up to here plain attention is faster than the fused kernel on the CPU (measured at 17 to 64)
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class PackedTrainer:
         self.device = prepare(device, threads)
         self.layout = Layout(space)
         self.module: Any = build_module(base, str(self.device))
-        self._fused = getattr(self.module.config, "_attn_implementation", None)
         self._linears = {pair.module: self._install_linear(pair) for pair in space.pairs}
         self._heads = {
             name: self._install_head(name)
@@ -175,25 +172,8 @@ class PackedTrainer:
             head.stacked = None
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        self._choose_attention(inputs)
+        choose_attention(self.module, inputs)
         return self.module(**inputs).logits
-
-    def _choose_attention(self, inputs: dict[str, Tensor]) -> None:
-        """Plain attention for short sequences, the fused kernel (less memory) for long ones: by shape alone."""
-        if self._fused is None or self.device.type != "cpu":
-            return
-        wanted = "eager" if self._tokens(inputs) <= _EAGER_TOKENS else self._fused
-        if self.module.config._attn_implementation != wanted:
-            self.module.set_attn_implementation(wanted)
-
-    def _tokens(self, inputs: dict[str, Tensor]) -> int:
-        if "input_ids" in inputs:
-            return inputs["input_ids"].shape[1]
-        patch = getattr(self.module.config, "patch_size", None)
-        if not isinstance(patch, int):
-            return _EAGER_TOKENS + 1
-        height, width = inputs["pixel_values"].shape[-2:]
-        return math.ceil(height / patch) * math.ceil(width / patch) + 1
 
     def _tensor(self, value: Array) -> Tensor:
         """A tensor on the device (a copy: arrays from a shared store are read-only)."""

@@ -54,11 +54,30 @@ def disturb(batches, client, scale=-3.0):
 def test_a_client_does_not_depend_on_its_neighbours(family, task, attention, monkeypatch):
     """Perturb one client's data and start: the others do not move a bit, at the same padded shapes."""
     if attention == "long":  # the fused kernel that long sequences use
-        monkeypatch.setattr("raysoft.models.packed_lora._EAGER_TOKENS", 0)
+        monkeypatch.setattr("raysoft.models.attention.EAGER_TOKENS", 0)
     trainer, jobs, batches = setup(family, task, train_head=(family, task) != ("gpt2", "auto"))
     before = trainer.train(jobs, batches, ADAMW)
     jobs[1] = dataclasses.replace(jobs[1], start={n: v * np.float32(1.5) + 0.01 for n, v in jobs[1].start.items()})
     after = trainer.train(jobs, disturb(batches, 1), ADAMW)
+    assert same(before[0], after[0])
+    assert same(before[2], after[2])
+    assert not same(before[1], after[1])
+
+
+@pytest.mark.parametrize("attention", ("short", "long"))
+@pytest.mark.parametrize("family,task", [key for key in KINDS if key[0] != "vit"])
+def test_a_neighbours_padding_does_not_choose_the_kernel(family, task, attention, monkeypatch):
+    """Libraries skip the mask when nobody pads; that must not be seen in the bits of the others."""
+    if attention == "long":
+        monkeypatch.setattr("raysoft.models.attention.EAGER_TOKENS", 0)
+    trainer, jobs, batches = setup(family, task, sizes=((4, 4, 4), (4, 4, 4)))
+    for batch in batches:
+        batch.inputs["attention_mask"][:] = 1
+        batch.inputs["input_ids"][:] = np.maximum(batch.inputs["input_ids"], 3)
+    before = trainer.train(jobs, batches, ADAMW)
+    for batch in batches:
+        batch.inputs["attention_mask"][1, :, 6:] = 0
+    after = trainer.train(jobs, batches, ADAMW)
     assert same(before[0], after[0])
     assert same(before[2], after[2])
     assert not same(before[1], after[1])
@@ -128,8 +147,13 @@ def test_pack_sizes_agree_to_rounding():
     packed = trainer.train(jobs, batches, ADAMW)
     for k, job in enumerate(jobs):
         single = [
-            StepBatch({n: v[k : k + 1] for n, v in b.inputs.items()}, b.labels[k : k + 1], b.mask_KB[k : k + 1],
-                      b.active_K[k : k + 1]) for b in batches
+            StepBatch(
+                {n: v[k : k + 1] for n, v in b.inputs.items()},
+                b.labels[k : k + 1],
+                b.mask_KB[k : k + 1],
+                b.active_K[k : k + 1],
+            )
+            for b in batches
         ]
         alone = trainer.train([job], single, ADAMW)[0]
         for name, value in packed[k].end.items():
@@ -232,7 +256,9 @@ def test_untouched_base_has_the_loss_of_the_base():
 
 def test_the_loss_at_the_start_is_the_uniform_one_for_a_zero_head():
     trainer, jobs, batches = setup("vit", train_head=True)
-    jobs = [dataclasses.replace(job, start={n: v * (n.startswith("vit")) for n, v in job.start.items()}) for job in jobs]
+    jobs = [
+        dataclasses.replace(job, start={n: v * (n.startswith("vit")) for n, v in job.start.items()}) for job in jobs
+    ]
     for result in trainer.train(jobs, batches[:1], ADAMW):
         assert result.loss == pytest.approx(math.log(3), abs=1e-6)
 
