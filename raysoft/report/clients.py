@@ -49,14 +49,17 @@ def by_client(runs: Sequence[Run]) -> Figure | None:
     )
     for ax, (label, names) in zip(axes, panels, strict=True):
         factor = 1e-3 if "kHz" in label else 1.0
+        seen = []
         for number, run, _, table in found:
             mean, low, high = (factor * getattr(table, name) for name in names)
+            seen += [mean] if several else [low, high]
             if several:
                 _ranked_line(ax, mean, number, run.name)
             else:
                 _ranges(ax, mean, low, high)
         ax.set_ylabel(label)
-        ax.set_ylim(bottom=0)
+        if not (factor < 1 and style.log_if_spread(ax, np.concatenate(seen))):  # a fraction stays linear
+            ax.set_ylim(bottom=0)
     axes[-1].set_xlabel(f"{_ORDER} (%)" if several else _ORDER)
     if several:
         style.legend_above(figure, axes[0])

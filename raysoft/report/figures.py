@@ -106,6 +106,7 @@ def latency(runs: Sequence[Run]) -> Figure | None:
     _budgets(axes[0], runs)
     axes[0].set_ylabel("Round latency (s)" if len(runs) == 1 else "Running mean of\nround latency (s)")
     axes[0].margins(y=0.12)
+    style.log_if_spread(axes[0], np.concatenate([run.column("round_latency_s")[after_base(run)] for run in runs]))
     if queue:
         axes[1].set_ylabel("Virtual queue (s)")
         axes[1].set_ylim(bottom=0)

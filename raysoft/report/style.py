@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from raysoft.types import Array
 
 WIDTH_IN = 7.0
 DPI = 200
@@ -26,6 +30,7 @@ COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, BLACK, ORANGE, SKY)
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#6b6b6b"
+SPREAD = 8.0  # largest over median value from which an axis is logarithmic
 COLOUR_MAP = "cividis"  # perceptually uniform, readable in grey and with every colour deficiency
 _SETTINGS: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -95,6 +100,18 @@ def marks_every(points: int, number: int) -> tuple[int, int]:
     """About eight markers a line, shifted from run to run so that they do not cover each other."""
     step = max(1, points // 8)
     return (number * 2) % step if step > 1 else 0, step
+
+
+def log_if_spread(ax: Axes, values: Array) -> bool:
+    """Logarithmic y axis with plain numbers at 1, 2, 5 where a few large values would flatten all others."""
+    ok = values[np.isfinite(values)]
+    if not len(ok) or ok.min() <= 0 or ok.max() < SPREAD * np.median(ok):
+        return False
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    return True
 
 
 def legend_columns(labels: Sequence[str]) -> int:

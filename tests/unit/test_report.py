@@ -506,3 +506,13 @@ def test_settings_are_flat_and_complete(folders):
     assert rows["uplink.deadline_s"] == "none"
     assert rows["device.cpu_hz.low"] == "5e+08"
     assert rows["tracking.tensorboard"] == "true"
+
+
+def test_a_few_large_values_do_not_flatten_the_rest():
+    with style.settings():
+        _, axes = style.new_figure(2.0, 1, 3)
+        assert style.log_if_spread(axes[0], np.array([0.1, 0.2, 0.15, 4.0]))
+        assert axes[0].get_yscale() == "log"
+        assert not style.log_if_spread(axes[1], np.array([0.1, 0.2, 0.15, 0.4]))
+        assert not style.log_if_spread(axes[2], np.array([0.0, 0.2, 0.15, 4.0]))  # zero has no place on it
+        assert not style.log_if_spread(axes[2], np.array([np.nan]))
