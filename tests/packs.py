@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hf_folders import LABELS, VOCABULARY, make_model
 
 from raysoft.config import LoraConfig, TrainConfig
 from raysoft.data.base import IGNORED_LABEL, Examples, StepBatch
@@ -15,6 +14,7 @@ from raysoft.models.base import FrozenBase, freeze
 from raysoft.models.targets import lora_space
 from raysoft.rng import Rng
 from raysoft.types import LocalJob, ParamSpace
+from tests.hf_folders import LABELS, VOCABULARY, make_model
 
 KINDS = {
     ("vit", "auto"): "image-classification",

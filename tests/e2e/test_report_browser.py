@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from browser import Browser, find_chromium
-from run_folders import make_run
 
 from raysoft.report import write_report
 from raysoft.report.figures import DRAWINGS
+from tests.browser import Browser, find_chromium
+from tests.run_folders import make_run
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed (apt install chromium)")

@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from hf_folders import LABELS, make_folder, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packs import KINDS, make_base, make_examples, make_theta, space_of
 
 from raysoft.config import LoraConfig
 from raysoft.errors import RaysoftError
@@ -16,6 +14,8 @@ from raysoft.models.adapter import adapter_sha256, export_peft, import_peft, sav
 from raysoft.models.base import load_base
 from raysoft.models.packed_lora import PackedTrainer
 from raysoft.rng import Rng
+from tests.hf_folders import LABELS, make_folder, make_model
+from tests.packs import KINDS, make_base, make_examples, make_theta, space_of
 
 
 def our_logits(base, space, theta, examples):

@@ -7,14 +7,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hf_folders import LABELS, make_folder, make_model
-from packs import KINDS, make_base, make_examples, space_of
 
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.models.base import build_module, checksum, freeze, load_base, verify
 from raysoft.models.frozen import as_float32
 from raysoft.models.packed_lora import PackedTrainer
 from raysoft.rng import Rng
+from tests.hf_folders import LABELS, make_folder, make_model
+from tests.packs import KINDS, make_base, make_examples, space_of
 
 
 def load(folder, kind="image-classification", labels=LABELS, seed=0, name=None):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from packs import KINDS, make_base, space_of
 
 from raysoft.errors import ConfigError
 from raysoft.models.base import freeze
+from tests.packs import KINDS, make_base, space_of
 
 AUTO = {
     ("vit", "auto"): {"q_proj": (32, 32), "v_proj": (32, 32)},

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from packs import KINDS, make_base, make_batches, make_jobs, space_of, train_with_peft
 
 from raysoft.config import TrainConfig
 from raysoft.models.packed_lora import PackedTrainer
+from tests.packs import KINDS, make_base, make_batches, make_jobs, space_of, train_with_peft
 
 RANKS = (4, 2, 3)
 SIZES = ((5, 3, 4), (2, 5, 5), (5, 5, 1))

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from packs import KINDS, make_base, make_batches, make_examples, make_jobs, make_theta, peft_model, space_of
 
 from raysoft.config import TrainConfig
 from raysoft.data.base import StepBatch
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.models.packed_lora import PackedTrainer
 from raysoft.models.stack import Layout
+from tests.packs import KINDS, make_base, make_batches, make_examples, make_jobs, make_theta, peft_model, space_of
 
 ADAMW = TrainConfig(optimizer="adamw", lr=1e-2, weight_decay=0.1)
 SIZES = ((4, 3, 4), (2, 4, 4))

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
-from run_folders import make_run, records
 
 from raysoft.errors import RaysoftError
 from raysoft.report import closing_rows, style, write_report
@@ -25,6 +24,7 @@ from raysoft.report.data import ClientRounds, binned, client_rounds, client_tabl
 from raysoft.report.figures import DRAWINGS
 from raysoft.report.html import draw_all
 from raysoft.tracking import Run, read_run
+from tests.run_folders import make_run, records
 
 ALL = {"accuracy", "latency", "clients", "allocation", "bound", "served"}
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_folders import BUDGET_S, make_run, records, run_config
 
 from raysoft import tracking
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.tracking import RunFolder, check_name, environment, read_run, strict, summarise
 from raysoft.types import RoundRecord
+from tests.run_folders import BUDGET_S, make_run, records, run_config
 
 CONTRACT_ROUND_KEYS = [
     "round", "accuracy", "loss", "train_loss", "metrics", "round_latency_s", "simulated_time_s", "uplink_bits",
