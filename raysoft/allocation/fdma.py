@@ -76,10 +76,10 @@ def _solve_rows(t: Array, S: Array, a: Array, B: float, eta: float) -> tuple[Arr
         above = used > B
         lo = np.where(above & ~done, tau, lo)
         hi = np.where(~above & ~done, tau, hi)
-        proposal = _next_tau(tau, used, slope, B, lo, hi, base)
+        proposal, newton = _next_tau(tau, used, slope, B, lo, hi, base)
         move = np.abs(proposal - tau)
         # Newton converges quadratically in the distance to the asymptote: this move was the last one that matters.
-        small = (move <= 1e-8 * (tau - base)) | (move <= _TOLERANCE * np.abs(tau))
+        small = (newton & (move <= 1e-10 * (tau - base))) | (move <= _TOLERANCE * np.abs(tau))
         exact = np.abs(used - B) <= _TOLERANCE * B
         tau = np.where(done | exact, tau, proposal)
         done |= small | exact
@@ -97,16 +97,20 @@ def _demand(tau: Array, t: Array, S: Array, a: Array, need: Array, eta: float) -
     return np.where(need, share.bandwidth_hz, 0.0).sum(axis=1), slope
 
 
-def _next_tau(tau: Array, used: Array, slope: Array, B: float, lo: Array, hi: Array, base: Array) -> Array:
-    """A Newton step kept inside the bracket; bisection (in log distance to the asymptote) where it is not."""
+def _next_tau(
+    tau: Array, used: Array, slope: Array, B: float, lo: Array, hi: Array, base: Array
+) -> tuple[Array, Array]:
+    """A Newton step that stays in the bracket, or else bisection (in log distance to the asymptote); and which it is."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         step = (B - used) / slope
         proposal = tau + step * used / B  # Newton on 1/used - 1/B
         proposal = np.where(used > B, np.fmax(proposal, tau + step), proposal)
         middle = np.where(lo > base, base + np.sqrt((lo - base) * (hi - base)), 0.5 * (lo + hi))
-    inside = (proposal > lo) & (proposal < hi)
-    settled = np.abs(proposal - tau) <= _TOLERANCE * np.abs(tau)
-    return np.where(inside | settled, proposal, middle)
+    # The root may be an end of the bracket (equal clients share equally): forgive rounding.
+    clipped = np.clip(proposal, lo, hi)
+    newton = np.abs(proposal - clipped) <= 1e-12 * np.abs(tau)
+    newton &= (clipped != tau) | (np.abs(proposal - tau) <= _TOLERANCE * np.abs(tau))
+    return np.where(newton, clipped, middle), newton
 
 
 def _bandwidths(tau: Array, t: Array, S: Array, a: Array, need: Array, B: float, eta: float) -> Array:

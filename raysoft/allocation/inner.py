@@ -258,9 +258,14 @@ def _result(market: _Market, price: Array, bandwidth: Array, entered: Array, fea
     a, corner = problem.snr_hz_K, problem.corner
     k = np.arange(len(a))
     segment = np.maximum(entered - 1, 0)
+    sent = window * rate(bandwidth, a, problem.max_efficiency)
+    # A jump over several segments of one price may have been filled up to an earlier one than the last.
+    g, c = np.nonzero(sent < problem.bits_KJ[k, segment] * (1.0 - 1e-9))
+    segment[g, c] = np.minimum(
+        segment[g, c], np.count_nonzero(problem.bits_KJ[c, 1:] <= sent[g, c][:, None], axis=1)
+    )  # fmt: skip
     low, high = problem.bits_KJ[k, segment], problem.bits_KJ[k, segment + 1]
-    bits = np.clip(window * rate(bandwidth, a, problem.max_efficiency), low, high)
-    bits = np.where(entered == 0, low, bits)
+    bits = np.where(entered == 0, low, np.clip(sent, low, high))
     slope = problem.slope_KJ[k, segment]
     penalty = (problem.penalty_KJ[k, segment] - slope * (bits - low)).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

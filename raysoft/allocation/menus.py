@@ -12,7 +12,6 @@ import heapq
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from raysoft.allocation.inner import Problem
 from raysoft.allocation.rates import share_for_rate
@@ -89,9 +88,12 @@ def convex_knots(menus: Menus, penalty_KJ: Array) -> tuple[Array, Array]:
     slope = np.where(width > 0, drop / np.where(width > 0, width, 1.0), 0.0)
     real = width > 0
     bent = np.any(real[:, 1:] & (np.diff(slope, axis=1) > 0), axis=1) | np.any(slope < 0, axis=1)
-    for k in np.flatnonzero(bent):
-        n = np.count_nonzero(real[k])
-        slope[k, :n] = isotonic_regression(slope[k, :n], weights=width[k, :n], increasing=False).x
+    if bent.any():
+        from scipy.optimize import isotonic_regression  # 0.3 s to import: not where only a configuration is checked
+
+        for k in np.flatnonzero(bent):
+            n = np.count_nonzero(real[k])
+            slope[k, :n] = isotonic_regression(slope[k, :n], weights=width[k, :n], increasing=False).x
     slope = np.maximum(slope, 0.0)
     fallen = np.concatenate([np.zeros((len(bits), 1)), np.cumsum(slope * width, axis=1)], axis=1)
     return bits, penalty[:, :1] - fallen
@@ -106,7 +108,7 @@ def round_to_menu(
     next unit that lowers the penalty most per hertz. The needed bandwidth at `tau_s` never exceeds B, so a min-max
     allocation of the result ends by tau.
     """
-    units = np.maximum(units_within(menus.bits_KJ, bits_K[:, None]), menus.least_K)
+    units = np.clip(units_within(menus.bits_KJ, bits_K[:, None]), menus.least_K, menus.units_K)
     window = (tau_s - problem.start_s_K)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         hertz = share_for_rate(menus.bits_KJ / window, problem.snr_hz_K[:, None], problem.max_efficiency).bandwidth_hz

@@ -27,6 +27,7 @@ _REFINEMENTS = 40
 _HALVED = 8
 _EVEN = 5
 _BATCH = 64
+_NEAR = 0.05  # of a segment
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class _Search:
         """The best point, and the gap that all points prove."""
         assert self.best is not None
         bits, bandwidth, penalty, price = self.best
-        gap = max(0.0, self.best_objective - self.bound.min(initial=np.inf)) / max(abs(self.best_objective), 1e-300)
+        lowest = float(self.bound.min(initial=np.inf))
+        gap = max(0.0, self.best_objective - lowest) / max(abs(self.best_objective), 1e-300)
         return Solution(
             tau_s=self.best_tau, bits_K=bits, bandwidth_hz_K=bandwidth, penalty=penalty, price=price,
             objective=self.best_objective, gap=gap, floor_s=floor, ceiling_s=ceiling, evaluations=len(self.tau),
@@ -116,6 +118,7 @@ def solve_online(
     if certify is not None:
         _branch_and_bound(search, certify)
         _refine_all(search, tolerance)
+    _snap(search)
     return search.solution(floor, ceiling)
 
 
@@ -148,6 +151,29 @@ def _refine_all(search: _Search, tolerance: float) -> None:
         offset = np.concatenate([np.stack([secant[cells], meet[cells]], axis=1), width[cells, None] * inner], axis=1)
         inside = (offset > 0) & (offset < width[cells, None])
         search.add(np.unique(np.concatenate([(tau[cells, None] + offset)[inside], more])))
+
+
+def _snap(search: _Search) -> None:
+    """Try the kink next to the best point: the round time at which everybody's bits lie exactly on knots.
+
+    There J has its local minima inside the spectral-efficiency limit; stopping a little short of one would cost a whole
+    unit when bits are rounded down to the menu. Clients that rest at the end of their limit keep that bandwidth.
+    """
+    assert search.best is not None
+    problem, (bits, bandwidth, _, _) = search.problem, search.best
+    resting = np.abs(bandwidth - problem.corner.bandwidth_hz) <= 1e-9 * bandwidth
+    k = np.arange(len(bits))
+    segment = np.clip(np.count_nonzero(problem.bits_KJ <= bits[:, None], axis=1) - 1, 0, problem.slope_KJ.shape[1] - 1)
+    low, high = problem.bits_KJ[k, segment], problem.bits_KJ[k, segment + 1]
+    margin = _NEAR * (high - low)
+    near_low, near_high = bits <= low + margin, bits >= high - margin
+    left_over = problem.bandwidth_hz - bandwidth[resting].sum()
+    if not np.all(near_low | near_high | resting) or resting.all() or left_over <= 0:
+        return
+    payload = np.where(resting, 0.0, np.where(near_high, high, low))
+    start = np.where(resting, 0.0, problem.start_s_K)
+    tau = float(solve_minmax(start, payload, problem.snr_hz_K, left_over, problem.max_efficiency).tau_s)
+    search.add(np.array([tau * (1.0 + 1e-13)]))
 
 
 def _branch_and_bound(search: _Search, relative: float) -> None:
