@@ -61,7 +61,7 @@ def image_spec(settings: Mapping[str, Any], model_config: Any, model_name: str) 
         height=final[0],
         width=final[1],
         edge=edge,
-        resample=int(settings.get("resample") or _BILINEAR),
+        resample=int(settings["resample"] if settings.get("resample") is not None else _BILINEAR),
         scale=float(settings.get("rescale_factor") or 1 / 255) if settings.get("do_rescale", True) else 1.0,
         mean=_per_channel(mean if mean is not None else 0.5, channels, model_name) if normalize else (0.0,) * channels,
         std=_per_channel(std if std is not None else 0.5, channels, model_name) if normalize else (1.0,) * channels,

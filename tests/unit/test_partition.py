@@ -52,8 +52,14 @@ def test_every_sample_exactly_once_and_min_samples_or_a_refusal(
     kind, total, clients, least, classes, alpha, per_client, seed
 ):
     labels = Rng(seed)("labels").integers(classes, size=total)
-    section = config(partition=kind, clients=clients, min_samples=least, dirichlet_alpha=alpha, quantity_alpha=alpha,
-                     shards_per_client=per_client)
+    section = config(
+        partition=kind,
+        clients=clients,
+        min_samples=least,
+        dirichlet_alpha=alpha,
+        quantity_alpha=alpha,
+        shards_per_client=per_client,
+    )
     enough = total >= clients * least
     if kind == "shards":
         enough = enough and total // (clients * per_client) * per_client >= max(least, per_client)
@@ -104,7 +110,9 @@ def test_a_smaller_alpha_is_more_heterogeneous():
     labels = np.repeat(np.arange(10), 200)
 
     def distance(alpha: float) -> float:
-        partition = build_partition(config(partition="dirichlet", clients=10, dirichlet_alpha=alpha), task(labels), Rng(0))
+        partition = build_partition(
+            config(partition="dirichlet", clients=10, dirichlet_alpha=alpha), task(labels), Rng(0)
+        )
         mix = np.stack([np.bincount(labels[partition.indices(k)], minlength=10) for k in range(10)])
         return float(np.abs(mix / mix.sum(1, keepdims=True) - 0.1).sum(1).mean())
 
@@ -151,7 +159,9 @@ def test_natural_partition_is_the_groups():
 )
 def test_natural_partition_refusals(groups, changes, field, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        build_partition(config(**{"partition": "natural", **changes}), task(np.zeros(3, dtype=np.int64), groups), Rng(0))
+        build_partition(
+            config(**{"partition": "natural", **changes}), task(np.zeros(3, dtype=np.int64), groups), Rng(0)
+        )
     assert caught.value.field == field
 
 
