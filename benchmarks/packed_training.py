@@ -35,7 +35,7 @@ from raysoft.rng import Rng
 from raysoft.types import LocalJob, ParamSpace, Tensors
 
 CLIENTS, STEPS, BATCH, RANK, LABELS = 20, 5, 16, 8, 10
-# With the usual eps of 1e-8, float32 rounding alone moves either side by 1.2e-5 from a float64 run: gradients below 1e-8
+# With the usual eps of 1e-8, float32 rounding alone moves either side by 1.2e-5 from a float64 run: gradients near it
 # become steps of full size. The comparison is about the arithmetic, so eps lies above the rounding.
 SETTINGS = TrainConfig(optimizer="adamw", lr=1e-3, eps=1e-6, weight_decay=0.01, clip_norm=1.0)
 TARGET = 1.5
