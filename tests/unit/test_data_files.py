@@ -165,17 +165,16 @@ def test_images_from_every_kind_of_file(tmp_path, models, name):
     elif name == "saved":
         path = tmp_path / name
         features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=sorted(LABELS))})
-        table = {"image": [str(f) for f, _ in files], "label": [sorted(LABELS).index(y) for _, y in files]}
-        datasets.Dataset.from_dict(table, features=features).save_to_disk(str(path))
+        columns = {"image": [str(f) for f, _ in files], "label": [sorted(LABELS).index(y) for _, y in files]}
+        datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(path))
     data, _, kind = build_task(config(models["vit"], task="image-classification", path=str(path), **field))
     assert kind == "image-classification"
     assert data.label_names == LABELS
     expected = {}
-    for n, label in enumerate(LABELS):
+    for n in range(3):
         for i in range(8):
             pixels = (np.asarray(picture(100 * n + i), dtype=np.float32) / 255 - 0.5) / 0.5
             expected[np.round(pixels, 4).tobytes()] = n
-            assert label == label
     seen = 0
     for part in (data.train, data.validation, data.test, data.proxy):
         assert part.inputs["pixel_values"].shape[1:] == (1, 8, 8)
