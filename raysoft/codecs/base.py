@@ -59,3 +59,10 @@ class Codec(Protocol):
     def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
         """The server's view of the update: what was not sent is zero."""
         ...
+
+
+def value_bits(config: CodecConfig) -> int:
+    """Bits at which kept values travel (the finest, where a codec chooses): for `dense at the same bits`."""
+    members = getattr(config, "codecs", None)  # a chain: its last member may quantise
+    own = members[-1].options().get("bits") if members else getattr(config, "bits", None)
+    return own or config.bits_per_value

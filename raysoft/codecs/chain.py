@@ -58,6 +58,8 @@ def _complete(member: Plugin) -> Plugin:
 
 
 def _check_order(names: list[str]) -> None:
+    if names[0] == "quantize" and len(names) > 1:
+        raise ValueError("quantize comes last")
     middle = names[1:]
     if middle and middle[-1] == "quantize":
         middle = middle[:-1]
@@ -65,8 +67,6 @@ def _check_order(names: list[str]) -> None:
         raise ValueError(f"after the first codec come topk at most once, then quantize; got {', '.join(names)}")
     if middle and names[0] not in ("identity", "rank_components"):
         raise ValueError(f"topk thins out identity or rank_components only, not {names[0]}")
-    if names[0] == "quantize" and len(names) > 1:
-        raise ValueError("quantize comes last")
 
 
 class Config(CodecConfig):

@@ -49,11 +49,6 @@ def convex_curve(fixed_bits: int, bits_J: Array, error_J: Array) -> Curve:
     return Curve(fixed_bits, bits, np.interp(bits, bits[corners], error[corners]))
 
 
-def corners(curve_bits: Array, error: Array) -> Array:
-    """Units at which the convex minorant touches the given errors."""
-    return np.array(_corners(np.asarray(curve_bits).tolist(), np.minimum.accumulate(error).tolist()))
-
-
 def _corners(x: list[int], y: list[float]) -> list[int]:
     """Lower convex hull of points sorted by x (Andrew's monotone chain); collinear points stay."""
     hull: list[int] = []

@@ -34,19 +34,24 @@ class Identity:
         self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
     ) -> Choice:
         """Everything."""
+        _check(units)
         kept = everything(factors.layout)
         error = 0.0 if coder.bits == 32 else None
         return Choice(Parcel(kept_values(factors, kept)), error, stats={"sent": sent_components(factors.layout, kept)})
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """All blocks."""
-        if units != 1:
-            raise ValueError(f"units must be 0 or 1, got {units}")
+        _check(units)
         return Plan(kept_sizes(layout, kind, everything(layout)))
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """All values."""
         return place_components(layout, kind, everything(layout), flat)
+
+
+def _check(units: int) -> None:
+    if units != 1:
+        raise ValueError(f"units must be 0 or 1, got {units}")
 
 
 def everything(layout: Layout) -> Array:

@@ -154,11 +154,11 @@ def place_components(layout: Layout, kind: str, kept_LR: Array, flat: Array) -> 
         matrix, component = np.nonzero(kept_LR[group.index])
         if "b" in kind:
             size = matrix.size * group.out_features
-            db[matrix, :, component] = flat[at : at + size].reshape(matrix.size, -1)
+            db[matrix, :, component] = flat[at : at + size].reshape(matrix.size, group.out_features)
             at += size
         if "a" in kind:
             size = matrix.size * group.in_features
-            da[matrix, component] = flat[at : at + size].reshape(matrix.size, -1)
+            da[matrix, component] = flat[at : at + size].reshape(matrix.size, group.in_features)
             at += size
     return sent
 

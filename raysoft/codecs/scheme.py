@@ -84,7 +84,9 @@ class SchemeCodec:
     scheme: Scheme
     coder: ValueCoder
     head_coder: ValueCoder
-    layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
+    # Caches of what follows from the fields above, never a state.
+    layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)
+    paddings: dict[tuple[int, str, int], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def superposable(self) -> bool:
@@ -102,7 +104,7 @@ class SchemeCodec:
         layout = self.layout(client_rank(self.space, start))
         factors = read_update(layout, update, start)
         bits, errors = self.scheme.curve(factors, self.coder)
-        bits[1:] += _padding(factors.kind)
+        bits[1:] += [self._padding(layout, factors.kind, units) for units in range(1, len(bits))]
         return convex_curve(self._head_bits(layout), bits, errors)
 
     def encode(
@@ -113,6 +115,9 @@ class SchemeCodec:
         factors = read_update(layout, update, start)
         if mask is not None and not self.superposable:
             raise ValueError("this codec chooses its own support; only rank_components follows a given mask")
+        missing = [name for name in layout.heads if name not in update]
+        if missing:
+            raise ValueError(f"an update must hold the always-sent parameters, missing {', '.join(missing)}")
         writer = BitWriter()
         if layout.heads:
             flat = np.concatenate([np.asarray(update[name], dtype=np.float64).reshape(-1) for name in layout.heads])
@@ -123,7 +128,7 @@ class SchemeCodec:
         choice = self.scheme.pick(factors, self.coder, units, mask, rng)
         parcel = choice.parcel
         sent = (parcel.coder or self.coder).write(writer, parcel.values, rng)
-        writer.integer(0, _padding(factors.kind))
+        writer.integer(0, self._padding(layout, factors.kind, units))
         for value, width in reversed(parcel.sides):
             writer.integer(value, width)
         payload = writer.payload()
@@ -174,19 +179,35 @@ class SchemeCodec:
             return None
         if plan is None:
             return None
-        size = (plan.coder or self.coder).size(int(plan.sizes.sum()), len(plan.sizes))
-        return plan if size + plan.side_bits + _padding(kind) == body else None
+        return plan if self._size(plan) + self._padding(layout, kind, units) == body else None
+
+    def _size(self, plan: Plan) -> int:
+        """Bits of a plan's values and integers."""
+        return (plan.coder or self.coder).size(int(plan.sizes.sum()), len(plan.sizes)) + plan.side_bits
+
+    def _padding(self, layout: Layout, kind: str, units: int) -> int:
+        """Zero bits that tell this kind from the earlier ones at this unit: none for "ab", seldom any for "b"."""
+        if kind == "ab":
+            return 0
+        key = (layout.rank, kind, units)
+        if key not in self.paddings:
+            lengths = []
+            for other in KINDS[: KINDS.index(kind) + 1]:
+                try:
+                    plan = self.scheme.plan(layout, other, self.coder, units, lambda width: 0)
+                except ValueError:  # no such unit
+                    continue
+                padding = self._padding(layout, other, units) if other != kind else 0
+                lengths.append(self._size(plan) + padding if plan is not None else -1)
+            own = lengths.pop() if lengths else 0
+            self.paddings[key] = next(p for p in range(len(lengths) + 1) if own + p not in lengths)
+        return self.paddings[key]
 
     def _check_kind(self, layout: Layout, kind: str, units: int, payload: Payload) -> None:
-        """Refuse to send what would be read as another kind; needs a coincidence of odd sizes."""
+        """Refuse to send what would be read as another kind: components of unequal size that happen to sum up alike."""
         for earlier in KINDS[: KINDS.index(kind)]:
             if self._match(layout, earlier, units, payload) is not None:
                 raise ValueError(f"{payload.num_bits} bits of kind {kind!r} would be read as kind {earlier!r}")
-
-
-def _padding(kind: str) -> int:
-    """One bit that tells an update of A alone from one of B alone where matrices are square."""
-    return int(kind == "a")
 
 
 def _ratio(error: float, total: float) -> float:

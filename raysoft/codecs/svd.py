@@ -158,7 +158,7 @@ def _read(layout: Layout, kind: str, rank: int, flat: Array) -> list[dict[str, T
             matrices = []
             for rows in (width, layout.rank):
                 size = len(group.index) * columns * rows
-                matrices.append(np.swapaxes(flat[at : at + size].reshape(-1, columns, rows), -1, -2))
+                matrices.append(np.swapaxes(flat[at : at + size].reshape(len(group.index), columns, rows), -1, -2))
                 at += size
             found[letter] = (matrices[0], matrices[1])
         out.append(found)
