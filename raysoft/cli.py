@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 # Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
-UsageError = typer.BadParameter.__base__
-assert UsageError is not None
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="raysoft",
@@ -106,7 +105,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except UsageError as error:  # a wrong option: click's own sentence
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         sys.exit(2)
     except RaysoftError as error:
         print(f"raysoft: {error}", file=sys.stderr)

@@ -32,6 +32,7 @@ Positive = Annotated[float, Field(gt=0, strict=False)]
 NonNegative = Annotated[float, Field(ge=0, strict=False)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
 Unit = Annotated[float, Field(ge=0, le=1, strict=False)]
+Momentum = Annotated[float, Field(ge=0, lt=1, strict=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -150,10 +151,8 @@ class TrainConfig(Section):
     steps: Count | StepsRange = 5
     batch_size: Count = 16
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
-    betas: tuple[
-        Annotated[float, Field(ge=0, lt=1, strict=False)], Annotated[float, Field(ge=0, lt=1, strict=False)]
-    ] = Field((0.9, 0.999), strict=False)
+    momentum: Momentum = 0.9
+    betas: Annotated[tuple[Momentum, Momentum], Field(strict=False)] = (0.9, 0.999)
     eps: Positive = 1e-8
     lr: Positive = 5e-2
     head_lr: Positive | None = None

@@ -121,7 +121,12 @@ def _totals(totals: Mapping[str, Any], records: list[RoundRecord]) -> dict[str, 
     """Shares of the dense uplink: at 32 bits a value, and at the value bits that were used."""
     dense = totals["dense_bits_total"]
     sent = sum(record.uplink_bits for record in records)
-    return {**totals, "uplink_share_of_dense32": sent / dense if dense else None}
+    same = dense * totals["value_bits"] / 32
+    return {
+        **totals,
+        "uplink_share_of_dense32": sent / dense if dense else None,
+        "uplink_share_of_dense_same_bits": sent / same if same else None,
+    }
 
 
 def _ensure_base(config: RunConfig, events: Events) -> None:

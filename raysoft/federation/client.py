@@ -178,7 +178,8 @@ class Worker:
         """Serialise what each client may send; the bits are counted on the payload itself."""
         pack = trained.pack
         sent: list[SentUpdate] = []
-        payloads, delivered, lost = [], [], []
+        payloads: list[Payload | None] = []
+        delivered, lost = [], []
         for client, update, state, units in zip(
             pack.clients, trained.updates, trained.states, request.units, strict=True
         ):

@@ -11,10 +11,12 @@ from typing import Any
 
 from raysoft import registry
 from raysoft.allocation.base import AllocationContext
+from raysoft.codecs.base import value_bits
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
 from raysoft.federation.evaluation import evaluate
 from raysoft.federation.executor import Executor
+from raysoft.federation.preflight import check_latency_budget
 from raysoft.federation.records import base_record
 from raysoft.federation.round import Parts, RunState, run_round
 from raysoft.federation.workload import WorkloadInfo, auto_pack_size
@@ -53,6 +55,7 @@ class Coordinator:
         self.parts = build_parts(self.config, info, self.executor)
         theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
         self.state = RunState(server=ServerState(theta=theta), allocator=self.parts.allocator.init())
+        check_latency_budget(self.parts, self.state.server)
         return Started(self.config, info)
 
     def baseline(self) -> RoundRecord:
@@ -68,7 +71,8 @@ class Coordinator:
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
         """Check the shared base; the global values and run totals."""
         self.executor.verify()
-        return self.state.server.theta, {"dense_bits_total": self.state.dense_bits}
+        bits = value_bits(registry.options("codec", self.config.codec))
+        return self.state.server.theta, {"dense_bits_total": self.state.dense_bits, "value_bits": bits}
 
 
 def with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
@@ -100,6 +104,7 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         allocator=registry.build("allocator", config.allocator, context),
         uplink=registry.build("uplink", config.uplink, link),
         channel=registry.build("channel", config.channel, rng),
+        link=link,
         devices=Devices(config.device, rng),
         rng=rng,
         pack_size=config.actors.pack_size,

@@ -52,7 +52,7 @@ class RayExecutor:
         self.actors = [self._spawn() for _ in range(plan.actors)]
 
     def _spawn(self) -> Any:
-        return ClientActor.options(
+        return ClientActor.options(  # type: ignore[attr-defined]
             num_cpus=self.plan.cpus_per_actor, num_gpus=self.plan.gpus_per_actor, max_restarts=0, max_concurrency=1
         ).remote(self.config)
 

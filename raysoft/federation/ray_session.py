@@ -42,7 +42,8 @@ def ray_session(config: RunConfig) -> Iterator[dict[str, Callable[..., Any]]]:
         )
         _protect_token()
     try:
-        coordinator = CoordinatorActor.options(num_cpus=0).remote(config, plan)
+        actor_class: Any = CoordinatorActor
+        coordinator = actor_class.options(num_cpus=0).remote(config, plan)
 
         def call(method: str, *args: Any) -> Any:
             # A round makes four bounded waits on client actors; the coordinator itself gets one more.

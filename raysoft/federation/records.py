@@ -46,7 +46,8 @@ class Round:
 
 def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundRecord]:
     """The state with its totals brought forward, and the record."""
-    accuracy, loss, metrics = scores(r.counts, parts.info.bits_per_byte)
+    accuracy, loss, measured = scores(r.counts, parts.info.bits_per_byte)
+    metrics: dict[str, Any] = dict(measured)
     sent_K = [r.sent[report.client] for report in r.reports]
     status_K = _status(r, sent_K)
     sent_counts, starvation = _starvation(r, sent_K)

@@ -34,7 +34,7 @@ from raysoft.rng import Rng
 from raysoft.types import Array, ClientState, Reception, RoundRecord, ServerState
 from raysoft.uplinks.base import Uplink, downlink_seconds
 from raysoft.wireless.base import Channel
-from raysoft.wireless.link import Devices
+from raysoft.wireless.link import Devices, Link
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Parts:
     allocator: Allocator
     uplink: Uplink
     channel: Channel
+    link: Link
     devices: Devices
     rng: Rng
     pack_size: int
@@ -106,8 +107,8 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # encode
     units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
-    requests = [EncodeRequest(tuple(units.get(k) for k in pack.clients), plan.mask) for pack in packs]
-    encoded = executor.map("encode", down, requests, [handle for _, handle in trained])
+    orders = [EncodeRequest(tuple(units.get(k) for k in pack.clients), plan.mask) for pack in packs]
+    encoded = executor.map("encode", down, orders, [handle for _, handle in trained])
     sent = by_client(packs, (reply for reply, _ in encoded))
 
     # deliver
@@ -117,8 +118,8 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     mix_K = normalised(np.where(arrived_K, weights_K if plan.weights_K is None else plan.weights_K, 0.0))
 
     # sum
-    requests = sum_requests(packs, clients_K, mix_K, weights_K, len(cohort_K))
-    replies = [reply for reply, _ in executor.map("sum", down, requests, [handle for _, handle in encoded])]
+    sums_wanted = sum_requests(packs, clients_K, mix_K, weights_K, len(cohort_K))
+    replies = [reply for reply, _ in executor.map("sum", down, sums_wanted, [handle for _, handle in encoded])]
 
     # receive
     sums = total(replies)
