@@ -19,7 +19,7 @@ PIP := PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pi
 # pip says a lot and its quiet mode looks like a hang: keep a log, show the milestones, and on failure the log's end.
 MILESTONES := awk '/^Collecting|^Requirement already/ { n++; if (n % 40 == 0) print "  looked at " n " packages" } \
 	/Downloading .*MB\)/ { s = $$NF == "MB)" ? $$(NF-1) : ""; sub(/\(/, "", s); if (s + 0 > 30) print "  downloading " $$2 " (" s " MB)" } \
-	/^Installing collected/ { print "  unpacking " (NF - 3) " packages, the longest part" } { fflush() }'
+	/^Installing collected/ { print "  unpacking " (NF - 3) " package(s)" (NF > 50 ? ", the longest part" : "") } { fflush() }'
 install = set -o pipefail; echo "Installing $(2) into .venv (log: .venv/install.log) ..."; \
 	$(PIP) -e '$(1)' 2>&1 | tee .venv/install.log | $(MILESTONES) \
 	|| { echo; tail -n 20 .venv/install.log; echo; \
@@ -60,7 +60,7 @@ bench: .venv/.installed  ## measure speed: packed training against a plain loop,
 
 clean:  ## remove .venv and caches; outputs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache raysoft.egg-info
-	find raysoft tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './outputs/*' -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@good=""; new=""; \
