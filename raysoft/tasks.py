@@ -45,7 +45,7 @@ def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
     """
     section, rng = config.data, Rng(config.seed)
     kind = task_kind(section)
-    task = None if section.task == "python-source" else read(section)  # cheap mistakes first
+    task = read(section)  # cheap mistakes first
     source, model_config = _model(config)
     if kind == "image-classification":
         assert task is not None
@@ -63,16 +63,22 @@ def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
     return data, source, kind
 
 
-def read(config: DataConfig) -> raw.RawTask:
-    """The samples of every task but python-source (whose samples depend on the model's length)."""
-    if config.task == "digits":
-        return digits.read()
+def read(config: DataConfig) -> raw.RawTask | None:
+    """The samples of every task but python-source (None: its samples depend on the model's length)."""
+    if config.task in EMBEDDED_TASKS:
+        if config.path is not None:
+            raise ConfigError(
+                "data.path", f"is not used by data.task={config.task}, which brings its own data; got {config.path!r}"
+            )
+        return digits.read() if config.task == "digits" else None
     if config.path is None:
         raise ConfigError(
             "data.path",
             f"is required by data.task={config.task}: a file, a folder, or the name of a Hugging Face dataset",
         )
     path = Path(config.path).expanduser()
+    if config.subset is not None and path.exists():
+        raise ConfigError("data.subset", f"names a part of a dataset on the Hugging Face hub; {config.path!r} is local")
     if path.is_dir():
         return hf.read_saved(path, config) if hf.is_saved(path) else files.read(path, config)
     if path.is_file():
@@ -111,9 +117,7 @@ def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_conf
     splits = raw.split(task, config.data, rng)
     labels, names = _labels(config, task, splits, model_config)
     examples = {
-        where: Examples(
-            {"pixel_values": images.encode_images(part.content, spec, _path_field(config), where)}, labels[where]
-        )
+        where: Examples({"pixel_values": images.encode_images(part, spec, _path_field(config))}, labels[where])
         for where, part in splits.named().items()
     }
     return _task_data("image-classification", examples, splits.train.groups, label_names=names)
@@ -139,7 +143,7 @@ def _sequences(
     labels, names = _labels(config, task, splits, model_config)
     examples = {}
     for where, part in splits.named().items():
-        texts = text.check_texts(part.content, "data.text_column", where, blank_allowed=False)
+        texts = text.check_texts(part, "data.text_column", blank_allowed=False)
         examples[where] = text.encode_classification(tokenizer, texts, labels[where], limit)
     return _task_data("sequence-classification", examples, splits.train.groups, label_names=names)
 
@@ -148,7 +152,7 @@ def _causal(config: RunConfig, splits: raw.Splits, tokenizer: Any, limit: int) -
     byte_level = text.is_byte_level(tokenizer)
     examples, groups = {}, splits.train.groups
     for where, part in splits.named().items():
-        texts = text.check_texts(part.content, "data.text_column", where, blank_allowed=True)
+        texts = text.check_texts(part, "data.text_column", blank_allowed=True)
         if byte_level and config.data.task == "python-source":
             examples[where] = text.encode_bytes(texts, embedded.BYTE_OFFSET)
             continue
@@ -170,9 +174,6 @@ def _task_data(kind: TaskKind, examples: dict[str, Examples], groups: Sequence[A
 def _groups(groups: Sequence[Any] | None) -> tuple[Array | None, tuple[str, ...]]:
     if groups is None:
         return None, ()
-    for n, group in enumerate(groups):
-        if group is None or group == "":
-            raise ConfigError("data.natural_key", f"row {n + 1} of the train split names no client")
     names, ids_N = np.unique(np.array([str(group) for group in groups]), return_inverse=True)
     return ids_N.astype(np.int64), tuple(str(name) for name in names)
 

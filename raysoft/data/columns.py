@@ -23,8 +23,8 @@ _TEST = ("test", "testing")
 SPLIT_NAMES = (*_TRAIN, *_VALIDATION, *_TEST)
 
 
-def pick(table: Table, config: DataConfig, root: Path | None = None) -> RawSamples:
-    """Content, label and group columns of one table. Relative image paths are under `root`.
+def pick(table: Table, config: DataConfig, origin: str, root: Path | None = None) -> RawSamples:
+    """Content, label and group columns of one table called `origin`. Relative image paths are under `root`.
 
     Raises ConfigError naming the missing column and the columns found.
     """
@@ -37,7 +37,11 @@ def pick(table: Table, config: DataConfig, root: Path | None = None) -> RawSampl
     groups = None
     if config.natural_key is not None:
         groups = list(_column(table, "natural_key", config.natural_key))
-    return RawSamples(content, labels, groups)
+    samples = RawSamples(content, labels, groups, origin)
+    for n, group in enumerate(groups or ()):
+        if group is None or group == "":
+            raise ConfigError("data.natural_key", f"{samples.place(n)} names no client")
+    return samples
 
 
 def _column(table: Table, key: str, name: str) -> Sequence[Any]:
@@ -81,9 +85,9 @@ def index_labels(splits: Splits, known: tuple[str, ...], field: str) -> tuple[di
 
     Raises ConfigError(field) for a missing label, one that is neither integer nor string, and a single class.
     """
-    for where, samples in splits.named().items():
+    for samples in splits.named().values():
         for n, label in enumerate(samples.labels or ()):
-            _check_label(label, field, f"row {n + 1} of the {where} split")
+            _check_label(label, field, samples.place(n))
     values = {label for samples in splits.named().values() for label in samples.labels or ()}
     if known and all(isinstance(value, int) for value in values):
         strange = sorted(value for value in values if not 0 <= value < len(known))

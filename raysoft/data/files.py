@@ -21,7 +21,7 @@ IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".
 def read(path: Path, config: DataConfig) -> RawTask:
     """The samples in a file or folder that exists. Raises ConfigError for what cannot be read."""
     if path.is_file():
-        return assemble({"train": pick(read_table(path, config), config, path.parent)})
+        return assemble({"train": pick(read_table(path, config), config, path.name, path.parent)})
     tables = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in TABLES)
     if tables:
         return assemble(_folder_of_tables(path, tables, config))
@@ -92,7 +92,7 @@ def _folder_of_tables(path: Path, tables: list[Path], config: DataConfig) -> dic
     if loose and not by_split:
         by_split["train"] = loose
     return {
-        name: _join([pick(read_table(table, config), config, path) for table in group])
+        name: _join([pick(read_table(table, config), config, table.name, path) for table in group])
         for name, group in by_split.items()
     }
 
@@ -101,8 +101,13 @@ def _join(parts: list[RawSamples]) -> RawSamples:
     def flat(lists: list[Any]) -> list[Any] | None:
         return None if lists[0] is None else [value for values in lists for value in values]
 
+    if len(parts) == 1:
+        return parts[0]
     return RawSamples(
-        flat([p.content for p in parts]) or [], flat([p.labels for p in parts]), flat([p.groups for p in parts])
+        content=flat([part.content for part in parts]) or [],
+        labels=flat([part.labels for part in parts]),
+        groups=flat([part.groups for part in parts]),
+        origin=" + ".join(part.origin for part in parts),
     )
 
 

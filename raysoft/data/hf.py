@@ -81,5 +81,5 @@ def _convert(loaded: Any, config: DataConfig, root: Path | None) -> RawTask:
             names = tuple(label.names)
         # Only the columns that are asked for are read; the others keep their name for the message.
         table = {column: rows[column][:] if column in wanted else () for column in rows.column_names}
-        picked[split] = pick(table, config, root)
+        picked[split] = pick(table, config, f"the {split} split", root)
     return assemble(picked, names)

@@ -6,13 +6,15 @@ Shapes: N images, C channels, H height, W width; pixel_values [N, C, H, W] float
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raysoft.data.raw import RawSamples
 from raysoft.errors import ConfigError
 from raysoft.types import Array
 
@@ -103,11 +105,13 @@ def _per_channel(value: Any, channels: int, model_name: str) -> tuple[float, ...
     return tuple(values)
 
 
-def encode_images(images: Sequence[Any], spec: ImageSpec, field: str, where: str) -> Array:
+def encode_images(samples: RawSamples, spec: ImageSpec, field: str) -> Array:
     """pixel_values [N, C, H, W] float32. An image is a path, bytes, {bytes, path}, a Pillow image or a uint8 array.
 
     Raises ConfigError(field) naming the first image that cannot be read.
     """
+    images = samples.content
+    _check_memory(len(images), spec)
     out = np.empty((len(images), spec.channels, spec.height, spec.width), dtype=np.float32)
     mean_C = np.array(spec.mean, dtype=np.float32)[:, None, None]
     std_C = np.array(spec.std, dtype=np.float32)[:, None, None]
@@ -115,12 +119,26 @@ def encode_images(images: Sequence[Any], spec: ImageSpec, field: str, where: str
         try:
             pixels = np.asarray(_fit(_open(image, spec.channels), spec), dtype=np.float32)
         except Exception as error:  # Pillow's decoders raise almost anything on damaged files
-            name = _name(image) or f"row {n + 1} of the {where} split"
+            name = _name(image) or samples.place(n)
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise ConfigError(field, f"{name}: not a readable image ({reason})") from None
         pixels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
         out[n] = (pixels * np.float32(spec.scale) - mean_C) / std_C
     return out
+
+
+def _check_memory(count: int, spec: ImageSpec) -> None:
+    """Say so before the machine starts to swap: pixels are held as float32."""
+    needed = 4 * count * spec.channels * spec.height * spec.width
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    if total and needed > total // 2:
+        fits = max(1, count * (total // 4) // needed)
+        raise ConfigError(
+            "data.max_train_samples",
+            f"{count} images of {spec.height}x{spec.width} pixels need "
+            f"{needed / 1e9:.1f} GB of this machine's {total / 1e9:.1f} GB; use "
+            f"data.max_train_samples={fits} (and data.max_test_samples)",
+        )
 
 
 def _name(image: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,20 @@ from raysoft.types import Array
 
 @dataclass(frozen=True)
 class RawSamples:
-    """N rows. content: texts, or anything `images.open_image` opens. labels: as read, None for a causal LM."""
+    """N rows. content: texts, or anything `images.encode_images` opens. labels: as read, None for a causal LM.
+
+    `origin` and `rows` (0-based, None: 0..N-1) say where a row comes from, for messages.
+    """
 
     content: Sequence[Any]
     labels: Sequence[Any] | None = None
     groups: Sequence[Any] | None = None
+    origin: str = "the data"
+    rows: Array | None = None
+
+    def place(self, n: int) -> str:
+        """Where sample n was read, e.g. "row 17 of train.csv"."""
+        return f"row {(n if self.rows is None else int(self.rows[n])) + 1} of {self.origin}"
 
     def __len__(self) -> int:
         return len(self.content)
@@ -31,6 +40,8 @@ class RawSamples:
             content=[self.content[i] for i in index_N],
             labels=None if self.labels is None else [self.labels[i] for i in index_N],
             groups=None if self.groups is None else [self.groups[i] for i in index_N],
+            origin=self.origin,
+            rows=index_N if self.rows is None else self.rows[index_N],
         )
 
 
@@ -110,7 +121,7 @@ def _carve(pool: RawSamples, fraction: float, name: str, rng: Rng) -> tuple[RawS
     if fraction > 0 and count == 0 and len(pool) > 1:
         count = 1
     if count == 0:
-        return pool, replace(pool.take(np.zeros(0, dtype=np.int64)))
+        return pool, pool.take(np.zeros(0, dtype=np.int64))
     chosen = stratified(_strata(pool), count, rng(f"split_{name}"))
     rest = np.setdiff1d(np.arange(len(pool)), chosen)
     return pool.take(rest), pool.take(chosen)

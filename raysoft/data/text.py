@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.data.base import IGNORED_LABEL, Examples
+from raysoft.data.raw import RawSamples
 from raysoft.errors import ConfigError
 from raysoft.types import Array
 
@@ -22,14 +23,14 @@ def is_byte_level(tokenizer: Any) -> bool:
     return type(tokenizer).__name__ in _BYTE_TOKENIZERS
 
 
-def check_texts(texts: Sequence[Any], field: str, where: str, blank_allowed: bool) -> list[str]:
+def check_texts(samples: RawSamples, field: str, blank_allowed: bool) -> list[str]:
     """The texts as strings. Raises ConfigError(field) for a row that holds none."""
-    for n, text in enumerate(texts):
+    for n, text in enumerate(samples.content):
         if not isinstance(text, str):
-            raise ConfigError(field, f"row {n + 1} of the {where} split must hold text, got {text!r:.80}")
+            raise ConfigError(field, f"{samples.place(n)} must hold text, got {text!r:.80}")
         if not blank_allowed and not text.strip():
-            raise ConfigError(field, f"row {n + 1} of the {where} split is empty")
-    return list(texts)
+            raise ConfigError(field, f"{samples.place(n)} is empty")
+    return list(samples.content)
 
 
 def encode_classification(tokenizer: Any, texts: Sequence[str], labels_N: Array, limit: int) -> Examples:

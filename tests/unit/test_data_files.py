@@ -12,6 +12,7 @@ from PIL import Image
 
 from raysoft.config import RunConfig, parse_section
 from raysoft.data.images import ImageSpec, encode_images, image_spec
+from raysoft.data.raw import RawSamples
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
 from raysoft.tasks import build_partition, build_task
@@ -201,18 +202,21 @@ def test_image_processing_follows_the_settings():
     spec = image_spec(settings, Config(), "m")
     assert spec == ImageSpec(3, 6, 6, 8, resample=0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
     wide = picture(0, (16, 8), "RGB")
-    out = encode_images([wide], spec, "data.path", "train")
+    out = encode_images(RawSamples([wide]), spec, "data.path")
     # Height is already 8: no resampling, only the middle 6x6 of 16x8.
     middle = np.asarray(wide, dtype=np.float64)[1:7, 5:11] / 255
     oracle = (middle - [0.1, 0.2, 0.3]) / [0.5, 0.25, 1.0]
     np.testing.assert_allclose(out[0], np.moveaxis(oracle, -1, 0), atol=1e-6)
     plain = image_spec({"do_normalize": False, "do_rescale": False}, Config(), "m")
-    flat = encode_images([Image.new("L", (3, 3), 77)], plain, "data.path", "train")
+    flat = encode_images(RawSamples([Image.new("L", (3, 3), 77)]), plain, "data.path")
     assert np.all(flat == 77.0)
-    deep = encode_images([Image.fromarray(np.full((4, 4), 0x4D12, dtype=np.uint16))], plain, "data.path", "train")
+    scan = Image.fromarray(np.full((4, 4), 0x4D12, dtype=np.uint16))
+    deep = encode_images(RawSamples([scan]), plain, "data.path")
     assert np.all(deep == 0x4D)
     with pytest.raises(ConfigError, match="6x6 pixels"):
         image_spec({"size": {"height": 9, "width": 9}}, Config(), "m")
+    with pytest.raises(ConfigError, match=r"data.max_train_samples=\d+"):
+        encode_images(RawSamples(range(10**12)), plain, "data.path")
     Config.image_size = None  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="how large"):
         image_spec({}, Config(), "m")
@@ -269,13 +273,15 @@ def damaged(tmp_path: Path) -> dict[str, Path]:
         ("good", {"path": None}, "data.path", "is required"),
         ("good", {"path": "nobody/nothing"}, "data.path", "HF_HUB_OFFLINE"),
         ("good", {"task": "regression"}, "data.task", "choose from digits"),
-        ("blank", {}, "data.text_column", r"row \d+ of the \w+ split is empty"),
+        ("blank", {}, "data.text_column", "row 4 of blank.jsonl is empty"),
         ("float", {}, "data.label_column", "0.5"),
-        ("no label", {}, "data.label_column", "has no label"),
+        ("no label", {}, "data.label_column", "row 5 of none.jsonl has no label"),
         ("mixed", {}, "data.label_column", "mixes"),
         ("single", {}, "data.label_column", "single label, 'a'"),
         ("number", {}, "data.text_column", "must hold text, got 5"),
         ("few", {}, "data.path", "too few samples"),
+        ("good", {"subset": "en"}, "data.subset", "is local"),
+        ("good", {"task": "digits"}, "data.path", "is not used by data.task=digits"),
         ("others", {}, "model.lora.train_head", "set model.lora.train_head=true"),
         ("no client", {"natural_key": "user"}, "data.natural_key", "names no client"),
     ],

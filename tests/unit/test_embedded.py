@@ -18,6 +18,7 @@ import torch
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.models import embedded
 from raysoft.models.glyphs import FONTS, distort, render_digits
+from raysoft.tasks import build_task
 
 
 @pytest.fixture
@@ -176,3 +177,59 @@ def test_manifest_says_what_was_made(short):
     assert manifest["key"]["libraries"]["torch"] == version("torch")
     assert manifest["key"]["recipe"]["steps"] == 3
     assert set(manifest["files"]) >= {"config.json", "model.safetensors", "tokenizer_config.json"}
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """Trains peft's LoRA on the embedded model of a task, all clients' data in one place; gives losses and accuracy."""
+    import peft
+    from transformers import AutoModelForCausalLM, AutoModelForImageClassification
+
+    from tests.unit.test_partition import config
+
+    def score(model, examples, index):
+        ids = {k: torch.from_numpy(v[index]) for k, v in examples.inputs.items() if k != "attention_mask"}
+        labels = torch.from_numpy(examples.labels[index])
+        logits = model(**ids).logits
+        if labels.ndim == 2:
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return torch.nn.functional.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
+
+    def run(name, task, targets, steps, batch):
+        section = config(task=task)
+        section = section.model_copy(update={"model": section.model.model_copy(update={"name": name})})
+        data, folder, kind = build_task(section)
+        auto = AutoModelForCausalLM if kind == "causal-lm" else AutoModelForImageClassification
+        held_out = np.arange(min(512, len(data.validation)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            lora = peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets)
+            model = peft.get_peft_model(auto.from_pretrained(folder), lora)
+        with torch.no_grad():
+            before = score(model, data.validation, held_out)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=5e-3)
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            loss, _ = score(model, data.train, rng.integers(len(data.train), size=batch))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+        with torch.no_grad():
+            after = score(model, data.validation, held_out)
+        return [(float(loss), float(accuracy)) for loss, accuracy in (before, after)]
+
+    return run
+
+
+def test_vit_reads_print_and_can_learn_handwriting(adapted):
+    (_, before), (_, after) = adapted("embedded/vit-digits", "digits", ["q_proj", "v_proj"], 150, 64)
+    assert 0.25 < before < 0.5
+    assert after > 0.8
+
+
+def test_llama_has_something_to_learn_from_unseen_packages(adapted):
+    (before, _), (after, _) = adapted("embedded/llama-bytes", "python-source", "all-linear", 80, 16)
+    assert 2.5 < before / np.log(2) < 3.0
+    assert (before - after) / np.log(2) > 0.1
