@@ -14,7 +14,7 @@ from raysoft.models.frozen import as_float32
 from raysoft.models.packed_lora import PackedTrainer
 from raysoft.rng import Rng
 from tests.hf_folders import LABELS, make_folder, make_model
-from tests.packs import KINDS, make_base, make_examples, space_of
+from tests.packs import KINDS, make_base, make_examples, make_theta, space_of
 
 
 def load(folder, kind="image-classification", labels=LABELS, seed=0, name=None):
@@ -107,8 +107,6 @@ def test_bfloat16_is_kept_bit_for_bit():
     space, head = space_of(base, rank=2, train_head=True)
     assert head["lm_head.weight"].dtype == np.float32
     examples = make_examples(base, 4)
-    from packs import make_theta
-
     found = PackedTrainer(base, space).evaluate(make_theta(space, head), examples, 4)
     assert np.isfinite(found["loss_sum"])
 
