@@ -64,7 +64,7 @@ def run(
     with display.RunDisplay(console) as shown:
         result = run_config(config, folder, overwrite=overwrite, events=shown)
     console.print()
-    console.print(display.closing_table(result))
+    console.print(display.closing_table(result), highlight=False, markup=False)
 
 
 @app.command()

@@ -93,31 +93,26 @@ def round_line(record: RoundRecord) -> str:
     return "  ".join(parts)
 
 
-def closing_table(result: RunResult) -> Table:
-    """The figures a reader wants first."""
+def closing_table(result: RunResult) -> str:
+    """The figures a reader wants first, one a line."""
     summary, metrics = result.summary, result.summary["metrics"]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(justify="right", style="bold")
-    table.add_column()
-    table.add_row("accuracy", f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}")
+    rows = [("accuracy", f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}")]
     if "final_bits_per_byte" in metrics:
-        table.add_row(
-            "bits per byte",
-            f"{_number(metrics.get('base_bits_per_byte'))} -> {_number(metrics['final_bits_per_byte'])}",
-        )
-    table.add_row("uplink", _uplink(summary, metrics))
+        before, after = metrics.get("base_bits_per_byte"), metrics["final_bits_per_byte"]
+        rows.append(("bits per byte", f"{_number(before)} -> {_number(after)}"))
+    rows.append(("uplink", _uplink(summary, metrics)))
     budget = summary["latency_budget_s"]
     latency = _number(summary["mean_round_latency_s"], " s")
     if budget and summary["mean_round_latency_s"] is not None:
         latency += f", {summary['mean_round_latency_s'] / budget:.3f} x the budget of {budget:g} s"
-    table.add_row("mean latency", latency)
-    table.add_row("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s")
-    table.add_row(
-        "wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s"
-    )
-    table.add_row("adapter", str(result.folder / "adapter"))
-    table.add_row("report", str(result.report))
-    return table
+    rows += [
+        ("mean latency", latency),
+        ("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s"),
+        ("wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s"),
+        ("adapter", relative(result.folder / "adapter")),
+        ("report", relative(result.report)),
+    ]
+    return "\n".join(f"{name:>13}  {text}" for name, text in rows)
 
 
 def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -223,6 +218,6 @@ def stdout() -> Console:
 def relative(path: Path) -> str:
     """A path as a person would type it."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
