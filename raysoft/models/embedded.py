@@ -71,7 +71,7 @@ RECIPES = {
     ),
     "llama-bytes": Recipe(
         name="llama-bytes",
-        steps=500,
+        steps=400,
         batch_size=16,
         lr=4e-3,
         seed=0,
