@@ -98,6 +98,11 @@ class Thinned:
     coder: ValueCoder
     superposable: ClassVar[bool] = False
 
+    @property
+    def support_sets_length(self) -> bool:
+        """As the first scheme."""
+        return self.first.support_sets_length
+
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Every unit carried out; the expectation over the quantiser."""
         layout, kind = factors.layout, factors.kind
@@ -127,7 +132,8 @@ class Thinned:
         choice = self.first.pick(factors, coder, units, mask, rng)
         values, kept = self._thin(choice.parcel.values)
         side = (subset_rank(kept), subset_bits(kept.size, values.flat.size))
-        return Choice(Parcel(values, (*choice.parcel.sides, side)), None, choice.energy, choice.stats)
+        parcel = Parcel(values, (*choice.parcel.sides, side), support=kept)
+        return Choice(parcel, None, choice.energy, choice.stats)
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """The first scheme's plan, then the mask over its values."""
@@ -138,14 +144,14 @@ class Thinned:
         width = subset_bits(total, self._count(total))
         rank = take(width)
         kept = subset_mask(total, self._count(total), rank)
-        return Plan(_inside(kept, first.sizes), (*first.sides, rank), first.side_bits + width)
+        return Plan(_inside(kept, first.sizes), (*first.sides, rank), first.side_bits + width, support=kept)
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Undoes the thinning, then the picking."""
         first = _plan_of(self.first, layout, kind, self.coder, units, plan.sides)
-        kept = subset_mask(int(first.sizes.sum()), flat.size, plan.sides[-1])
-        full = np.zeros(kept.size, dtype=flat.dtype)
-        full[kept] = flat
+        assert plan.support is not None
+        full = np.zeros(plan.support.size, dtype=flat.dtype)
+        full[plan.support] = flat
         return self.first.place(layout, kind, units, first, full)
 
     def _thin(self, values: Values) -> tuple[Values, Array]:

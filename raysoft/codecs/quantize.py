@@ -44,6 +44,7 @@ class Quantize:
 
     bits: int
     superposable: ClassVar[bool] = False
+    support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """One point a resolution."""

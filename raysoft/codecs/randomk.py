@@ -61,6 +61,7 @@ class RandomEntries:
 
     unbiased: bool
     superposable: ClassVar[bool] = False
+    support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Expectation over supports and quantiser."""
@@ -84,21 +85,22 @@ class RandomEntries:
         seed = _draw_seed(rng)
         kept = _subset(seed, 0, total, count)
         side = (seed, SEED_BITS) if count < total else (0, 0)
-        return Choice(Parcel(entry_values(factors, factors.flat(), kept), (side,)))
+        return Choice(Parcel(entry_values(factors, factors.flat(), kept), (side,), support=kept))
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """Reads the seed."""
         total, count = layout.entries(kind), self._count(layout, kind, coder, units)
         width = _seed_bits(total, count)
         seed = take(width)
-        return Plan(kept_blocks(layout, kind, _subset(seed, 0, total, count)), (seed,), width)
+        kept = _subset(seed, 0, total, count)
+        return Plan(kept_blocks(layout, kind, kept), (seed,), width, support=kept)
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Entries in their places, scaled where unbiased."""
         total, count = layout.entries(kind), int(plan.sizes.sum())
         gain = total / count if self.unbiased else 1.0
-        kept = _subset(plan.sides[0], 0, total, count)
-        return place_entries(layout, kind, kept, (flat * gain).astype(flat.dtype))
+        assert plan.support is not None
+        return place_entries(layout, kind, plan.support, (flat * gain).astype(flat.dtype))
 
     def _count(self, layout: Layout, kind: str, coder: ValueCoder, units: int) -> int:
         menu = menu_of(layout, kind, coder, _seed_bits)
@@ -113,6 +115,7 @@ class RandomComponents:
 
     unbiased: bool
     superposable: ClassVar[bool] = False
+    support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Expectation over supports and quantiser."""

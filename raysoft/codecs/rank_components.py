@@ -42,6 +42,7 @@ class RankComponents:
     importance: Importance
     scope: Scope
     superposable: ClassVar[bool] = True
+    support_sets_length: ClassVar[bool] = True
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Costs and errors of every count on the menu."""
@@ -76,7 +77,7 @@ class RankComponents:
             "cross_term_share": np.array((energy - diagonal) / energy if energy > 0 else 0.0),
         }
         side = (subset_rank(kept.reshape(-1)), subset_bits(layout.components, count))
-        return Choice(Parcel(kept_values(factors, kept), (side,)), error, energy, stats)
+        return Choice(Parcel(kept_values(factors, kept), (side,), support=kept), error, energy, stats)
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """Reads the mask."""
@@ -84,12 +85,12 @@ class RankComponents:
         width = subset_bits(layout.components, count)
         rank = take(width)
         kept = subset_mask(layout.components, count, rank).reshape(layout.matrices, layout.rank)
-        return Plan(kept_sizes(layout, kind, kept), (rank,), width)
+        return Plan(kept_sizes(layout, kind, kept), (rank,), width, support=kept)
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Columns of B and rows of A in their places."""
-        kept = subset_mask(layout.components, _count(layout, units), plan.sides[0])
-        return place_components(layout, kind, kept.reshape(layout.matrices, layout.rank), flat)
+        assert plan.support is not None
+        return place_components(layout, kind, plan.support, flat)
 
     def _ranking(self, factors: Factors, lost: Losses, coder: ValueCoder) -> Ranking:
         cost = component_bits(factors.layout, factors.kind, coder)

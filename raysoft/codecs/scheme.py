@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Parcel:
     values: Values
     sides: tuple[tuple[int, int], ...] = ()
     coder: ValueCoder | None = None  # None: the codec's own
+    support: Array | None = None  # what the sides say, where the scheme knows it already
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Plan:
     sides: tuple[int, ...] = ()
     side_bits: int = 0
     coder: ValueCoder | None = None
+    support: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,15 @@ class Choice:
 class Scheme(Protocol):
     """Stateless: everything follows from the arguments."""
 
-    superposable: ClassVar[bool]
+    @property
+    def superposable(self) -> bool:
+        """True where a given support can be followed."""
+        ...
+
+    @property
+    def support_sets_length(self) -> bool:
+        """True: at a given unit the length may depend on the first side integer, whose width then does not."""
+        ...
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Bits and squared errors of every unit, int64 and float64 [J]; unit 0 sends nothing."""
@@ -86,7 +96,7 @@ class SchemeCodec:
     head_coder: ValueCoder
     # Caches of what follows from the fields above, never a state.
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)
-    paddings: dict[tuple[int, str, int], int] = field(default_factory=dict, compare=False, repr=False)
+    paddings: dict[tuple[int, str, int, int], int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def superposable(self) -> bool:
@@ -104,7 +114,7 @@ class SchemeCodec:
         layout = self.layout(client_rank(self.space, start))
         factors = read_update(layout, update, start)
         bits, errors = self.scheme.curve(factors, self.coder)
-        bits[1:] += [self._padding(layout, factors.kind, units) for units in range(1, len(bits))]
+        bits[1:] += [self._menu_padding(factors, units) for units in range(1, len(bits))]
         return convex_curve(self._head_bits(layout), bits, errors)
 
     def encode(
@@ -128,15 +138,14 @@ class SchemeCodec:
         choice = self.scheme.pick(factors, self.coder, units, mask, rng)
         parcel = choice.parcel
         sent = (parcel.coder or self.coder).write(writer, parcel.values, rng)
-        writer.integer(0, self._padding(layout, factors.kind, units))
+        writer.integer(0, self._padding(layout, factors.kind, units, _first(choice)))
         for value, width in reversed(parcel.sides):
             writer.integer(value, width)
         payload = writer.payload()
-        self._check_kind(layout, factors.kind, units, payload)
         error, total = choice.error, choice.energy
         if error is None:
-            plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides))
-            error = factors.error(self.scheme.place(layout, factors.kind, units, plan, sent.astype(np.float64)))
+            plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides), support=parcel.support)
+            error = factors.error(self.scheme.place(layout, factors.kind, units, plan, sent))
         total = factors.energy() if total is None else total
         return Encoded(payload, memory, memory, _ratio(error, total), choice.stats)
 
@@ -179,35 +188,54 @@ class SchemeCodec:
             return None
         if plan is None:
             return None
-        return plan if self._size(plan) + self._padding(layout, kind, units) == body else None
+        side = plan.sides[0] if plan.sides else 0
+        return plan if self._size(plan) + self._padding(layout, kind, units, side) == body else None
 
     def _size(self, plan: Plan) -> int:
         """Bits of a plan's values and integers."""
         return (plan.coder or self.coder).size(int(plan.sizes.sum()), len(plan.sizes)) + plan.side_bits
 
-    def _padding(self, layout: Layout, kind: str, units: int) -> int:
-        """Zero bits that tell this kind from the earlier ones at this unit: none for "ab", seldom any for "b"."""
-        if kind == "ab":
-            return 0
-        key = (layout.rank, kind, units)
+    def _padding(self, layout: Layout, kind: str, units: int, side: int) -> int:
+        """Zero bits that tell this kind from the earlier ones at this unit: none for "ab", seldom any for "b".
+
+        The first side integer stands behind the padding, so the reader knows it before it knows the kind.
+        """
+        if kind == "ab" or (kind == "b" and not self._fixed_lengths(layout)):
+            return 0  # on one support B alone is shorter than both
+        key = (layout.rank, kind, units, 0 if self._fixed_lengths(layout) else side)
         if key not in self.paddings:
+            if len(self.paddings) > 10_000:
+                self.paddings.clear()
             lengths = []
-            for other in KINDS[: KINDS.index(kind) + 1]:
-                try:
-                    plan = self.scheme.plan(layout, other, self.coder, units, lambda width: 0)
-                except ValueError:  # no such unit
-                    continue
-                padding = self._padding(layout, other, units) if other != kind else 0
-                lengths.append(self._size(plan) + padding if plan is not None else -1)
-            own = lengths.pop() if lengths else 0
+            for other in KINDS[: KINDS.index(kind)]:
+                length = self._length(layout, other, units, key[-1])
+                lengths.append(None if length is None else length + self._padding(layout, other, units, key[-1]))
+            own = self._length(layout, kind, units, key[-1]) or 0
             self.paddings[key] = next(p for p in range(len(lengths) + 1) if own + p not in lengths)
         return self.paddings[key]
 
-    def _check_kind(self, layout: Layout, kind: str, units: int, payload: Payload) -> None:
-        """Refuse to send what would be read as another kind: components of unequal size that happen to sum up alike."""
-        for earlier in KINDS[: KINDS.index(kind)]:
-            if self._match(layout, earlier, units, payload) is not None:
-                raise ValueError(f"{payload.num_bits} bits of kind {kind!r} would be read as kind {earlier!r}")
+    def _length(self, layout: Layout, kind: str, units: int, side: int) -> int | None:
+        """Bits of a kind at this unit without padding, None where it has no such unit."""
+        sides = iter((side,))
+        try:
+            plan = self.scheme.plan(layout, kind, self.coder, units, lambda width: next(sides, 0))
+        except ValueError:
+            return None
+        return None if plan is None else self._size(plan)
+
+    def _fixed_lengths(self, layout: Layout) -> bool:
+        return not self.scheme.support_sets_length or len(layout.groups) == 1
+
+    def _menu_padding(self, factors: Factors, units: int) -> int:
+        layout, kind = factors.layout, factors.kind
+        if kind != "a" or self._fixed_lengths(layout):
+            return self._padding(layout, kind, units, 0)
+        unused = np.random.default_rng(0)  # schemes whose support sets the length draw nothing
+        return self._padding(layout, kind, units, _first(self.scheme.pick(factors, self.coder, units, None, unused)))
+
+
+def _first(choice: Choice) -> int:
+    return choice.parcel.sides[0][0] if choice.parcel.sides else 0
 
 
 def _ratio(error: float, total: float) -> float:

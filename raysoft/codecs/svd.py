@@ -41,6 +41,7 @@ class Svd:
     """See the module."""
 
     superposable: ClassVar[bool] = False
+    support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Exact errors of every rank; the expectation over the quantiser."""

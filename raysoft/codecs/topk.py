@@ -39,6 +39,7 @@ class TopK:
 
     of: Literal["update", "factors"]
     superposable: ClassVar[bool] = False
+    support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Exact errors of every count; the expectation over the quantiser."""
@@ -63,19 +64,20 @@ class TopK:
         kept = np.zeros(flat.size, dtype=bool)
         kept[self._order(factors)[:count]] = True
         side = (subset_rank(kept), subset_bits(kept.size, count))
-        return Choice(Parcel(entry_values(factors, flat, kept), (side,)))
+        return Choice(Parcel(entry_values(factors, flat, kept), (side,), support=kept))
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """Reads the mask."""
         total, count = layout.entries(kind), _count(layout, kind, coder, units)
         width = subset_bits(total, count)
         rank = take(width)
-        return Plan(kept_blocks(layout, kind, subset_mask(total, count, rank)), (rank,), width)
+        kept = subset_mask(total, count, rank)
+        return Plan(kept_blocks(layout, kind, kept), (rank,), width, support=kept)
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Entries in their places."""
-        kept = subset_mask(layout.entries(kind), int(plan.sizes.sum()), plan.sides[0])
-        return place_entries(layout, kind, kept, flat)
+        assert plan.support is not None
+        return place_entries(layout, kind, plan.support, flat)
 
     def _order(self, factors: Factors) -> Array:
         if self.of == "factors":
