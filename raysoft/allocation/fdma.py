@@ -100,7 +100,7 @@ def _demand(tau: Array, t: Array, S: Array, a: Array, need: Array, eta: float) -
 def _next_tau(
     tau: Array, used: Array, slope: Array, B: float, lo: Array, hi: Array, base: Array
 ) -> tuple[Array, Array]:
-    """A Newton step that stays in the bracket, or else bisection (in log distance to the asymptote); and which it is."""
+    """A Newton step that stays in the bracket, else bisection (in log distance to the asymptote); and which it is."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         step = (B - used) / slope
         proposal = tau + step * used / B  # Newton on 1/used - 1/B

@@ -97,28 +97,30 @@ class _Search:
 
 
 def solve_online(
-    problem: Problem, v: float, drift_per_s: float, certify: float | None = None, grid: int = GRID,
+    problem: Problem, v: float, drift_per_s: float, certify: float | None = None, longest_s: float | None = None,
     tolerance: float = 1e-6,
 ) -> Solution:  # fmt: skip
     """Minimise v P(tau) + drift_per_s tau over the round time. v > 0, drift_per_s >= 0.
 
     certify: prove this relative gap by branch and bound (1e-4 takes some hundred evaluations); None: grid and
     refinement only, the gap they prove is a few percent, the true one nearly always below `tolerance`, the relative
-    accuracy of J at which a local search stops. Without drift everything is kept and the round takes tau_hi.
+    accuracy of J at which a local search stops. longest_s: no round longer than this, unless the least takes longer.
+    Without drift everything is kept and the round takes tau_hi (or longest_s).
     """
     bits = np.stack([problem.bits_KJ[:, 0], problem.bits_KJ[:, -1]])
     ends = solve_minmax(problem.start_s_K, bits, problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency).tau_s
     floor, ceiling = float(ends[0]), float(ends.max())
+    last = ceiling if longest_s is None else min(ceiling, max(floor, longest_s))
     search = _Search(problem, v, drift_per_s)
     if drift_per_s <= 0:
-        search.add(np.array([ceiling]))
+        search.add(np.array([last]))
         return search.solution(floor, ceiling)
-    search.add(floor + (ceiling - floor) * np.linspace(0.0, 1.0, grid) ** 2)
+    search.add(floor + (last - floor) * np.linspace(0.0, 1.0, GRID) ** 2)
     _refine_all(search, tolerance)
     if certify is not None:
         _branch_and_bound(search, certify)
         _refine_all(search, tolerance)
-    _snap(search)
+    _snap(search, last)
     return search.solution(floor, ceiling)
 
 
@@ -153,7 +155,7 @@ def _refine_all(search: _Search, tolerance: float) -> None:
         search.add(np.unique(np.concatenate([(tau[cells, None] + offset)[inside], more])))
 
 
-def _snap(search: _Search) -> None:
+def _snap(search: _Search, last: float) -> None:
     """Try the kink next to the best point: the round time at which everybody's bits lie exactly on knots.
 
     There J has its local minima inside the spectral-efficiency limit; stopping a little short of one would cost a whole
@@ -173,7 +175,8 @@ def _snap(search: _Search) -> None:
     payload = np.where(resting, 0.0, np.where(near_high, high, low))
     start = np.where(resting, 0.0, problem.start_s_K)
     tau = float(solve_minmax(start, payload, problem.snr_hz_K, left_over, problem.max_efficiency).tau_s)
-    search.add(np.array([tau * (1.0 + 1e-13)]))
+    if tau <= last:
+        search.add(np.array([min(tau * (1.0 + 1e-13), last)]))
 
 
 def _branch_and_bound(search: _Search, relative: float) -> None:

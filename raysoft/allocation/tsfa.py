@@ -46,12 +46,15 @@ class Config(AllocatorConfig):
     queue_init: `zero` starts with an empty queue, so the first rounds keep everything and overrun the budget until
     the queue is filled. `steady` starts at the queue at which a round takes about one budget: `queue_start` budgets,
     or, if that is null, the queue that makes the budget stationary for the curves and channels of the first round.
+    longest_round: no round is planned longer than this many budgets (unless the least takes longer); null: no limit. An
+    empty queue keeps everything at any price: if one client is in a fade, that can cost many budgets at once.
     certify: prove this relative optimality gap in every round (slower); null: grid and refinement.
     """
 
     v: Positive = 1.0
     queue_init: Literal["zero", "steady"] = "zero"
     queue_start: NonNegative | None = None
+    longest_round: Positive | None = None
     certify: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None
 
 
@@ -104,7 +107,8 @@ class Tsfa:
         if np.isnan(queue_s):
             queue_s = v * budget**2 * max(0.0, -float(solve_inner(problem, np.array([budget])).slope_G[0]))
             queue_s = min(queue_s, MOST_QUEUE * budget)  # the slope is infinite where not even the least fits
-        best = solve_online(problem, v, queue_s / budget**2, certify=self.config.certify)
+        longest_s = None if self.config.longest_round is None else self.config.longest_round * budget
+        best = solve_online(problem, v, queue_s / budget**2, self.config.certify, longest_s)
         chosen, slack = round_to_menu(problem, menus, penalty, best.bits_K, best.tau_s)
         return cohort.fastest_plan(chosen, {
             "queue_s": queue_s, "tau_s": best.tau_s, "price_per_hz": best.price, "objective": best.objective,

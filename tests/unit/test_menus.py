@@ -74,7 +74,8 @@ def test_a_fixed_fraction_is_rounded_down_but_never_to_nothing():
 
 def test_padding_of_unequal_menus():
     menus = Menus.of((masked_curve(0, 5), masked_curve(1, 12), Curve(7, np.array([0]), np.array([0.0]))), 0.05, 1.0)
-    assert menus.units_K.tolist() == [5, 12, 0] and menus.least_K.tolist()[2] == 0
+    assert menus.units_K.tolist() == [5, 12, 0]
+    assert menus.least_K.tolist()[2] == 0
     assert np.all(menus.bits_KJ[0, 5:] == menus.bits_KJ[0, 5])
     assert menus.bits(menus.units_K).tolist()[2] == 7.0
     assert Menus.of((Curve(0, np.array([0]), np.array([0.0])),), 0.05, 1.0).bits_KJ.min() == 1.0  # never no message
@@ -105,7 +106,8 @@ def test_rounding_keeps_the_round_time_and_wastes_nothing(seed, clients, units, 
     tau = floor * (1 + 1e-9) + x * (ceiling - floor)
     inner = solve_inner(problem, tau)
     chosen, slack = round_to_menu(problem, menus, penalty, inner.bits_GK[0], tau)
-    assert np.all(chosen >= menus.least_K) and np.all(chosen <= menus.units_K)
+    assert np.all(chosen >= menus.least_K)
+    assert np.all(chosen <= menus.units_K)
     assert 0.0 <= slack <= 1.0
 
     def end(units_K):
@@ -135,4 +137,5 @@ def test_rounding_is_close_to_the_best_units_there_are():
         one_unit = (-np.diff(penalty, axis=1)).max(axis=1).sum()
         assert rounded - optimum <= one_unit
         excess.append(rounded - optimum)
-    assert np.mean(excess) < 0.03 and np.count_nonzero(np.array(excess) < 1e-9) >= 4
+    assert np.mean(excess) < 0.03
+    assert np.count_nonzero(np.array(excess) < 1e-9) >= 4

@@ -1,4 +1,4 @@
-"""The round time: against brute force, a jointly convex model, its own certificate and the documented counterexample."""
+"""Round time: against brute force, a jointly convex model, its own certificate and the documented counterexample."""
 
 import math
 
@@ -110,7 +110,8 @@ def test_the_documented_counterexample_is_solved_globally():
     proven = solve_online(problem, 1.0, drift, certify=1e-6)
     assert proven.gap <= 1e-6
     assert best.objective == pytest.approx(proven.objective, rel=1e-6)
-    assert best.objective == pytest.approx(3.006813, abs=1e-5) and best.tau_s == pytest.approx(1.8333, abs=1e-3)
+    assert best.objective == pytest.approx(3.006813, abs=1e-5)
+    assert best.tau_s == pytest.approx(1.8333, abs=1e-3)
     # The round is real: its payloads end by tau.
     finish = problem.start_s_K + best.bits_K / rate(best.bandwidth_hz_K, problem.snr_hz_K)
     assert finish == pytest.approx([best.tau_s] * 2, rel=1e-9)
@@ -119,18 +120,20 @@ def test_the_documented_counterexample_is_solved_globally():
     tau = np.linspace(1.75, best.ceiling_s, 4001)
     values = solve_inner(problem, tau).penalty_G + drift * tau
     dips = np.flatnonzero((values[1:-1] < values[:-2]) & (values[1:-1] < values[2:]))
-    assert len(dips) == 1 and values[-1] < values[-2]
+    assert len(dips) == 1
+    assert values[-1] < values[-2]
 
 
 def test_penalties_are_not_convex_in_the_round_time_but_often_unimodal_with_equal_starts():
-    """With equal starts and linear penalties J has one valley: the certified optimum is where the slope changes sign."""
+    """With equal starts and linear penalties J has one valley (quasi-convex by a linear-fractional argument)."""
     for seed in range(10):
         problem = linear_problem(seed, 5, 0.0)
         best = solve_online(problem, 1.0, 2.0)
         tau = np.linspace(best.floor_s * (1 + 1e-9), best.ceiling_s, 400)
         J = solve_inner(problem, tau).penalty_G + 2.0 * tau
         lowest = int(np.argmin(J))
-        assert np.all(np.diff(J[: lowest + 1]) <= 1e-9) and np.all(np.diff(J[lowest:]) >= -1e-9)
+        assert np.all(np.diff(J[: lowest + 1]) <= 1e-9)
+        assert np.all(np.diff(J[lowest:]) >= -1e-9)
         assert best.objective <= J[lowest] * (1 + 1e-6)
 
 
@@ -139,14 +142,16 @@ def test_without_drift_everything_is_kept():
     best = solve_online(problem, 1.0, 0.0)
     assert best.bits_K == pytest.approx(problem.bits_KJ[:, -1])
     assert best.penalty == pytest.approx(0.0, abs=1e-12)
-    assert best.tau_s == best.ceiling_s and best.gap == 0.0
+    assert best.tau_s == best.ceiling_s
+    assert best.gap == 0.0
 
 
 def test_more_drift_means_shorter_rounds_and_more_error():
     problem = random_problem(5, 10, 12, 7.4)
     rounds = [solve_online(problem, 1.0, drift) for drift in (0.0, 0.1, 1.0, 10.0, 1000.0)]
     taus, penalties = [r.tau_s for r in rounds], [r.penalty for r in rounds]
-    assert taus == sorted(taus, reverse=True) and penalties == sorted(penalties)
+    assert taus == sorted(taus, reverse=True)
+    assert penalties == sorted(penalties)
     assert rounds[-1].tau_s == pytest.approx(rounds[-1].floor_s, rel=1e-2)
     # Only the ratio of v and drift matters.
     assert solve_online(problem, 3.0, 3.0).tau_s == pytest.approx(rounds[2].tau_s, rel=1e-9)
@@ -157,5 +162,7 @@ def test_no_choice_at_all():
     bits = np.repeat(np.array([[1e4], [2e4]]), 2, axis=1)
     problem = Problem(np.array([0.1, 0.2]), np.array([1e7, 1e8]), bits, np.full((2, 2), 0.5), 1e5, 7.4)
     best = solve_online(problem, 1.0, 3.0)
-    assert best.tau_s == pytest.approx(best.floor_s) and best.floor_s == pytest.approx(best.ceiling_s)
-    assert best.bits_K == pytest.approx([1e4, 2e4]) and best.penalty == pytest.approx(1.0)
+    assert best.tau_s == pytest.approx(best.floor_s)
+    assert best.floor_s == pytest.approx(best.ceiling_s)
+    assert best.bits_K == pytest.approx([1e4, 2e4])
+    assert best.penalty == pytest.approx(1.0)
