@@ -119,6 +119,13 @@ def test_trained_heads(family, task):
     assert not any(pair.module.startswith(("classifier", "score", "lm_head")) for pair in space.pairs)
 
 
+def test_a_trained_head_gets_no_factors_as_well():
+    base = make_base("roberta")
+    frozen = {pair.module for pair in space_of(base, targets=["dense"])[0].pairs}
+    trained = {pair.module for pair in space_of(base, targets=["dense"], train_head=True)[0].pairs}
+    assert frozen - trained == {"classifier.dense"}
+
+
 def test_heads_that_cannot_be_trained_are_refused():
     with pytest.raises(ConfigError, match="lm_head of GPT2LMHeadModel shares its weights") as caught:
         space_of(make_base("gpt2"), train_head=True)
