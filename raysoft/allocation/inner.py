@@ -117,13 +117,15 @@ class _Market:
         Where a segment is bought as a whole at exactly this price the larger demand is meant, with `strict` the
         smaller one.
         """
-        entry, price = self.entry_GKJ[rows], price_G[:, None, None]
+        everything = len(rows) == len(self.window_GK)  # no copies of the large arrays
+        entry, price = self.entry_GKJ if everything else self.entry_GKJ[rows], price_G[:, None, None]
         entered = np.count_nonzero(entry > price if strict else entry >= price, axis=2)
         segment = np.maximum(entered - 1, 0)
-        at = (np.arange(len(rows))[:, None], np.arange(segment.shape[1]), segment)
-        start, end = self.bandwidth_GKJ[rows][at], self.bandwidth_GKJ[rows[:, None], at[1], segment + 1]
+        clients, J = np.arange(segment.shape[1]), self.bandwidth_GKJ.shape[2]
+        at = (rows[:, None] * len(clients) + clients) * J + segment
+        start, end = self.bandwidth_GKJ.take(at), self.bandwidth_GKJ.take(at + 1)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            slope = self.problem.slope_KJ[at[1], segment] * self.window_GK[rows]
+            slope = self.problem.slope_KJ.take(clients * (J - 1) + segment) * self.window_GK[rows]
             nats = np.minimum(nats_from_marginal(price_G[:, None] * LN2 / slope), self.problem.corner.nats)
             inside = bandwidth_from_nats(nats, self.problem.snr_hz_K)
         return np.where(entered == 0, start, np.minimum(np.maximum(inside, start), end)), entered
