@@ -1,7 +1,6 @@
 """raysoft: federated LoRA fine-tuning over a simulated wireless link.
 
-    from raysoft import load_config, run
-    result = run(load_config("soft", ["rounds=10", "executor=inline"]), "outputs/mine")
+Example (see README): `run(load_config("soft", ["rounds=10", "executor=inline"]), Path("outputs/mine"))`.
 """
 
 from __future__ import annotations

@@ -321,19 +321,28 @@ def _replace(tree: Any, path: list[str], value: Any, key: str) -> dict[str, Any]
     if not isinstance(tree, dict):
         raise ConfigError(key, "cannot be set: its parent is not a section")
     head, rest = path[0], path[1:]
+    if head == "name" and not rest:
+        return merge_section(tree, {"name": value})
     return {**tree, head: _replace(tree.get(head), rest, value, key) if rest else value}
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Sections of `top` over those of `base`. A plug-in that changes its name drops the base's options."""
+    """Sections of `top` over those of `base`."""
     out = dict(base)
     for key, value in top.items():
         old = out.get(key)
-        if isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name"):
-            out[key] = merge(old, value)
-        else:
-            out[key] = value
+        out[key] = merge_section(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
     return out
+
+
+REPLACED = "\0replaced"  # no key of a YAML file can be this: the options of a plug-in that another one replaces
+
+
+def merge_section(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` over `old`. A plug-in that changes its name keeps the old options apart, for whoever knows its own."""
+    if new.get("name", old.get("name")) == old.get("name") or "name" not in old:
+        return merge(old, new)
+    return {**new, REPLACED: {key: value for key, value in old.items() if key != "name"}}
 
 
 def first_error(error: ValidationError, prefix: str = "") -> ConfigError:

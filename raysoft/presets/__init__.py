@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from raysoft.config import RunConfig, apply_override, load_mapping, merge
+from raysoft.config import REPLACED, RunConfig, apply_override, load_mapping, merge
 from raysoft.errors import ConfigError
 
 MAX_DEPTH = 8
@@ -44,7 +44,26 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
         raise ConfigError("base", f"must name a preset or a YAML file, got {base!r}")
     if depth >= MAX_DEPTH:
         raise ConfigError("base", f"{path}: more than {MAX_DEPTH} levels; does a file build on itself?")
-    return merge(load_tree(base, path.parent if is_file else None, depth + 1), tree)
+    return _carry_over(merge(load_tree(base, path.parent if is_file else None, depth + 1), tree))
+
+
+def _carry_over(tree: dict[str, Any]) -> dict[str, Any]:
+    """Where a plug-in was replaced by name, its old options stay if the new one knows them, and go otherwise.
+
+    So `allocator.name=greedy` keeps the latency budget and drops TSFA's own options.
+    """
+    from raysoft.registry import KINDS, plugin
+
+    out = dict(tree)
+    for kind, section in tree.items():
+        if isinstance(section, dict) and REPLACED in section:
+            new = {key: value for key, value in section.items() if key != REPLACED}
+            old = section[REPLACED]
+            if kind in KINDS and isinstance(new["name"], str):
+                known = plugin(kind, new["name"]).Config.model_fields
+                old = {key: value for key, value in old.items() if key in known}
+            out[kind] = merge(old, new)
+    return out
 
 
 def load_config(target: str, overrides: Sequence[str] = (), executor: str | None = None) -> RunConfig:
@@ -53,7 +72,7 @@ def load_config(target: str, overrides: Sequence[str] = (), executor: str | None
 
     tree = load_tree(target)
     for text in overrides:
-        tree = apply_override(tree, text)
+        tree = _carry_over(apply_override(tree, text))
     if executor is not None:
         tree = apply_override(tree, f"executor={executor}")
     return resolve(tree)

@@ -22,6 +22,10 @@ CONTRACT = {
 }  # fmt: skip
 
 
+INLINE = ["--executor", "inline", "--out", "{tmp}/x"]
+NO_FILE = "data={task: sequence-classification, path: ./missing.csv}"
+
+
 def raysoft(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "raysoft", *words],
@@ -82,10 +86,10 @@ def test_two_allocators_see_the_same_cohorts_and_gains(small_inline_run, tmp_pat
     (["run", "soft", "--bogus"], 2, "--bogus"),
     (["run", "soft", "actors.cpus=4096", "--out", "{tmp}/x"], 3, "set actors.cpus="),
     (["run", "soft", "data.clients=5000", "actors.clients_per_actor=1", "--out", "{tmp}/x"], 3, "clients_per_actor="),
-    (["run", "soft", "allocator.latency_budget_s=0.0001", "--executor", "inline", "--out", "{tmp}/x"], 2, "smallest feasible"),
-    (["run", "soft", "data.min_samples=50", "--executor", "inline", "--out", "{tmp}/x"], 2, "min_samples"),
-    (["run", "soft", "model.name=./missing", "--executor", "inline", "--out", "{tmp}/x"], 2, "model.name"),
-    (["run", "soft", "data={task: sequence-classification, path: ./missing.csv}", "--executor", "inline", "--out", "{tmp}/x"], 2, "data.path"),
+    (["run", "soft", "allocator.latency_budget_s=0.0001", *INLINE], 2, "smallest feasible"),
+    (["run", "soft", "data.min_samples=50", *INLINE], 2, "min_samples"),
+    (["run", "soft", "model.name=./missing", *INLINE], 2, "model.name"),
+    (["run", "soft", NO_FILE, *INLINE], 2, "data.path"),
     (["report", "{tmp}/nothing"], 1, "nothing"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, sentence):

@@ -23,13 +23,18 @@ def test_the_channel_of_the_docs_runs_by_its_name(tmp_path):
 
     def raysoft(*words):
         return subprocess.run(
-            [sys.executable, "-m", "raysoft", *words], cwd=ROOT, env=environment, capture_output=True, text=True,
-            timeout=200, check=False,
+            [sys.executable, "-m", "raysoft", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
         )
 
     assert "corridor" in raysoft("list").stdout
-    settings = ["channel.name=corridor", "channel.reference_gain=1e-4", "--executor", "inline", "--out", str(tmp_path / "run")]
-    done = raysoft("run", "soft", *SMALL_RUN, *settings)
+    channel = ["channel.name=corridor", "channel.reference_gain=1e-4"]
+    done = raysoft("run", "soft", *SMALL_RUN, *channel, "--executor", "inline", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     gains = records(tmp_path / "run")[1]["metrics"]["clients"]["gain_db"]
     assert all(-90 < gain < -70 for gain in gains), "1e-4 / (35..250 m)^2 is -70.9 to -88 dB"

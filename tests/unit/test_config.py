@@ -54,10 +54,17 @@ def test_overrides_are_yaml_and_nested():
     assert config.model.lora.targets == ["q_proj"]
 
 
-def test_a_plugin_that_changes_its_name_drops_the_options_of_the_old_one():
-    assert merge({"codec": {"name": "rank_components", "scope": "model"}}, {"codec": {"name": "identity"}}) == {
-        "codec": {"name": "identity"}
-    }
+def test_a_replaced_plugin_hands_over_the_options_that_the_new_one_knows(tmp_path):
+    greedy = load_config("soft", ["allocator.latency_budget_s=0.5", "allocator.name=greedy"]).allocator.options()
+    assert greedy["latency_budget_s"] == 0.5
+    assert "v" not in greedy
+    (tmp_path / "mine.yaml").write_text(
+        "base: soft\ncodec: {name: topk, kept_fraction: 0.1}\nmodel: {name: ./mine, lora: {alpha: 4}}\n"
+    )
+    config = load_config(str(tmp_path / "mine.yaml"))
+    assert config.codec.options()["kept_fraction"] == 0.1
+    assert "importance" not in config.codec.options()
+    assert (config.model.name, config.model.lora.alpha, config.model.lora.rank) == ("./mine", 4, 8)
     assert merge({"codec": {"name": "topk", "of": "update"}}, {"codec": {"kept_fraction": 0.1}}) == {
         "codec": {"name": "topk", "of": "update", "kept_fraction": 0.1}
     }
