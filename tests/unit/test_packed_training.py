@@ -83,6 +83,17 @@ def test_a_neighbours_padding_does_not_choose_the_kernel(family, task, attention
     assert not same(before[1], after[1])
 
 
+def test_a_diverged_neighbour_stays_alone():
+    """A client whose values are no numbers any more is rejected later; the others must not catch it."""
+    trainer, jobs, batches = setup("llama")
+    before = trainer.train(jobs, batches, ADAMW)
+    jobs[1] = dataclasses.replace(jobs[1], start={n: v * np.float32(np.nan) for n, v in jobs[1].start.items()})
+    after = trainer.train(jobs, batches, ADAMW)
+    assert same(before[0], after[0])
+    assert same(before[2], after[2])
+    assert math.isnan(after[1].loss)
+
+
 def test_padding_all_neighbours_away_changes_nothing():
     """A neighbour without any sample of text to see must not bring NaN into the batch."""
     trainer, jobs, batches = setup("roberta")
