@@ -222,15 +222,19 @@ def _first_event_with_demand(market: _Market, rows: Array, B: float) -> tuple[Ar
 def _between(
     market: _Market, rows: Array, lower: tuple[Array, Array], upper: tuple[Array, Array], B: float
 ) -> tuple[Array, Array, Array]:
-    """The price between two (price, demand), where demand is continuous: Illinois on ln demand."""
+    """The price between two (price, demand), where demand is continuous: Illinois on ln demand.
+
+    Demand is flat while all clients rest, so where a step did not halve the bracket the next one does.
+    """
     (lo, at_lo), (hi, at_hi) = lower, upper
     f_lo, f_hi = np.log(at_lo / B), np.log(at_hi / B)
     price = _secant(lo, hi, f_lo, f_hi)
     side = np.zeros(len(rows), dtype=np.int64)
     bandwidth, entered = market.demand(price, rows)
     todo = np.arange(len(rows))
-    for step in range(_STEPS):
+    for _ in range(_STEPS):
         excess = np.log(bandwidth[todo].sum(axis=1) / B)
+        width = hi[todo] - lo[todo]
         too_low = excess > 0  # demand too high: the price must rise
         new_side = np.where(too_low, -1, 1)
         trust = np.where(new_side == side[todo], 0.5, 1.0)
@@ -238,11 +242,13 @@ def _between(
         f_hi[todo] = np.where(too_low, f_hi[todo] * trust, excess)
         lo[todo], hi[todo] = np.where(too_low, price[todo], lo[todo]), np.where(too_low, hi[todo], price[todo])
         side[todo] = new_side
-        todo = todo[(np.abs(excess) > _CLOSE) & (hi[todo] - lo[todo] > 4e-16 * hi[todo])]
+        left = (np.abs(excess) > _CLOSE) & (hi[todo] - lo[todo] > 4e-16 * hi[todo])
+        todo, width = todo[left], width[left]
         if todo.size == 0:
             break
-        middle = 0.5 * (lo[todo] + hi[todo])
-        price[todo] = middle if step % 8 == 7 else _secant(lo[todo], hi[todo], f_lo[todo], f_hi[todo])
+        lagging = (hi[todo] - lo[todo] > 0.5 * width) & (np.abs(excess[left]) > 1e-6)
+        root = _secant(lo[todo], hi[todo], f_lo[todo], f_hi[todo])
+        price[todo] = np.where(lagging, 0.5 * (lo[todo] + hi[todo]), root)
         bandwidth[todo], entered[todo] = market.demand(price[todo], rows[todo])
     return price, bandwidth, entered
 
