@@ -4,7 +4,7 @@
 >>> from raysoft.allocation.solvers import solve_minmax
 >>> fastest = solve_minmax([0.1, 0.2], [1e5, 2e5], [1e7, 1e8], bandwidth_hz=1e6, max_efficiency=7.4)
 >>> round(float(fastest.tau_s), 4), fastest.bandwidth_hz.sum().round(3).item()
-(0.2551, 1000000.0)
+(0.2331, 1000000.0)
 """
 
 from __future__ import annotations
