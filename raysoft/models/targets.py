@@ -2,7 +2,8 @@
 
 Names follow peft: a list of names matches whole module names or their ends, a string is such a name or a regular
 expression over whole module names; `auto` takes the attention projections that the LoRA paper adapts (query and value,
-Hu et al., ICLR 2022, section 4.2); `all-linear` takes every linear layer outside the head.
+Hu et al., ICLR 2022, section 4.2); `attention` takes every linear layer of the attention blocks, `all-linear` every
+one outside the head.
 """
 
 from __future__ import annotations
@@ -127,6 +128,14 @@ def _choose(module: torch.nn.Module, found: dict[str, tuple[int, int]], targets:
     if targets == "all-linear":
         body = f"{module.base_model_prefix}."
         return [name for name in found if name.startswith(body)]
+    if targets == "attention":
+        names = [name for name in found if _in_attention(name)]
+        if not names:
+            raise ConfigError(
+                "model.lora.targets",
+                f"attention finds no attention block in {type(module).__name__}; linear modules found: {_leaves(found)}",
+            )
+        return names
     if targets == "auto":
         targets = _auto(module, found)
     if isinstance(targets, str):
@@ -140,6 +149,11 @@ def _choose(module: torch.nn.Module, found: dict[str, tuple[int, int]], targets:
             "model.lora.targets", f"{_unknown(module, wanted[0])}; linear modules found: {_leaves(found)}"
         )
     return names
+
+
+def _in_attention(name: str) -> bool:
+    """Whether a module lies in an attention block: `attn` or `attention` in the name of one of its parents."""
+    return re.search(r"attn|attention", name.rpartition(".")[0], re.IGNORECASE) is not None
 
 
 def _ends(name: str, target: str) -> bool:
