@@ -133,7 +133,7 @@ def _choose(module: torch.nn.Module, found: dict[str, tuple[int, int]], targets:
         if not names:
             raise ConfigError(
                 "model.lora.targets",
-                f"attention finds no attention block in {type(module).__name__}; linear modules found: {_leaves(found)}",
+                f"{type(module).__name__} has no attention block by name; linear modules found: {_leaves(found)}",
             )
         return names
     if targets == "auto":
