@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def closing_table(result: RunResult) -> str:
         ("adapter", relative(result.folder / "adapter")),
         ("report", relative(result.report)),
     ]
-    return "\n".join(f"{name:>13}  {text}" for name, text in rows)
+    return aligned(rows)
 
 
 def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -133,26 +133,34 @@ def print_plan(console: Console, config: RunConfig, folder: Path) -> None:
     from raysoft import registry
     from raysoft.wireless.table import radio_table
 
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(justify="right", style="bold")
-    table.add_column()
-    table.add_row("folder", str(folder))
-    table.add_row("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}")
-    table.add_row("data", f"{config.data.task}, {config.data.clients} clients, {config.data.partition} partition")
-    table.add_row("method", plugins(config))
-    table.add_row(
-        "rounds", f"{config.rounds} of {config.cohort.size} clients x {config.train.steps} steps, seed {config.seed}"
-    )
+    clients = "a client a group" if config.data.partition == "natural" else f"{config.data.clients} clients"
+    steps = config.train.steps
+    rows = [
+        ("folder", str(folder)),
+        ("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}"),
+        ("data", f"{config.data.task}, {clients}, {config.data.partition} partition"),
+        ("method", plugins(config)),
+        (
+            "rounds",
+            f"{config.rounds} of {config.cohort.size} clients x "
+            f"{steps if isinstance(steps, int) else f'{steps.low} to {steps.high}'} steps, seed {config.seed}",
+        ),
+    ]
     if config.executor == "ray":
         from raysoft.federation.resources import plan_actors
 
         plan = plan_actors(config)
-        table.add_row("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores")
-    for name, value in radio_table(registry.options("channel", config.channel), config.device):
-        table.add_row(name, value)
-    table.add_row("config hash", config.config_hash())
-    console.print(table)
+        rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
+    rows += radio_table(registry.options("channel", config.channel), config.device)
+    rows.append(("config hash", config.config_hash()))
+    console.print(aligned(rows), highlight=False, markup=False)
     console.print("The configuration is valid; nothing was run.")
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Names to the right, texts to the left of one column; long texts are left to the terminal."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:>{width}}  {text}" for name, text in rows)
 
 
 def names_table() -> Table:
