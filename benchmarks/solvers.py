@@ -25,7 +25,7 @@ from raysoft.allocation.online import solve_online
 from raysoft.allocation.solvers import solve_minmax
 from raysoft.config import Plugin
 from raysoft.rng import Rng
-from raysoft.types import ChannelState, ClientReport, Curve
+from raysoft.types import ChannelState, ClientReport, Curve, Participants
 from raysoft.wireless import rayleigh
 from raysoft.wireless.link import Link
 
@@ -73,15 +73,18 @@ def problem(clients: int, knots: int, efficiency: float) -> Problem:
 def allocator_round(clients: int, units: int) -> Callable[[], object]:
     """One call of tsfa.allocate under a queue of one budget."""
     link = Link(HZ_PER_CLIENT * clients, LINK.noise_w_per_hz, LINK.snr_gap, LINK.max_spectral_efficiency, 1e6)
-    context = AllocationContext(link, 0.4, 0.05, clients, 1.0)
+    context = AllocationContext(link, 0.4, 0.05, 1.0)
     allocator = registry.build("allocator", Plugin(name="tsfa", latency_budget_s=0.6), context)
     start, snr = arrays(clients)
     reports = tuple(ClientReport(k, 0, 10, 8, 1.0, 8e7, 0, curve(k, units)) for k in range(clients))
     gain = snr * LINK.snr_gap * LINK.noise_w_per_hz / 0.1
-    power, weights = np.full(clients, 0.1), np.full(clients, 1.0 / clients)
+    who = Participants(
+        clients_K=np.arange(clients), weights_K=np.full(clients, 1.0 / clients), compute_s_K=start,
+        compute_j_K=np.zeros(clients), downlink_s=0.0, power_w_K=np.full(clients, 0.1),
+        channel=ChannelState(gain, gain),
+    )  # fmt: skip
     state = {"queue_s": np.array(0.6)}
-    channel = ChannelState(gain, gain)
-    return lambda: allocator.allocate(reports, weights, start, 0.0, power, channel, state, 1, Rng(0))
+    return lambda: allocator.allocate(reports, who, state, 1, Rng(0))
 
 
 def shown(seconds: float) -> str:

@@ -23,16 +23,7 @@ CODECS = {
 }
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
-CHANNELS = {
-    name: f"raysoft.wireless.{module}"
-    for name, module in (
-        ("static", "static"),
-        ("rayleigh", "rayleigh"),
-        ("rician", "rician"),
-        ("umi", "umi"),
-        ("uma", "uma"),
-    )
-}
+CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma")}
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,
     "codec": CODECS,
@@ -95,21 +86,28 @@ def _dump(section: Section) -> dict[str, Any]:
     return section.model_dump(mode="json")
 
 
+def flag(kind: str, section: Plugin, name: str, default: bool) -> bool:
+    """A capability that the plug-in's module declares, such as NEEDS_BUDGET."""
+    return bool(getattr(plugin(kind, section.name), name, default))
+
+
 def _check_pairs(config: RunConfig) -> None:
     """Refuse combinations that cannot work, with the reason."""
-    allocator = options("allocator", config.allocator)
-    ideal_uplink = config.uplink.name == "ideal"
-    if config.allocator.name == "ideal" and not ideal_uplink:
+    allocator, uplink = config.allocator, config.uplink
+    allocates = flag("allocator", allocator, "NEEDS_CHANNEL", default=True)
+    limited = flag("uplink", uplink, "SHARES_BAND", default=True)
+    if limited and not allocates:
         raise ConfigError(
             "allocator.name",
-            f"ideal has no channel limit and needs uplink.name=ideal, got uplink.name={config.uplink.name}",
+            f"{allocator.name} has no channel limit and needs uplink.name=ideal, got uplink.name={uplink.name}",
         )
-    if ideal_uplink and config.allocator.name != "ideal":
+    if allocates and not limited:
         raise ConfigError(
             "uplink.name",
-            f"ideal has no bandwidth to share, so allocator.name={config.allocator.name} "
+            f"{uplink.name} has no bandwidth to share, so allocator.name={allocator.name} "
             "has nothing to decide; use allocator.name=ideal or uplink.name=fdma",
         )
-    needs_budget = getattr(plugin("allocator", config.allocator.name), "NEEDS_BUDGET", False)
-    if needs_budget and allocator.latency_budget_s is None:
-        raise ConfigError("allocator.latency_budget_s", f"is required by allocator {config.allocator.name}, e.g. 0.22")
+    if flag("allocator", allocator, "NEEDS_BUDGET", default=False) and (
+        options("allocator", allocator).latency_budget_s is None
+    ):
+        raise ConfigError("allocator.latency_budget_s", f"is required by allocator {allocator.name}, e.g. 0.22")

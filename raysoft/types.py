@@ -6,7 +6,7 @@ Units: bits, seconds, hertz, watts, joules. Radio and sums are float64, paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -89,6 +89,11 @@ class ClientState:
     optimizer: Tensors = field(default_factory=dict)
     personal: Tensors = field(default_factory=dict)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it holds anything that cannot be built from the key again."""
+        return bool(self.base_version or self.method or self.codec or self.optimizer or self.personal)
+
 
 @dataclass(frozen=True)
 class LocalJob:
@@ -143,6 +148,19 @@ class ChannelState:
     gain_K: Array
     reported_gain_K: Array
     parts: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Participants:
+    """A round as the radio meets it: K clients with a finite update, by id, before anything is sent."""
+
+    clients_K: Array
+    weights_K: Array  # share of each in the mean, had everybody sent; sums to 1
+    compute_s_K: Array  # local training
+    compute_j_K: Array
+    downlink_s: float  # until everybody has the global model
+    power_w_K: Array  # transmit power
+    channel: ChannelState
 
 
 @dataclass(frozen=True)
@@ -228,6 +246,3 @@ class RoundRecord:
     energy_j: float
     wall_time_s: float
     model: str = "main"
-
-
-Clients = Sequence[int]

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Protocol
 
-import numpy as np
 from pydantic import Field
 
 from raysoft.config import Positive, Section
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
 from raysoft.wireless.link import Link
 
 
@@ -32,7 +31,6 @@ class AllocationContext:
     link: Link
     kept_fraction: float
     min_kept_fraction: float
-    cohort_size: int
     payload_scale: float  # payload bits are multiplied by this on the air
 
 
@@ -40,9 +38,11 @@ State = Mapping[str, Array]
 
 
 class Allocator(Protocol):
-    """Built from (config, AllocationContext); runs in the coordinator only."""
+    """Built from (config, AllocationContext); runs in the coordinator only.
 
-    needs_channel: ClassVar[bool]  # False: ideal
+    Its module may set NEEDS_BUDGET = True (refused without `latency_budget_s`, and checked against the smallest
+    feasible budget) and NEEDS_CHANNEL = False (has nothing to share; goes with an uplink that has no band).
+    """
 
     def init(self) -> State:
         """State before the first round."""
@@ -53,8 +53,7 @@ class Allocator(Protocol):
         ...
 
     def allocate(
-        self, reports: tuple[ClientReport, ...], weights_K: Array, compute_s_K: Array, downlink_s: float,
-        power_w_K: Array, channel: ChannelState, state: State, tick: int, rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """Outage, units, bandwidth and predicted latency."""
         ...
@@ -62,11 +61,3 @@ class Allocator(Protocol):
     def observe(self, plan: Allocation, outcome: Outcome, state: State) -> State:
         """The next state, from the realised latency."""
         ...
-
-
-def empty_state() -> dict[str, Array]:
-    """State of an allocator that remembers nothing."""
-    return {}
-
-
-__all__ = ["AllocationContext", "Allocator", "AllocatorConfig", "State", "empty_state", "np"]

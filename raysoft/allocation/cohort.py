@@ -20,7 +20,7 @@ from raysoft.allocation.fdma import solve_minmax
 from raysoft.allocation.inner import Problem
 from raysoft.allocation.menus import Menus, convex_knots
 from raysoft.allocation.rates import rate
-from raysoft.types import Allocation, Array, ChannelState, ClientReport
+from raysoft.types import Allocation, Array, ClientReport, Participants
 
 CSI_BITS = 16  # a quantised channel gain, up
 PLAN_BITS = 32  # number of units and bandwidth share, 16 bits each, down
@@ -72,11 +72,7 @@ class Cohort:
         config: AllocatorConfig,
         context: AllocationContext,
         reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
+        who: Participants,
         *,
         needs_curve: bool,
     ) -> Cohort:
@@ -84,18 +80,18 @@ class Cohort:
         link, scale = context.link, context.payload_scale
         menus = Menus.of(tuple(report.curve for report in reports), context.min_kept_fraction, scale)
         control = control_bits(menus.units_K + 1, needs_curve=needs_curve)
-        start = downlink_s + compute_s_K + link.control_s(control)
-        snr = link.snr_hz(channel.reported_gain_K, power_w_K)
+        start = who.downlink_s + who.compute_s_K + link.control_s(control)
+        snr = link.snr_hz(who.channel.reported_gain_K, who.power_w_K)
         limit_s = None if config.latency_budget_s is None else config.outage_factor * config.latency_budget_s
         out = in_outage(start, menus.bits(menus.least_K), snr, link.bandwidth_hz, link.max_spectral_efficiency, limit_s)
         active = ~out & np.array([r.finite for r in reports], dtype=bool) & np.isfinite(menus.error_KJ).all(axis=1)
-        share = np.where(active, weights_K, 0.0)
+        share = np.where(active, who.weights_K, 0.0)
         total = share.sum()
         return cls(
-            clients_K=np.array([report.client for report in reports], dtype=np.int64),
+            clients_K=who.clients_K,
             start_s_K=start,
             snr_hz_K=snr,
-            power_w_K=power_w_K,
+            power_w_K=who.power_w_K,
             weights_K=share / total if total > 0 else share,
             fixed_K=scale * np.array([report.curve.fixed_bits for report in reports], dtype=np.float64),
             menus=menus,

@@ -7,14 +7,13 @@ how long the round takes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
 
 
 class Config(AllocatorConfig):
@@ -27,7 +26,6 @@ class Equal:
 
     config: Config
     context: AllocationContext
-    needs_channel: ClassVar[bool] = True
 
     def init(self) -> State:
         """Nothing to remember."""
@@ -38,29 +36,10 @@ class Equal:
         return everyone(candidates_K)
 
     def allocate(
-        self,
-        reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
-        state: State,
-        tick: int,
-        rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """B / (number of senders) for each, and the codec's fixed fraction."""
-        cohort = Cohort.of(
-            self.config,
-            self.context,
-            reports,
-            weights_K,
-            compute_s_K,
-            downlink_s,
-            power_w_K,
-            channel,
-            needs_curve=False,
-        )
+        cohort = Cohort.of(self.config, self.context, reports, who, needs_curve=False)
         senders = max(cohort.index.size, 1)
         bandwidth = np.where(cohort.active_K, self.context.link.bandwidth_hz / senders, 0.0)
         units = cohort.units_for(np.full(len(reports), self.context.kept_fraction))

@@ -7,7 +7,6 @@ round is as fast as it can be.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.allocation.inner import solve_inner
 from raysoft.allocation.menus import round_to_menu
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
 
 NEEDS_BUDGET = True
 
@@ -31,7 +30,6 @@ class Greedy:
 
     config: Config
     context: AllocationContext
-    needs_channel: ClassVar[bool] = True
 
     def init(self) -> State:
         """Nothing to remember."""
@@ -42,21 +40,10 @@ class Greedy:
         return everyone(candidates_K)
 
     def allocate(
-        self,
-        reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
-        state: State,
-        tick: int,
-        rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """The least penalty within one budget, in whole units."""
-        cohort = Cohort.of(
-            self.config, self.context, reports, weights_K, compute_s_K, downlink_s, power_w_K, channel, needs_curve=True
-        )
+        cohort = Cohort.of(self.config, self.context, reports, who, needs_curve=True)
         if cohort.index.size == 0:
             return cohort.nobody({})
         assert self.config.latency_budget_s is not None

@@ -6,14 +6,15 @@ Bandwidth is nan ("no such number", null in records); a round takes as long as t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import everyone
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
+
+NEEDS_CHANNEL = False
 
 
 class Config(AllocatorConfig):
@@ -26,7 +27,6 @@ class Ideal:
 
     config: Config
     context: AllocationContext
-    needs_channel: ClassVar[bool] = False
 
     def init(self) -> State:
         """Nothing to remember."""
@@ -37,26 +37,17 @@ class Ideal:
         return everyone(candidates_K)
 
     def allocate(
-        self,
-        reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
-        state: State,
-        tick: int,
-        rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """All units of everybody, no control traffic."""
         active_K = np.array([report.finite for report in reports], dtype=bool)
-        latency_K = downlink_s + np.asarray(compute_s_K, np.float64)
+        latency_K = who.downlink_s + np.asarray(who.compute_s_K, np.float64)
         return Allocation(
-            clients_K=np.array([report.client for report in reports], dtype=np.int64),
+            clients_K=who.clients_K,
             active_K=active_K,
             units_K=np.where(active_K, [report.curve.units for report in reports], 0),
             bandwidth_hz_K=np.full(len(reports), np.nan),
-            power_w_K=power_w_K,
+            power_w_K=who.power_w_K,
             latency_s_K=latency_K,
             round_s=float(latency_K[active_K].max(initial=0.0)),
             control_bits_K=np.zeros(len(reports), dtype=np.int64),

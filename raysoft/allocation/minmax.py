@@ -6,14 +6,13 @@ The fraction is the codec's `kept_fraction`, rounded down to the menu, at least 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
 
 
 class Config(AllocatorConfig):
@@ -26,7 +25,6 @@ class MinMax:
 
     config: Config
     context: AllocationContext
-    needs_channel: ClassVar[bool] = True
 
     def init(self) -> State:
         """Nothing to remember."""
@@ -37,29 +35,10 @@ class MinMax:
         return everyone(candidates_K)
 
     def allocate(
-        self,
-        reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
-        state: State,
-        tick: int,
-        rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """The codec's fixed fraction, delivered as fast as the band allows."""
-        cohort = Cohort.of(
-            self.config,
-            self.context,
-            reports,
-            weights_K,
-            compute_s_K,
-            downlink_s,
-            power_w_K,
-            channel,
-            needs_curve=False,
-        )
+        cohort = Cohort.of(self.config, self.context, reports, who, needs_curve=False)
         units = cohort.units_for(np.full(len(reports), self.context.kept_fraction))
         return cohort.fastest_plan(units[cohort.index], {})
 

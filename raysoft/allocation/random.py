@@ -7,14 +7,13 @@ and update is worth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
 
 
 class Config(AllocatorConfig):
@@ -27,7 +26,6 @@ class Random:
 
     config: Config
     context: AllocationContext
-    needs_channel: ClassVar[bool] = True
 
     def init(self) -> State:
         """Nothing to remember."""
@@ -38,29 +36,10 @@ class Random:
         return everyone(candidates_K)
 
     def allocate(
-        self,
-        reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
-        state: State,
-        tick: int,
-        rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """Fractions drawn for (client, tick), delivered as fast as the band allows."""
-        cohort = Cohort.of(
-            self.config,
-            self.context,
-            reports,
-            weights_K,
-            compute_s_K,
-            downlink_s,
-            power_w_K,
-            channel,
-            needs_curve=False,
-        )
+        cohort = Cohort.of(self.config, self.context, reports, who, needs_curve=False)
         draw_K = rng.uniform("allocator.random", cohort.clients_K, tick)[:, 0]
         least = self.context.min_kept_fraction
         units = np.maximum(cohort.units_for(least + (1.0 - least) * draw_K), cohort.menus.least_K)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,7 +34,7 @@ from raysoft.allocation.menus import round_to_menu
 from raysoft.allocation.online import solve_online
 from raysoft.config import NonNegative, Positive
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome
+from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
 
 NEEDS_BUDGET = True
 
@@ -64,7 +64,6 @@ class Tsfa:
 
     config: Config
     context: AllocationContext
-    needs_channel: ClassVar[bool] = True
 
     @property
     def budget_s(self) -> float:
@@ -84,21 +83,10 @@ class Tsfa:
         return everyone(candidates_K)
 
     def allocate(
-        self,
-        reports: tuple[ClientReport, ...],
-        weights_K: Array,
-        compute_s_K: Array,
-        downlink_s: float,
-        power_w_K: Array,
-        channel: ChannelState,
-        state: State,
-        tick: int,
-        rng: Rng,
+        self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """Drift plus penalty for this round; units are whole, and the round ends by the optimal tau."""
-        cohort = Cohort.of(
-            self.config, self.context, reports, weights_K, compute_s_K, downlink_s, power_w_K, channel, needs_curve=True
-        )
+        cohort = Cohort.of(self.config, self.context, reports, who, needs_curve=True)
         queue_s = float(state["queue_s"])
         if cohort.index.size == 0:
             return cohort.nobody({"queue_s": 0.0 if np.isnan(queue_s) else queue_s})

@@ -79,7 +79,10 @@ class EncodedPack:
 
 @dataclass(frozen=True)
 class SumRequest:
-    """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything."""
+    """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything.
+
+    `cohort` is the size of the whole cohort, of which this pack is a part.
+    """
 
     mix: tuple[float, ...]
     arrived: tuple[bool, ...]
@@ -89,7 +92,7 @@ class SumRequest:
 
 @dataclass(frozen=True)
 class SumReply:
-    """float64 sums of a pack in client-id order, products for the diagnostics, and the states that are not empty."""
+    """float64 sums of a pack in client-id order, products for the diagnostics, and every client's next state."""
 
     sums: Tensors | None
     products: ProductSums | None
@@ -153,8 +156,9 @@ class Worker:
         for k, client in enumerate(pack.clients):
             update, state = self.method.upload(starts[k], results[k].end, states[k])
             finite = all(np.isfinite(value).all() for value in update.values())
-            if not finite:  # nothing of it may reach a codec; the coordinator rejects the client
+            if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
                 update = {name: np.zeros_like(value) for name, value in update.items()}
+                state = states[k]
             reports.append(
                 ClientReport(
                     client=client,
@@ -212,15 +216,16 @@ class Worker:
                 received.append({})
                 continue
             received.append(self.method.contribute(self.codec.decode(payload, self._start(down, state.rank), units)))
-        states = {}
-        for k, client in enumerate(trained.pack.clients):
-            memory = encoded.if_delivered[k] if request.arrived[k] else encoded.if_lost[k]
-            state = replace(trained.states[k], codec=memory)
-            if memory or state.method or state.optimizer or state.personal:
-                states[client] = state
-        return SumReply(
-            _weighted_sum(received, request.mix), self._products(down, request, trained, received), states
-        ), None
+        memories = [
+            delivered if arrived else lost
+            for delivered, lost, arrived in zip(encoded.if_delivered, encoded.if_lost, request.arrived, strict=True)
+        ]
+        states = {
+            client: replace(state, codec=memory)
+            for client, state, memory in zip(trained.pack.clients, trained.states, memories, strict=True)
+        }
+        products = self._products(down, request, trained, received)
+        return SumReply(_weighted_sum(received, request.mix), products, states), None
 
     def _products(
         self, down: Broadcast, request: SumRequest, trained: TrainedPack, received: Sequence[Update]

@@ -19,7 +19,7 @@ from raysoft.federation.executor import Executor
 from raysoft.federation.preflight import check_latency_budget
 from raysoft.federation.records import base_record
 from raysoft.federation.round import Parts, RunState, run_round
-from raysoft.federation.workload import WorkloadInfo, auto_pack_size
+from raysoft.federation.workload import WorkloadInfo, with_pack_size
 from raysoft.methods.base import initial_theta
 from raysoft.rng import Rng
 from raysoft.types import RoundRecord, ServerState, Tensors
@@ -75,14 +75,6 @@ class Coordinator:
         return self.state.server.theta, {"dense_bits_total": self.state.dense_bits, "value_bits": bits}
 
 
-def with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
-    """`pack_size: auto` replaced by the number that follows from the model."""
-    if config.actors.pack_size != "auto":
-        return config
-    actors = config.actors.model_copy(update={"pack_size": auto_pack_size(info.base_values)})
-    return config.model_copy(update={"actors": actors})
-
-
 def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Parts:
     """All plug-ins of a run."""
     rng = Rng(config.seed)
@@ -92,7 +84,6 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         link=link,
         kept_fraction=codec.kept_fraction,
         min_kept_fraction=codec.min_kept_fraction,
-        cohort_size=config.cohort.size,
         payload_scale=config.device.payload_scale,
     )
     assert isinstance(config.actors.pack_size, int)

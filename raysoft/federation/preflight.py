@@ -5,6 +5,9 @@ What a client will report is known in advance up to its errors: the sizes of its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from raysoft import registry
@@ -15,7 +18,7 @@ from raysoft.config import RunConfig
 from raysoft.federation.round import Parts
 from raysoft.federation.sampling import client_rank, cohort_candidates, local_steps
 from raysoft.methods.base import cut_to_rank
-from raysoft.types import ClientState, ServerState
+from raysoft.types import Array, ClientState, ServerState
 from raysoft.uplinks.base import downlink_seconds
 
 COHORTS = 64
@@ -25,25 +28,36 @@ def check_latency_budget(parts: Parts, server: ServerState) -> None:
     """Raises ConfigError("allocator.latency_budget_s") naming the smallest feasible budget where it cannot be met."""
     config = parts.config
     allocator = registry.options("allocator", config.allocator)
-    if not getattr(registry.plugin("allocator", config.allocator.name), "NEEDS_BUDGET", False):
+    if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
         return
-    rows = [_draw(parts, server, tick) for tick in range(1, COHORTS + 1)]
+    least = {rank: _least(parts, server, rank) for rank in _ranks(config)}
+    rows = [_draw(parts, least, tick) for tick in range(1, COHORTS + 1)]
     start, bits, snr = (np.stack(column) for column in zip(*rows, strict=True))
     check_budget(Draws(start, bits, snr), parts.link, allocator.latency_budget_s, allocator.outage_factor)
 
 
-def _draw(parts: Parts, server: ServerState, tick: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Least:
+    """What a client of some rank costs at the least."""
+
+    payload_bits: float  # on the air
+    control_bits: int
+    downlink_bits: float  # on the air
+
+
+def _draw(parts: Parts, least: Mapping[int, Least], tick: int) -> tuple[Array, Array, Array]:
     """When uploads may begin, the least bits and the reported a_k of one round's candidates, arrays [K]."""
     config, info, link = parts.config, parts.info, parts.link
     clients_K = cohort_candidates(parts.rng, tick, info.population, config.cohort.size)
-    least = {rank: _least(parts, server, rank) for rank in _ranks(config)}
-    per_client = [least[client_rank(parts.rng, config.model.lora.rank, int(k))] for k in clients_K]
+    costs = [least[client_rank(parts.rng, config.model.lora.rank, int(k))] for k in clients_K]
     cycles_K = np.array([_samples(parts, int(k)) for k in clients_K]) * config.device.cycles_per_sample
-    start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(np.array([one[1] for one in per_client]))
-    start_K += downlink_seconds(parts.uplink.config, max(one[2] for one in per_client))
+    start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(
+        np.array([one.control_bits for one in costs])
+    )
+    start_K += downlink_seconds(parts.uplink.config, max(one.downlink_bits for one in costs))
     gain_K = parts.channel.state(clients_K, tick).reported_gain_K
     snr_K = link.snr_hz(gain_K, parts.devices.power_w(clients_K))
-    return start_K, np.array([one[0] for one in per_client], dtype=float), snr_K
+    return start_K, np.array([one.payload_bits for one in costs], dtype=float), snr_K
 
 
 def _ranks(config: RunConfig) -> set[int]:
@@ -51,8 +65,8 @@ def _ranks(config: RunConfig) -> set[int]:
     return {rank} if isinstance(rank, int) else set(rank.values())
 
 
-def _least(parts: Parts, server: ServerState, rank: int) -> tuple[float, int, int]:
-    """Least payload on the air, control bits and downlink bits of a client of this rank."""
+def _least(parts: Parts, server: ServerState, rank: int) -> Least:
+    """Read off the menu of an update that is zero: its sizes are those of every update of this rank."""
     config = parts.config
     start = cut_to_rank(server.theta, parts.info.space, rank)
     job = parts.method.local(start, ClientState(rank), 1, 1)
@@ -60,9 +74,10 @@ def _least(parts: Parts, server: ServerState, rank: int) -> tuple[float, int, in
     codec = registry.build("codec", config.codec, parts.info.space)
     curve = codec.menu(nothing, start, {})
     fraction = registry.options("codec", config.codec).min_kept_fraction
-    menus = Menus.of((curve,), fraction, config.device.payload_scale)
+    scale = config.device.payload_scale
+    menus = Menus.of((curve,), fraction, scale)
     control = int(control_bits(menus.units_K + 1, needs_curve=True)[0])
-    return float(menus.bits(menus.least_K)[0]), control, job.downlink_bits
+    return Least(float(menus.bits(menus.least_K)[0]), control, scale * job.downlink_bits)
 
 
 def _samples(parts: Parts, client: int) -> int:

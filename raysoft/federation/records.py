@@ -13,7 +13,7 @@ import numpy as np
 from raysoft.federation.client import SentUpdate
 from raysoft.federation.diagnostics import ProductSums, covariance_metrics, covariance_mode
 from raysoft.federation.evaluation import scores
-from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, RoundRecord, Tensors
+from raysoft.types import Allocation, Array, ClientReport, Outcome, Participants, RoundRecord, Tensors
 
 if TYPE_CHECKING:
     from raysoft.federation.round import Parts, RunState
@@ -27,21 +27,20 @@ class Round:
 
     tick: int
     before: RunState
-    cohort: int
-    everybody: tuple[ClientReport, ...]
+    cohort: int  # clients asked to train
+    everybody: tuple[ClientReport, ...]  # all that were trained, finite or not
     reports: tuple[ClientReport, ...]
+    who: Participants
     plan: Allocation
     outcome: Outcome
-    channel: ChannelState
-    arrived_K: Array
-    mix_K: Array
-    weights_K: Array
-    bits_K: Array
+    arrived_K: Array  # delivered, and finite after decoding
+    mix_K: Array  # factor of each update in the mean, sum 1 where anybody arrived
+    bits_K: Array  # on the air
     sent: Mapping[int, SentUpdate]
     sums: Tensors | None
     products: Sequence[ProductSums | None]
-    counts: dict[str, float] | None
-    began: float
+    counts: dict[str, float] | None  # of the evaluation, if there was one
+    began: float  # time.perf_counter
 
 
 def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundRecord]:
@@ -67,12 +66,12 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
         round=r.tick,
         accuracy=accuracy,
         loss=loss,
-        train_loss=float(np.dot(r.weights_K, [report.loss for report in r.reports])),
+        train_loss=float(np.dot(r.who.weights_K, [report.loss for report in r.reports])),
         metrics=metrics,
         round_latency_s=float(r.outcome.round_s),
         simulated_time_s=float(after.clock_s),
         uplink_bits=round(float(r.bits_K.sum())),
-        downlink_bits=sum(report.downlink_bits for report in r.everybody),
+        downlink_bits=round(parts.config.device.payload_scale * sum(report.downlink_bits for report in r.everybody)),
         control_bits=int(r.plan.control_bits_K.sum()),
         kept_fraction_mean=_kept_mean(r),
         queue_s=None if queue is None else float(queue),
@@ -167,7 +166,7 @@ def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
     total = products[0]
     for one in products[1:]:
         total = total + one
-    mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, len(r.everybody))
+    mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, r.cohort)
     return covariance_metrics(parts.info.space, mode, parts.rng, r.before.server.theta, r.sums, total)
 
 
@@ -179,7 +178,7 @@ def _client_columns(r: Round, status_K: Sequence[str]) -> dict[str, list[Any]]:
     """Per-client figures of this round, as columns."""
     top = slice(0, CLIENT_DETAIL_LIMIT)
     with np.errstate(divide="ignore"):
-        gain_db = 10.0 * np.log10(r.channel.gain_K)
+        gain_db = 10.0 * np.log10(r.who.channel.gain_K)
     columns = {
         "kept_fraction": _kept_K(r),
         "bandwidth_hz": r.plan.bandwidth_hz_K,

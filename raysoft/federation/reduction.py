@@ -9,13 +9,16 @@ import numpy as np
 
 from raysoft.errors import RaysoftError
 from raysoft.federation.client import SentUpdate, SumReply, SumRequest
-from raysoft.types import Array, ClientReport, Pack
+from raysoft.types import Array, ClientReport, ClientState, Pack, Participants
 
 
 def survivors(
     quorum: float, tick: int, packs: Sequence[Pack], trained: Sequence[tuple[Any, Any]]
 ) -> tuple[list[Pack], list[tuple[Any, Any]]]:
-    """Packs that were trained. Raises when fewer than `quorum` of the cohort are left."""
+    """Packs that were trained, and their results; a lost pack has None for a reply.
+
+    Raises RaysoftError when fewer than `quorum` of the cohort are left.
+    """
     left = [(pack, pair) for pack, pair in zip(packs, trained, strict=True) if pair[0] is not None]
     alive, cohort = _clients(pack for pack, _ in left), _clients(packs)
     if alive < quorum * cohort:
@@ -30,9 +33,11 @@ def _clients(packs: Iterable[Pack]) -> int:
     return sum(len(pack.clients) for pack in packs)
 
 
-def finite_reports(tick: int, replies: Iterable[Sequence[ClientReport]], lr: float) -> tuple[list, tuple]:
-    """All reports by client id, and those with a finite update. Raises when there is none."""
-    everybody = sorted((report for reply in replies for report in reply), key=lambda report: report.client)
+def finite_reports(
+    tick: int, replies: Iterable[Sequence[ClientReport]], lr: float
+) -> tuple[tuple[ClientReport, ...], tuple[ClientReport, ...]]:
+    """All reports by client id, and those with a finite update. Raises RaysoftError when there is none."""
+    everybody = tuple(sorted((one for reply in replies for one in reply), key=lambda report: report.client))
     reports = tuple(report for report in everybody if report.finite)
     if not reports:
         raise RaysoftError(
@@ -61,15 +66,17 @@ def by_client(packs: Sequence[Pack], replies: Iterable[Sequence[SentUpdate]]) ->
 
 
 def sum_requests(
-    packs: Sequence[Pack], clients_K: Array, mix_K: Array, weights_K: Array, cohort: int
+    packs: Sequence[Pack], who: Participants, arrived_K: Array, mix_K: Array, cohort: int
 ) -> list[SumRequest]:
-    """One request a pack; clients that are not among `clients_K` (not finite) weigh nothing."""
-    mix = dict(zip(clients_K.tolist(), mix_K.tolist(), strict=True))
-    weight = dict(zip(clients_K.tolist(), weights_K.tolist(), strict=True))
+    """One request a pack; its clients that are not among the participants (not finite) have not arrived."""
+    clients = who.clients_K.tolist()
+    arrived = dict(zip(clients, arrived_K.tolist(), strict=True))
+    mix = dict(zip(clients, mix_K.tolist(), strict=True))
+    weight = dict(zip(clients, who.weights_K.tolist(), strict=True))
     return [
         SumRequest(
             mix=tuple(mix.get(k, 0.0) for k in pack.clients),
-            arrived=tuple(mix.get(k, 0.0) > 0 for k in pack.clients),
+            arrived=tuple(arrived.get(k, False) for k in pack.clients),
             weights=tuple(weight.get(k, 0.0) for k in pack.clients),
             cohort=cohort,
         )
@@ -86,6 +93,13 @@ def total(replies: Iterable[SumReply]) -> dict[str, Array] | None:
     return out or None
 
 
-def merged_states(before: Mapping[int, Any], replies: Iterable[SumReply]) -> dict[int, Any]:
-    """Client states after the round: only those that hold something."""
-    return {**before, **{client: state for reply in replies for client, state in reply.states.items()}}
+def merged_states(before: Mapping[int, ClientState], replies: Iterable[SumReply]) -> dict[int, ClientState]:
+    """Client states after the round. Who has nothing to remember is left out, and built from its key when needed."""
+    after = dict(before)
+    for reply in replies:
+        for client, state in reply.states.items():
+            if state.remembers:
+                after[client] = state
+            else:
+                after.pop(client, None)
+    return after

@@ -31,7 +31,7 @@ from raysoft.federation.sampling import cohort_candidates, make_packs
 from raysoft.federation.workload import WorkloadInfo
 from raysoft.methods.base import Method
 from raysoft.rng import Rng
-from raysoft.types import Array, ClientState, Reception, RoundRecord, ServerState
+from raysoft.types import Array, ClientReport, ClientState, Participants, Reception, RoundRecord, ServerState
 from raysoft.uplinks.base import Uplink, downlink_seconds
 from raysoft.wireless.base import Channel
 from raysoft.wireless.link import Devices, Link
@@ -67,15 +67,18 @@ class RunState:
 
 
 def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, RoundRecord]:
-    """The next state and the line of rounds.jsonl that describes the step (ticks count from 1)."""
+    """The next state and the line of rounds.jsonl that describes the step (ticks count from 1).
+
+    Raises RaysoftError where no client's update is finite, or fewer than the quorum are left.
+    """
     began = time.perf_counter()
-    config, info, executor, rng = parts.config, parts.info, parts.executor, parts.rng
+    config, executor, rng = parts.config, parts.executor, parts.rng
 
     # select
-    candidates_K = cohort_candidates(rng, tick, info.population, config.cohort.size)
+    candidates_K = cohort_candidates(rng, tick, parts.info.population, config.cohort.size)
     channel = parts.channel.state(candidates_K, tick)
     cohort_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
-    packs = make_packs(tick, cohort_K, info.widths, parts.pack_size)
+    packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size)
 
     # broadcast
     down = executor.put(parts.method.broadcast(state.server, tick))
@@ -86,24 +89,8 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     everybody, reports = finite_reports(tick, (reply for reply, _ in trained), config.train.lr)
 
     # allocate
-    clients_K = np.array([report.client for report in reports], dtype=np.int64)
-    cycles_K = np.array([report.cycles for report in reports])
-    channel = parts.channel.state(clients_K, tick)
-    weights_K = client_weights(config.cohort.weighting, reports)
-    compute_s_K = parts.devices.compute_s(cycles_K, clients_K)
-    compute_j_K = parts.devices.compute_j(cycles_K, clients_K)
-    downlink_s = downlink_seconds(parts.uplink.config, max(report.downlink_bits for report in reports))
-    plan = parts.allocator.allocate(
-        reports,
-        weights_K,
-        compute_s_K,
-        downlink_s,
-        parts.devices.power_w(clients_K),
-        channel,
-        state.allocator,
-        tick,
-        rng,
-    )
+    who = participants(parts, reports, tick)
+    plan = parts.allocator.allocate(reports, who, state.allocator, tick, rng)
 
     # encode
     units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
@@ -112,14 +99,14 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     sent = by_client(packs, (reply for reply, _ in encoded))
 
     # deliver
-    bits_K = np.array([sent[int(k)].num_bits for k in clients_K]) * config.device.payload_scale
-    outcome = parts.uplink.deliver(plan, bits_K, compute_s_K, compute_j_K, downlink_s, channel, tick, rng)
-    arrived_K = outcome.arrived_K & np.array([sent[int(k)].finite for k in clients_K], dtype=bool)
-    mix_K = normalised(np.where(arrived_K, weights_K if plan.weights_K is None else plan.weights_K, 0.0))
+    bits_K = np.array([sent[int(k)].num_bits for k in who.clients_K]) * config.device.payload_scale
+    outcome = parts.uplink.deliver(plan, bits_K, who, tick, rng)
+    arrived_K = outcome.arrived_K & np.array([sent[int(k)].finite for k in who.clients_K], dtype=bool)
+    mix_K = normalised(np.where(arrived_K, who.weights_K if plan.weights_K is None else plan.weights_K, 0.0))
 
     # sum
-    sums_wanted = sum_requests(packs, clients_K, mix_K, weights_K, len(cohort_K))
-    replies = [reply for reply, _ in executor.map("sum", down, sums_wanted, [handle for _, handle in encoded])]
+    wanted = sum_requests(packs, who, arrived_K, mix_K, cohort=len(cohort_K))
+    replies = [reply for reply, _ in executor.map("sum", down, wanted, [handle for _, handle in encoded])]
 
     # receive
     sums = total(replies)
@@ -128,37 +115,36 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # aggregate, observe
     server = parts.method.aggregate(state.server, Reception(outcome, reports, sums=sums), tick)
-    queues = parts.allocator.observe(plan, outcome, state.allocator)
     after = replace(
         state,
         server=server,
         clients=merged_states(state.clients, replies),
-        allocator=queues,
+        allocator=parts.allocator.observe(plan, outcome, state.allocator),
         clock_s=state.clock_s + outcome.round_s,
     )
 
     # evaluate, record
     counts = evaluate(parts, server, tick)
-    return record_of(
-        parts,
-        after,
-        Round(
-            tick=tick,
-            before=state,
-            cohort=len(cohort_K),
-            everybody=tuple(everybody),
-            reports=reports,
-            plan=plan,
-            outcome=outcome,
-            channel=channel,
-            arrived_K=arrived_K,
-            mix_K=mix_K,
-            weights_K=weights_K,
-            bits_K=bits_K,
-            sent=sent,
-            sums=sums,
-            products=[reply.products for reply in replies],
-            counts=counts,
-            began=began,
-        ),
+    products = [reply.products for reply in replies]
+    happened = Round(
+        tick, state, len(cohort_K), everybody, reports, who, plan, outcome, arrived_K, mix_K, bits_K, sent, sums,
+        products, counts, began,
+    )  # fmt: skip
+    return record_of(parts, after, happened)
+
+
+def participants(parts: Parts, reports: tuple[ClientReport, ...], tick: int) -> Participants:
+    """The clients that reported, with their weights, channels and the time and energy of their training."""
+    config, devices = parts.config, parts.devices
+    clients_K = np.array([report.client for report in reports], dtype=np.int64)
+    cycles_K = np.array([report.cycles for report in reports])
+    downlink_bits = max(report.downlink_bits for report in reports) * config.device.payload_scale
+    return Participants(
+        clients_K=clients_K,
+        weights_K=client_weights(config.cohort.weighting, reports),
+        compute_s_K=devices.compute_s(cycles_K, clients_K),
+        compute_j_K=devices.compute_j(cycles_K, clients_K),
+        downlink_s=downlink_seconds(parts.uplink.config, downlink_bits),
+        power_w_K=devices.power_w(clients_K),
+        channel=parts.channel.state(clients_K, tick),
     )

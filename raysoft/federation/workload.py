@@ -90,6 +90,14 @@ def describe(workload: Workload, config: RunConfig) -> WorkloadInfo:
     )
 
 
+def with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
+    """`actors.pack_size: auto` replaced by the number that follows from the model."""
+    if config.actors.pack_size != "auto":
+        return config
+    actors = config.actors.model_copy(update={"pack_size": auto_pack_size(info.base_values)})
+    return config.model_copy(update={"actors": actors})
+
+
 def auto_pack_size(base_values: int) -> int:
     """Clients trained in one pass: a function of the model alone, so that it is the same on every machine.
 

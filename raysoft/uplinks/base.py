@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Protocol
 
 from raysoft.config import Positive, Section
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, Outcome, Tensors
+from raysoft.types import Allocation, Array, Outcome, Participants, Tensors
 
 
 class UplinkConfig(Section):
@@ -34,7 +34,10 @@ def is_late(seconds_K: Array, deadline_s: float) -> Array:
 
 
 class Uplink(Protocol):
-    """Built from (config, Link); runs in the coordinator only."""
+    """Built from (config, Link); runs in the coordinator only.
+
+    Its module may set SHARES_BAND = False (nothing to allocate; goes with an allocator that needs no channel).
+    """
 
     superposes: ClassVar[bool]
 
@@ -43,17 +46,7 @@ class Uplink(Protocol):
         """The options it was built with; the coordinator reads the downlink from them."""
         ...
 
-    def deliver(
-        self,
-        plan: Allocation,
-        num_bits_K: Array,
-        compute_s_K: Array,
-        compute_j_K: Array,
-        downlink_s: float,
-        channel: ChannelState,
-        tick: int,
-        rng: Rng,
-    ) -> Outcome:
+    def deliver(self, plan: Allocation, num_bits_K: Array, who: Participants, tick: int, rng: Rng) -> Outcome:
         """Latency, energy and fate of each participant of the plan."""
         ...
 

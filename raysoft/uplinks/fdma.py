@@ -17,7 +17,7 @@ from pydantic import Field
 
 from raysoft.config import NonNegative, Positive
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, Outcome, Tensors
+from raysoft.types import Allocation, Array, ChannelState, Outcome, Participants, Tensors
 from raysoft.units import dbm_to_watt
 from raysoft.uplinks.base import UplinkConfig, is_late
 from raysoft.wireless.link import Link
@@ -46,19 +46,17 @@ class Fdma:
     link: Link
     superposes: ClassVar[bool] = False
 
-    def deliver(
-        self, plan: Allocation, num_bits_K: Array, compute_s_K: Array, compute_j_K: Array, downlink_s: float,
-        channel: ChannelState, tick: int, rng: Rng,
-    ) -> Outcome:  # fmt: skip
+    def deliver(self, plan: Allocation, num_bits_K: Array, who: Participants, tick: int, rng: Rng) -> Outcome:
         """Latency [s], energy [J] and fate of each participant.
 
         Lost clients, reason "deadline" or "sensitivity", send until the deadline; those in "outage" trained and
         reported, but do not send; "packet_error" is noticed only when the upload has ended. The round lasts as long as
         its slowest sender, and plan.round_s where nobody sends. Raises ValueError for a sender without bandwidth.
         """
+        channel = who.channel
         active_K = np.asarray(plan.active_K, dtype=bool)
         control_s_K = self.link.control_s(plan.control_bits_K)
-        ready_s_K = downlink_s + np.asarray(compute_s_K, dtype=float) + control_s_K
+        ready_s_K = who.downlink_s + np.asarray(who.compute_s_K, dtype=float) + control_s_K
         airtime_s_K = np.where(active_K, self._airtime_s(plan, num_bits_K, channel, active_K), 0.0)
         deadline_s = self._deadline_s(plan, channel)
 
@@ -79,7 +77,7 @@ class Fdma:
         return Outcome(
             arrived_K=active_K & ~lost_K & ~broken_K,
             latency_s_K=latency_K,
-            energy_j_K=np.asarray(compute_j_K, dtype=float) + plan.power_w_K * (control_s_K + airtime_s_K),
+            energy_j_K=np.asarray(who.compute_j_K, dtype=float) + plan.power_w_K * (control_s_K + airtime_s_K),
             reason_K=tuple(reason_K),
             round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
         )

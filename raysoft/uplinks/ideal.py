@@ -8,9 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, Outcome, Tensors
+from raysoft.types import Allocation, Array, Outcome, Participants, Tensors
 from raysoft.uplinks.base import UplinkConfig, is_late
 from raysoft.wireless.link import Link
+
+SHARES_BAND = False
 
 
 class Config(UplinkConfig):
@@ -24,13 +26,10 @@ class Ideal:
     config: Config
     superposes: ClassVar[bool] = False
 
-    def deliver(
-        self, plan: Allocation, num_bits_K: Array, compute_s_K: Array, compute_j_K: Array, downlink_s: float,
-        channel: ChannelState, tick: int, rng: Rng,
-    ) -> Outcome:  # fmt: skip
+    def deliver(self, plan: Allocation, num_bits_K: Array, who: Participants, tick: int, rng: Rng) -> Outcome:
         """Everyone who was told to send arrives, unless a deadline was set and missed."""
         active_K = np.asarray(plan.active_K, dtype=bool)
-        latency_K = downlink_s + np.asarray(compute_s_K, dtype=float)
+        latency_K = who.downlink_s + np.asarray(who.compute_s_K, dtype=float)
         late_K = np.zeros(len(active_K), dtype=bool)
         if self.config.deadline_s is not None:
             late_K = active_K & is_late(latency_K, self.config.deadline_s)
@@ -38,7 +37,7 @@ class Ideal:
         return Outcome(
             arrived_K=active_K & ~late_K,
             latency_s_K=latency_K,
-            energy_j_K=np.asarray(compute_j_K, dtype=float),
+            energy_j_K=np.asarray(who.compute_j_K, dtype=float),
             reason_K=tuple(np.where(late_K, "deadline", np.where(active_K, "", "outage")).tolist()),
             round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
         )

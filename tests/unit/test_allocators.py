@@ -13,7 +13,7 @@ from raysoft.allocation.solvers import Draws, check_budget, latency_floor, small
 from raysoft.config import DeviceConfig, Plugin
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
-from raysoft.types import ChannelState, ClientReport, Curve, Outcome
+from raysoft.types import ChannelState, ClientReport, Curve, Outcome, Participants
 from raysoft.wireless import rayleigh
 from raysoft.wireless.link import Devices, Link
 from tests.unit.test_menus import masked_curve
@@ -23,7 +23,7 @@ LINK = Link.from_config(rayleigh.Config())
 RNG = Rng(11)
 CHANNEL = rayleigh.build(rayleigh.Config(), RNG)
 DEVICES = Devices(DeviceConfig(), RNG)
-CONTEXT = AllocationContext(LINK, kept_fraction=0.4, min_kept_fraction=0.05, cohort_size=K, payload_scale=1.0)
+CONTEXT = AllocationContext(LINK, kept_fraction=0.4, min_kept_fraction=0.05, payload_scale=1.0)
 FINITE = ["tsfa", "greedy", "equal", "minmax", "random"]
 
 
@@ -47,9 +47,16 @@ def report(client, tick, units=24, fixed=64, scale=1.0):
 def inputs(tick, clients=None, reports=None):
     clients_K = np.sort(RNG("cohort", tick).choice(POPULATION, K, replace=False)) if clients is None else clients
     reports = tuple(report(int(k), tick) for k in clients_K) if reports is None else reports
-    weights = np.full(len(clients_K), 1.0 / len(clients_K))
-    compute_s = DEVICES.compute_s(np.full(len(clients_K), CYCLES), clients_K)
-    return reports, weights, compute_s, 0.003, DEVICES.power_w(clients_K), CHANNEL.state(clients_K, tick)
+    cycles_K = np.full(len(clients_K), CYCLES)
+    return reports, Participants(
+        clients_K=clients_K,
+        weights_K=np.full(len(clients_K), 1.0 / len(clients_K)),
+        compute_s_K=DEVICES.compute_s(cycles_K, clients_K),
+        compute_j_K=DEVICES.compute_j(cycles_K, clients_K),
+        downlink_s=0.003,
+        power_w_K=DEVICES.power_w(clients_K),
+        channel=CHANNEL.state(clients_K, tick),
+    )
 
 
 def deliver(plan):
@@ -75,11 +82,11 @@ def simulate(allocator, rounds, state=None, realise=lambda plan: plan.round_s):
 
 def latencies(plan, data, context=CONTEXT):
     """Latency of each participant, from first principles."""
-    reports, _, compute_s, downlink_s, power_w, channel = data
+    reports, who = data
     bits = np.array([r.curve.fixed_bits + r.curve.bits_J[n] for r, n in zip(reports, plan.units_K, strict=True)])
-    snr = LINK.snr_hz(channel.reported_gain_K, power_w)
+    snr = LINK.snr_hz(who.channel.reported_gain_K, who.power_w_K)
     airtime = bits * context.payload_scale / LINK.rate_bps(plan.bandwidth_hz_K, snr)
-    return downlink_s + compute_s + plan.control_bits_K / LINK.control_rate_bps + airtime
+    return who.downlink_s + who.compute_s_K + plan.control_bits_K / LINK.control_rate_bps + airtime
 
 
 @pytest.mark.parametrize("name", FINITE)
@@ -246,9 +253,9 @@ def test_equal_shares_the_band_equally_and_minmax_is_faster():
         target = 0.4 * r.curve.bits_J[-1]
         assert r.curve.bits_J[units] <= target * (1 + 1e-9) < r.curve.bits_J[units + 1]
     assert fastest.round_s < equal.round_s
-    snr = LINK.snr_hz(data[5].reported_gain_K, data[4])
+    snr = LINK.snr_hz(data[1].channel.reported_gain_K, data[1].power_w_K)
     bits = np.array([r.curve.fixed_bits + r.curve.bits_J[n] for r, n in zip(data[0], fastest.units_K, strict=True)])
-    start = 0.003 + data[2] + (CSI_BITS + PLAN_BITS) / LINK.control_rate_bps
+    start = 0.003 + data[1].compute_s_K + (CSI_BITS + PLAN_BITS) / LINK.control_rate_bps
     expected = solve_minmax(start, bits, snr, LINK.bandwidth_hz, LINK.max_spectral_efficiency)
     assert fastest.round_s == pytest.approx(float(expected.tau_s))
 
@@ -279,10 +286,9 @@ def test_ideal_sends_everything_at_once():
     plan = build("ideal").allocate(*data, {}, 6, RNG)
     assert plan.units_K.tolist() == [24] * K
     assert plan.active_K.all()
-    assert plan.round_s == pytest.approx(0.003 + data[2].max())
+    assert plan.round_s == pytest.approx(0.003 + data[1].compute_s_K.max())
     assert np.isnan(plan.bandwidth_hz_K).all()
     assert not plan.control_bits_K.any()
-    assert not build("ideal").needs_channel
 
 
 def test_control_traffic():
@@ -300,32 +306,32 @@ def test_control_traffic():
 @pytest.mark.parametrize("name", FINITE)
 def test_outage_rule(name):
     """Out: who cannot send the least over B / K within outage_factor budgets. The others share the band."""
-    reports, weights, compute_s, downlink_s, power_w, channel = inputs(7)
-    gain = channel.reported_gain_K.copy()
+    reports, who = inputs(7)
+    gain = who.channel.reported_gain_K.copy()
     gain[2], gain[5] = 1e-22, 0.0
-    faded = ChannelState(gain, gain)
+    faded = replace(who, channel=ChannelState(gain, gain))
     state = {"queue_s": np.array(0.3)}
-    plan = budgeted(name).allocate(reports, weights, compute_s, downlink_s, power_w, faded, state, 7, RNG)
+    plan = budgeted(name).allocate(reports, faded, state, 7, RNG)
     assert np.flatnonzero(~plan.active_K).tolist() == [2, 5]
     assert plan.diagnostics["outages"] == 2
     least = Menus.of(tuple(r.curve for r in reports), 0.05, 1.0)
-    airtime = least.bits(least.least_K) / LINK.rate_bps(LINK.bandwidth_hz / K, LINK.snr_hz(gain, power_w) + 1e-30)
-    slow = downlink_s + compute_s + plan.control_bits_K / LINK.control_rate_bps + airtime
+    airtime = least.bits(least.least_K) / LINK.rate_bps(LINK.bandwidth_hz / K, LINK.snr_hz(gain, who.power_w_K) + 1e-30)
+    slow = who.downlink_s + who.compute_s_K + plan.control_bits_K / LINK.control_rate_bps + airtime
     assert slow[2] > 2 * 0.25
     assert np.all(slow[plan.active_K] <= 2 * 0.25)
     assert plan.bandwidth_hz_K.sum() == pytest.approx(LINK.bandwidth_hz)
-    assert plan.latency_s_K[2] == pytest.approx(downlink_s + compute_s[2] + plan.control_bits_K[2] / 1e6)
+    assert plan.latency_s_K[2] == pytest.approx(who.downlink_s + who.compute_s_K[2] + plan.control_bits_K[2] / 1e6)
     if name not in ("tsfa", "greedy"):  # without a budget only a client without any channel is out
-        free = build(name).allocate(reports, weights, compute_s, downlink_s, power_w, faded, {}, 7, RNG)
+        free = build(name).allocate(reports, faded, {}, 7, RNG)
         assert np.flatnonzero(~free.active_K).tolist() == [5]
 
 
 @pytest.mark.parametrize("name", FINITE)
 def test_a_round_without_senders_costs_one_budget(name):
-    reports, weights, compute_s, downlink_s, power_w, _ = inputs(7)
-    dark = ChannelState(np.zeros(K), np.zeros(K))
+    reports, who = inputs(7)
+    dark = replace(who, channel=ChannelState(np.zeros(K), np.zeros(K)))
     allocator, state = budgeted(name), {"queue_s": np.array(0.3)}
-    plan = allocator.allocate(reports, weights, compute_s, downlink_s, power_w, dark, state, 7, RNG)
+    plan = allocator.allocate(reports, dark, state, 7, RNG)
     assert plan.round_s == 0.25
     assert not plan.active_K.any()
     assert not plan.units_K.any()
@@ -336,10 +342,10 @@ def test_a_round_without_senders_costs_one_budget(name):
 
 @pytest.mark.parametrize("name", [*FINITE, "ideal"])
 def test_an_update_that_is_not_finite_is_not_sent(name):
-    reports, *rest = inputs(8)
+    reports, who = inputs(8)
     curve = replace(reports[1].curve, error_J=np.full(25, np.nan))
     broken = (reports[0], replace(reports[1], finite=False, curve=curve), *reports[2:])
-    plan = budgeted(name).allocate(broken, *rest, {"queue_s": np.array(0.3)}, 8, RNG)
+    plan = budgeted(name).allocate(broken, who, {"queue_s": np.array(0.3)}, 8, RNG)
     assert not plan.active_K[1]
     assert plan.units_K[1] == 0
     assert plan.active_K.sum() == K - 1
@@ -393,10 +399,10 @@ def test_allocators_choose_the_same_cohort_and_do_not_disturb_each_other():
         allocator = budgeted(name)
         cohort = allocator.select(candidates, CHANNEL.state(candidates, 1), allocator.init(), 1, RNG)
         assert cohort.tolist() == [2, 7, 9, 40]
-    before = [inputs(t)[5].gain_K for t in (1, 2)]
+    before = [inputs(t)[1].channel.gain_K for t in (1, 2)]
     for name in FINITE:
         simulate(budgeted(name), 2)
-    assert all(np.array_equal(a, inputs(t)[5].gain_K) for t, a in zip((1, 2), before, strict=True))
+    assert all(np.array_equal(a, inputs(t)[1].channel.gain_K) for t, a in zip((1, 2), before, strict=True))
 
 
 def test_plans_are_bit_identical_when_repeated():

@@ -12,7 +12,7 @@ from raysoft import registry
 from raysoft.config import Plugin
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
-from raysoft.types import Allocation, ChannelState, Outcome
+from raysoft.types import Allocation, ChannelState, Outcome, Participants
 from raysoft.uplinks.base import UplinkConfig, downlink_seconds
 from raysoft.wireless.base import ChannelConfig
 from raysoft.wireless.link import Link
@@ -45,11 +45,19 @@ def plan(k: int, round_s: float = 10.0, **changes) -> Allocation:
     return replace(base, **changes)
 
 
+def participants(decision: Allocation, state: ChannelState, compute_s=0.0, downlink_s=0.0, compute_j=0.5):
+    k = len(decision.clients_K)
+    return Participants(
+        clients_K=decision.clients_K, weights_K=np.full(k, 1 / k), compute_s_K=np.full(k, compute_s),
+        compute_j_K=np.full(k, compute_j), downlink_s=downlink_s, power_w_K=decision.power_w_K, channel=state,
+    )  # fmt: skip
+
+
 def deliver(link, decision: Allocation, state: ChannelState, **changes) -> Outcome:
     given = {"bits": BITS, "compute_s": 0.0, "downlink_s": 0.0, "tick": 0, **changes}
     k = len(decision.clients_K)
-    bits, compute_s = np.full(k, given["bits"]), np.full(k, given["compute_s"])
-    return link.deliver(decision, bits, compute_s, np.full(k, 0.5), given["downlink_s"], state, given["tick"], Rng(0))
+    who = participants(decision, state, given["compute_s"], given["downlink_s"])
+    return link.deliver(decision, np.full(k, given["bits"]), who, given["tick"], Rng(0))
 
 
 # ---- fdma with perfect CSI ----
@@ -209,10 +217,9 @@ def test_packet_errors_are_keyed_by_client_and_round() -> None:
 
 
 def test_ideal_takes_the_time_of_computing() -> None:
-    outcome = uplink("ideal").deliver(
-        plan(3, bandwidth_hz_K=np.full(3, math.inf), active_K=np.array([True, True, False])), np.full(3, 1e12),
-        np.array([1.0, 2.0, 9.0]), np.array([0.1, 0.2, 0.3]), 0.5, channel(gains(0, 0, 0)), 0, Rng(0),
-    )  # fmt: skip
+    decision = plan(3, bandwidth_hz_K=np.full(3, math.inf), active_K=np.array([True, True, False]))
+    who = participants(decision, channel(gains(0, 0, 0)), np.array([1.0, 2.0, 9.0]), 0.5, np.array([0.1, 0.2, 0.3]))
+    outcome = uplink("ideal").deliver(decision, np.full(3, 1e12), who, 0, Rng(0))
     assert outcome.arrived_K.tolist() == [True, True, False]
     assert outcome.reason_K == ("", "", "outage")
     assert outcome.latency_s_K == pytest.approx([1.5, 2.5, 9.5])
@@ -222,9 +229,8 @@ def test_ideal_takes_the_time_of_computing() -> None:
 
 def test_ideal_with_a_deadline() -> None:
     link = uplink("ideal", deadline_s=2.0)
-    outcome = link.deliver(
-        plan(2), np.full(2, BITS), np.array([1.0, 3.0]), np.zeros(2), 0.0, channel(gains(1, 1)), 0, Rng(0)
-    )
+    who = participants(plan(2), channel(gains(1, 1)), np.array([1.0, 3.0]))
+    outcome = link.deliver(plan(2), np.full(2, BITS), who, 0, Rng(0))
     assert outcome.reason_K == ("", "deadline")
     assert outcome.round_s == 2.0
 
