@@ -8,7 +8,7 @@
 
 Times are CPU seconds of this thread, so that other processes on the machine disturb little.
 
-    python benchmarks/shipped_round.py [--repeats 7] [--rounds 12] [--json FILE]
+    python benchmarks/shipped_round.py [--repeats 7] [--rounds 12] [--targets auto] [--json FILE]
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class PeftLoop:
         self.train = coordinator.config.train
         base = transformers.AutoModelForImageClassification.from_pretrained(ensure("embedded/vit-digits"))
         lora = coordinator.config.model.lora
-        config = peft.LoraConfig(r=8, lora_alpha=lora.alpha, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
+        modules = [pair.module for pair in coordinator.parts.info.space.pairs]
+        config = peft.LoraConfig(r=8, lora_alpha=lora.alpha, target_modules=modules, lora_dropout=0.0)
         self.model = peft.get_peft_model(base, config).eval()
         found = dict(self.model.named_parameters())
         self.parameters = {
@@ -121,7 +122,7 @@ def compare(repeats: int) -> dict[str, float]:
     return {
         "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios),
         "packed_clients_per_s": 20 / packed, "peft_clients_per_s": 20 / plain, "largest_difference": worst,
-        "pack_size": parts.pack_size,
+        "pack_size": parts.pack_size, "matrices": len(parts.info.space.pairs),
     }  # fmt: skip
 
 
@@ -170,11 +171,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--targets", default="auto", help="LoRA targets: auto (query and value) or attention")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    SETTINGS.append(f"model.lora.targets={args.targets}")
     speed, parts = compare(args.repeats), breakdown(args.rounds)
-    print(f"clients per CPU second, packs of {speed['pack_size']}: packed {speed['packed_clients_per_s']:.1f}, "
+    print(f"{speed['matrices']:.0f} adapted matrices; clients per CPU second, packs of {speed['pack_size']}: packed {speed['packed_clients_per_s']:.1f}, "
           f"plain peft {speed['peft_clients_per_s']:.1f}")  # fmt: skip
     print(f"ratio (median of {args.repeats}): {speed['ratio']:.2f} x  [{speed['ratio_low']:.2f}, "
           f"{speed['ratio_high']:.2f}]   target {TARGET_RATIO} x")  # fmt: skip
