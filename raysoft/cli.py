@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,9 +114,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("raysoft: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `raysoft list | head`
-        sys.stderr.close()
-        sys.exit(0)
+    except BrokenPipeError:  # `raysoft list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        sys.exit(1)
 
 
 if __name__ == "__main__":

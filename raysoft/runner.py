@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from raysoft import registry
 from raysoft.config import RunConfig
-from raysoft.errors import RaysoftError
+from raysoft.errors import ConfigError, ResourceError
 from raysoft.tracking import RunFolder, summarise
 from raysoft.types import RoundRecord, Tensors
+
+if TYPE_CHECKING:
+    from raysoft.federation.coordinator import Started
 
 
 class Events(Protocol):
@@ -56,22 +58,36 @@ class RunResult:
     report: Path
 
 
-@dataclass(frozen=True)
-class _Session:
+class Session(Protocol):
     """A coordinator, wherever it lives."""
 
-    start: Callable[[], Any]
-    baseline: Callable[[], RoundRecord]
-    round: Callable[[int], RoundRecord]
-    finish: Callable[[], tuple[Tensors, dict[str, Any]]]
-    fetch_base: Callable[[], Any]
+    def start(self) -> Started:
+        """Make ready; raises ConfigError on bad input."""
+        ...
+
+    def baseline(self) -> RoundRecord:
+        """Round 0, the untouched base."""
+        ...
+
+    def round(self, tick: int) -> RoundRecord:
+        """The next round."""
+        ...
+
+    def finish(self) -> tuple[Tensors, dict[str, Any]]:
+        """The global values and run totals."""
+        ...
+
+    def fetch_base(self) -> Any:
+        """The frozen base."""
+        ...
 
 
 def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events | None = None) -> RunResult:
     """Run a configuration and write its folder.
 
     Raises ConfigError (bad input, also found while reading data), ResourceError (does not fit this machine),
-    RaysoftError (anything that ends a run). A run that ends early keeps its records and a summary with its status.
+    RaysoftError (anything that ends a run). A run that ends early keeps its records and a summary with its status;
+    one that is refused before its first round leaves no folder.
     """
     events = events or Silent()
     with RunFolder(folder, overwrite=overwrite, tensorboard=config.tracking.tensorboard) as out:
@@ -95,7 +111,7 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
                 events.started(config, started.info.description)
                 for tick in range(config.rounds + 1):
                     record = session.baseline() if tick == 0 else session.round(tick)
-                    records.append(record)
+                    records.append(_scalars_only(record))
                     out.append(record)
                     events.round(record)
                 theta, totals = session.finish()
@@ -103,8 +119,11 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
         except KeyboardInterrupt:
             close("interrupted")
             raise
-        except RaysoftError as error:
-            close("failed", metrics={"error": str(error)})
+        except Exception as error:
+            if isinstance(error, (ConfigError, ResourceError)) and not records:
+                out.discard()  # refused before anything began
+            else:
+                close("failed", metrics={"error": str(error) or type(error).__name__})
             raise
         summary = close("done", adapter_sha256=digest, metrics=_totals(totals, records))
     from raysoft.report import write_report
@@ -115,6 +134,12 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
 def to_yaml(config: RunConfig) -> str:
     """A configuration as YAML that `raysoft run` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+
+
+def _scalars_only(record: RoundRecord) -> RoundRecord:
+    """What the summary needs of a round; columns over clients are on disk, and would fill memory in the long run."""
+    metrics = {name: value for name, value in record.metrics.items() if isinstance(value, (int, float))}
+    return replace(record, metrics=metrics)
 
 
 def _totals(totals: Mapping[str, Any], records: list[RoundRecord]) -> dict[str, Any]:
@@ -146,29 +171,16 @@ def _export(base: Any, space: Any, theta: Tensors, config: RunConfig, folder: Pa
 
 
 @contextmanager
-def _session(config: RunConfig) -> Iterator[_Session]:
+def _session(config: RunConfig) -> Iterator[Session]:
     """A coordinator in this process, or in an actor of a Ray that this call starts and stops."""
     if config.executor == "inline":
         from raysoft.federation.coordinator import Coordinator
-        from raysoft.federation.executor import InlineExecutor
+        from raysoft.federation.executor import InlineExecutor, pin_threads
 
-        executor = InlineExecutor(config)
-        coordinator = Coordinator(config, executor)
-        yield _Session(
-            coordinator.start,
-            coordinator.baseline,
-            coordinator.round,
-            coordinator.finish,
-            lambda: executor.worker.workload.base,
-        )
+        with pin_threads(config.actors.threads):  # the caller's own thread counts come back afterwards
+            yield Coordinator(config, InlineExecutor(config))
     else:
         from raysoft.federation.ray_session import ray_session
 
-        with ray_session(config) as actor_calls:
-            yield _Session(**actor_calls)
-
-
-def validate(config: RunConfig) -> None:
-    """Everything that can be checked without data, model or Ray."""
-    for kind in registry.KINDS:
-        registry.options(kind, getattr(config, kind))
+        with ray_session(config) as coordinator:
+            yield coordinator

@@ -140,6 +140,12 @@ class RunFolder:
             self._writer.close()
             self._writer = None
 
+    def discard(self) -> None:
+        """Remove what was written so far, and the folder: a run that was refused leaves nothing behind."""
+        self.close()
+        _remove(self.path, sorted(item.name for item in self.path.iterdir()))
+        self.path.rmdir()
+
     def __enter__(self) -> RunFolder:
         return self
 
@@ -161,12 +167,16 @@ def _prepare(path: Path, overwrite: bool) -> None:
                 "--out", f"{path} holds {strange[0]!r}, which no run has written, so it is not overwritten; "
                 "choose another folder"
             )  # fmt: skip
-        for name in content:
-            item = path / name
-            shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+        _remove(path, content)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("--out", f"{path} cannot be written: {error.strerror}") from None
+
+
+def _remove(path: Path, content: Iterable[str]) -> None:
+    for name in content:
+        item = path / name
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:

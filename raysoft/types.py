@@ -221,6 +221,9 @@ class Pack:
     model: str = "main"
     version: int = 0
 
+    def __str__(self) -> str:
+        return f"round {self.tick}, clients {list(self.clients)}"
+
 
 @dataclass(frozen=True)
 class RoundRecord:

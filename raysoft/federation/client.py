@@ -126,6 +126,16 @@ class Worker:
             self.workload.base, self.workload.space, self.config.train.device, self.config.actors.threads
         )
 
+    def build(self) -> None:
+        """Build the model now instead of in the first stage."""
+        _ = self.trainer
+
+    def verify(self) -> None:
+        """Raise RaysoftError if the base weights are not what they were when they were loaded."""
+        from raysoft.models.base import verify
+
+        verify(self.workload.base)
+
     def run(self, stage: str, down: Broadcast, request: Any, handle: Any = None) -> tuple[Any, Any]:
         """Run a stage by name; an unexpected error names the stage, the round and the clients."""
         try:
@@ -261,4 +271,4 @@ def _weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str,
 def _where(stage: str, request: Any, handle: Any) -> str:
     pack = getattr(request, "pack", None) or getattr(handle, "pack", None)
     pack = pack or getattr(getattr(handle, "trained", None), "pack", None)
-    return f"{stage} of round {pack.tick}, clients {list(pack.clients)}" if pack else stage
+    return f"{stage} of {pack}" if pack else stage

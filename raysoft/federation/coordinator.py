@@ -74,6 +74,10 @@ class Coordinator:
         bits = value_bits(registry.options("codec", self.config.codec))
         return self.state.server.theta, {"dense_bits_total": self.state.dense_bits, "value_bits": bits}
 
+    def fetch_base(self) -> Any:
+        """The frozen base, for the export of the adapter."""
+        return self.executor.fetch_base()
+
 
 def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Parts:
     """All plug-ins of a run."""

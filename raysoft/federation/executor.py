@@ -1,4 +1,4 @@
-"""Where stages run. `inline`: in this process, no Ray. The Ray executor has the same two methods."""
+"""Where stages run. `inline`: in this process, no Ray. The Ray executor has the same methods."""
 
 from __future__ import annotations
 
@@ -32,25 +32,39 @@ class Executor(Protocol):
         ...
 
     def verify(self) -> None:
-        """Raise if the shared base weights were written to."""
+        """Raise RaysoftError if the shared base weights were written to."""
         ...
+
+    def fetch_base(self) -> Any:
+        """The frozen base, for the export of the adapter."""
+        ...
+
+
+def pin_threads(threads: int) -> Any:
+    """Set the thread count of every numerical library loaded so far; it rounds sums, so it is part of the result.
+
+    Returns a context manager that restores the counts on exit.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(threads)
 
 
 class InlineExecutor:
     """Everything in this process, one request after the other."""
 
     def __init__(self, config: RunConfig, workload: Workload | None = None) -> None:
-        from threadpoolctl import threadpool_limits
-
         self.config = config
         self._workload = workload
         # The same thread count as an actor's, or numpy's products could round differently there.
-        self._limits = threadpool_limits(config.actors.threads)
+        pin_threads(config.actors.threads)
 
     def start(self) -> WorkloadInfo:
         """Prepare the workload in this process."""
         workload = self._workload or prepare(self.config)
         self.worker = Worker(self.config, workload)
+        self.worker.build()
+        pin_threads(self.config.actors.threads)  # libraries that came with the model
         return describe(workload, self.config)
 
     def put(self, value: Any) -> Any:
@@ -68,6 +82,8 @@ class InlineExecutor:
 
     def verify(self) -> None:
         """Check the base against its checksum."""
-        from raysoft.models.base import verify
+        self.worker.verify()
 
-        verify(self.worker.workload.base)
+    def fetch_base(self) -> Any:
+        """The base itself."""
+        return self.worker.workload.base

@@ -1,54 +1,32 @@
-"""Runs stages on client actors. Any actor can run any pack; every wait is bounded; lost actors are replaced.
-
-Replies come back small; handles stay in the object store of the node that made them and travel by reference.
-"""
+"""Runs stages on client actors. Replies come back small; handles stay in the object store and travel by reference."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    ActorUnavailableError,
-    GetTimeoutError,
-    ObjectLostError,
-    RayActorError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
 
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.actors import ClientActor
+from raysoft.federation.dispatch import ATTEMPTS, Call, Dispatcher, Handle, ResultLost, WorkerLost
 from raysoft.federation.resources import ActorPlan
-from raysoft.federation.workload import WorkloadInfo
-
-log = logging.getLogger("raysoft")
-ATTEMPTS = 3
-ACTOR_FAULTS = (RayActorError, ActorUnavailableError, WorkerCrashedError, ObjectLostError)
+from raysoft.federation.workload import WorkloadInfo, with_pack_size
+from raysoft.types import Pack
 
 
-@dataclass
-class _Running:
-    item: int
-    actor: int
-    deadline: float
-    handle: Any
-
-
-class RayExecutor:
-    """Stages on `plan.actors` client actors."""
+class RayCrew:
+    """Client actors as workers. Actors are disposable: whoever dies is replaced by one that maps the same workload."""
 
     def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
         self.config = config
         self.plan = plan
+        self.size = plan.actors
         self.timeout_s = config.actors.timeout_s
-        self.pids: list[int] = []
-        self._workload: Any = None
+        self.workload: Any = None
+        self._joining: dict[int, Any] = {}  # workers that have been asked to adopt the workload
         self.actors = [self._spawn() for _ in range(plan.actors)]
 
     def _spawn(self) -> Any:
@@ -56,110 +34,123 @@ class RayExecutor:
             num_cpus=self.plan.cpus_per_actor, num_gpus=self.plan.gpus_per_actor, max_restarts=0, max_concurrency=1
         ).remote(self.config)
 
-    def start(self) -> WorkloadInfo:
-        """One actor prepares the workload; all the others map it from the store."""
-        from raysoft.federation.coordinator import with_pack_size
-
-        workload, info_ref = self.actors[0].prepare.options(num_returns=2).remote()
-        info = self._get(info_ref, "preparing model and data")
-        self._workload = workload
+    def prepare(self) -> WorkloadInfo:
+        """One actor loads model and data; all map them from the store. Raises ConfigError on bad input."""
+        self.workload, info_ref = self.actors[0].prepare.options(num_returns=2).remote()
+        info = self.get(info_ref, "preparing model and data")
         self.config = with_pack_size(self.config, info)
-        adopted = [actor.adopt.remote(self.config, workload) for actor in self.actors]
-        self.pids = [self._get(ref, "starting the client actors") for ref in adopted]
+        for slot in range(self.size):
+            self._adopt(slot)
+        self.everyone("ready", "starting the client actors")
         return info
 
-    def fetch_base(self) -> Any:
-        """The frozen base from the object store."""
-        return self._get(self._workload, "fetching the base model").base
+    def _adopt(self, slot: int) -> None:
+        self._joining[slot] = self.actors[slot].adopt.remote(self.config, self.workload)
+
+    def everyone(self, method: str, doing: str) -> None:
+        """Call a method of every actor at once; those that have died are replaced and asked again."""
+        replies = [getattr(actor, method).remote() for actor in self.actors]
+        for slot, first in enumerate(replies):
+            reply = first
+            for attempt in range(ATTEMPTS):
+                try:
+                    self.fetch(slot, reply)
+                    break
+                except WorkerLost as fault:
+                    if attempt + 1 == ATTEMPTS:
+                        raise RaysoftError(f"{doing}: client actor {slot}: {fault}") from fault
+                    self.replace(slot)
+                    reply = getattr(self.actors[slot], method).remote()
+
+    def start(self, slot: int, call: Call) -> tuple[Any, Any]:
+        """See Crew."""
+        handle = None if call.handle is None else call.handle.ref
+        actor = self.actors[slot]
+        reply, made = actor.run.options(num_returns=2).remote(call.stage, call.down, call.request, handle)
+        return reply, made
+
+    def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:
+        """See Crew."""
+        ready, _ = ray.wait(list(replies), num_returns=1, timeout=seconds)
+        return ready
+
+    def fetch(self, slot: int, reply: Any) -> Any:
+        """See Crew."""
+        joining = self._joining.pop(slot, None)
+        if joining is not None:
+            self._value(joining)  # why the start failed says more than what followed from it
+        return self._value(reply)
+
+    def replace(self, slot: int) -> None:
+        """See Crew."""
+        ray.kill(self.actors[slot])
+        self.actors[slot] = self._spawn()
+        self._adopt(slot)
+
+    def get(self, ref: Any, doing: str) -> Any:
+        """A value that only the run as a whole can do without. Raises RaysoftError."""
+        try:
+            return self._value(ref)
+        except (WorkerLost, ResultLost) as fault:
+            raise RaysoftError(f"{doing}: {fault}") from fault
+
+    def _value(self, ref: Any) -> Any:
+        try:
+            return ray.get(ref, timeout=self.timeout_s)
+        except GetTimeoutError:
+            raise WorkerLost(f"no answer within actors.timeout_s={self.timeout_s:g} seconds") from None
+        except RayTaskError as error:
+            if isinstance(error.cause, ObjectLostError):
+                raise ResultLost("the result of an earlier stage is lost") from None
+            raise original(error) from None
+        except ObjectLostError:
+            raise ResultLost("a result is lost") from None
+        except RayError as error:
+            raise WorkerLost(f"its process died ({type(error).__name__})") from None
+
+
+class RayExecutor:
+    """Stages on `plan.actors` client actors."""
+
+    def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
+        self.crew = RayCrew(config, plan)
+        self.dispatcher = Dispatcher(self.crew, config.actors.on_failure, config.actors.timeout_s, self._home)
+
+    def start(self) -> WorkloadInfo:
+        """Prepare the workload and hand it to all actors."""
+        return self.crew.prepare()
 
     def put(self, value: Any) -> Any:
         """One object in the store, whatever the number of actors."""
         return ray.put(value)
 
-    def verify(self) -> None:
-        """Every actor checks the base it maps."""
-        for actor in self.actors:
-            self._get(actor.verify.remote(), "checking the base weights")
-
     def map(
         self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
-    ) -> list[tuple[Any, Any]]:
+    ) -> list[tuple[Any, Handle | None]]:
         """Replies and handles in request order; each actor has one request at a time."""
-        waiting = list(range(len(requests)))
-        attempts = [0] * len(requests)
-        idle = list(range(len(self.actors)))
-        running: dict[Any, _Running] = {}
-        results: dict[int, tuple[Any, Any]] = {}
-        while len(results) < len(requests):
-            for item in list(waiting):
-                slot = self._slot(requests[item], handles[item] if handles else None, idle)
-                if slot is None:
-                    continue
-                waiting.remove(item)
-                idle.remove(slot)
-                handle = handles[item][1] if handles else None
-                reply, made = self.actors[slot].run.options(num_returns=2).remote(stage, down, requests[item], handle)
-                running[reply] = _Running(item, slot, time.monotonic() + self.timeout_s, made)
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            late = [ref for ref, job in running.items() if time.monotonic() > job.deadline]
-            for ref in ready or late:
-                job = running.pop(ref)
-                home = self._home(requests[job.item], handles[job.item] if handles else None)
-                try:
-                    value = ray.get(ref, timeout=self.timeout_s if ref in ready else 0)
-                    results[job.item] = (value, (home, job.handle))
-                except (*ACTOR_FAULTS, GetTimeoutError) as error:
-                    attempts[job.item] += 1
-                    if self._recover(stage, job, attempts[job.item], error):
-                        waiting.append(job.item)
-                    else:
-                        results[job.item] = (None, None)
-                except RayTaskError as error:
-                    raise _cause(error) from None
-                idle.append(job.actor)
-        return [results[item] for item in range(len(requests))]
+        return self.dispatcher.map(stage, down, requests, handles)
 
-    def _home(self, request: Any, handle: Any) -> int | None:
+    def verify(self) -> None:
+        """Every actor checks the base it maps."""
+        self.crew.everyone("verify", "checking the base weights")
+
+    def fetch_base(self) -> Any:
+        """The frozen base from the object store."""
+        return self.crew.get(self.crew.workload, "fetching the base model").base
+
+    def take_notices(self) -> list[str]:
+        """What happened to actors since the last call, for people."""
+        taken, self.dispatcher.notices = self.dispatcher.notices, []
+        return taken
+
+    def _home(self, pack: Pack) -> int | None:
         """The actor that is home to the pack's first client, when clients have homes."""
-        if handle is not None:
-            return handle[0]
-        pack = getattr(request, "pack", None)
-        if self.plan.clients_per_actor is None or pack is None:
-            return None
-        return (pack.clients[0] // self.plan.clients_per_actor) % len(self.actors)
-
-    def _slot(self, request: Any, handle: Any, idle: Sequence[int]) -> int | None:
-        home = self._home(request, handle)
-        if home is None:
-            return idle[0] if idle else None
-        return home if home in idle else None
-
-    def _recover(self, stage: str, job: _Running, attempt: int, error: Exception) -> bool:
-        """Replace the actor. True: run the stage again, which gives the same bytes; False: drop the pack's clients."""
-        what = f"{stage} on client actor {job.actor}: {type(error).__name__}"
-        policy = self.config.actors.on_failure
-        if policy == "abort" or attempt >= ATTEMPTS:
-            raise RaysoftError(f"{what} (attempt {attempt} of {ATTEMPTS}); see the Ray logs of this run") from error
-        drop = policy == "drop_client" and stage == "train"
-        log.warning("%s; starting a new actor and %s", what, "dropping the pack" if drop else "trying again")
-        ray.kill(self.actors[job.actor])
-        self.actors[job.actor] = self._spawn()
-        self.pids[job.actor] = self._get(
-            self.actors[job.actor].adopt.remote(self.config, self._workload), "starting a new client actor"
-        )
-        return not drop
-
-    def _get(self, ref: Any, doing: str) -> Any:
-        try:
-            return ray.get(ref, timeout=self.timeout_s)
-        except GetTimeoutError:
-            raise RaysoftError(f"{doing} took longer than actors.timeout_s={self.timeout_s:g} seconds") from None
-        except RayTaskError as error:
-            raise _cause(error) from None
-        except ACTOR_FAULTS as error:
-            raise RaysoftError(f"{doing}: a client actor died ({type(error).__name__})") from error
+        per_actor = self.crew.plan.clients_per_actor
+        return None if per_actor is None else (pack.clients[0] // per_actor) % self.crew.size
 
 
-def _cause(error: RayTaskError) -> Exception:
-    """The original exception of a remote call, without Ray's wrapping."""
-    return error.cause if isinstance(error.cause, RaysoftError) else RaysoftError(str(error))
+def original(error: RayTaskError) -> RaysoftError:
+    """What a remote call raised, without Ray's wrapping."""
+    if isinstance(error.cause, RaysoftError):
+        return error.cause
+    return RaysoftError(f"{type(error.cause).__name__}: {error.cause}\n{error}")

@@ -3,78 +3,149 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from raysoft.config import RunConfig
-from raysoft.errors import ConfigError, RaysoftError
-from raysoft.federation.resources import plan_actors
+from raysoft.errors import RaysoftError
+from raysoft.federation.coordinator import Started
+from raysoft.federation.dispatch import ATTEMPTS
+from raysoft.federation.resources import ActorPlan, Machine, plan_actors
+from raysoft.types import RoundRecord, Tensors
 
+log = logging.getLogger("raysoft")
 OBJECT_STORE_BYTES = 1_000_000_000  # holds the base once, a cohort's updates and a round's broadcasts
 
 
-@contextmanager
-def ray_session(config: RunConfig) -> Iterator[dict[str, Callable[..., Any]]]:
-    """The calls of a coordinator that lives in an actor. Ray is stopped on the way out, whatever happened."""
-    plan = plan_actors(config)  # before Ray starts: a run that cannot fit is refused in a moment
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+class RemoteCoordinator:
+    """A Coordinator that lives in an actor; the same methods."""
 
-    from raysoft.federation.actors import CoordinatorActor
+    def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
+        from raysoft.federation.actors import CoordinatorActor
 
-    joined = "RAY_ADDRESS" in os.environ
-    if joined:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(
-            num_cpus=plan.total_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
-        _protect_token()
-    try:
         actor_class: Any = CoordinatorActor
-        coordinator = actor_class.options(num_cpus=0).remote(config, plan)
+        self.config = config
+        self.actor = actor_class.options(num_cpus=0).remote(config, plan)
+        self.actors = plan.actors
+        self.shards = 1
 
-        def call(method: str, *args: Any) -> Any:
-            # A round makes four bounded waits on client actors; the coordinator itself gets one more.
-            bound = 6 * config.actors.timeout_s
-            try:
-                return ray.get(getattr(coordinator, method).remote(*args), timeout=bound)
-            except GetTimeoutError:
-                raise RaysoftError(f"the coordinator did not answer within {bound:g} seconds ({method})") from None
-            except RayTaskError as error:
-                if isinstance(error.cause, RaysoftError):
-                    raise error.cause from None
-                raise RaysoftError(str(error)) from None
-            except RayActorError as error:
-                raise RaysoftError(f"the coordinator actor died during {method}: {error}") from None
+    def start(self) -> Started:
+        """See Coordinator.start."""
+        started: Started = self._call("start", 2 + self.actors)
+        self.shards = math.ceil(started.info.eval_items / self.config.eval.batch_size)
+        return started
 
-        def bind(method: str) -> Callable[..., Any]:
-            return lambda *args: call(method, *args)
+    def baseline(self) -> RoundRecord:
+        """See Coordinator.baseline."""
+        return self._call("baseline", self.shards)
 
-        yield {name: bind(name) for name in ("start", "baseline", "round", "finish", "fetch_base")}
+    def round(self, tick: int) -> RoundRecord:
+        """See Coordinator.round."""
+        return self._call("round", 3 * self.config.cohort.size + self.shards, tick)
+
+    def finish(self) -> tuple[Tensors, dict[str, Any]]:
+        """See Coordinator.finish."""
+        return self._call("finish", self.actors)
+
+    def fetch_base(self) -> Any:
+        """See Coordinator.fetch_base."""
+        return self._call("fetch_base", 1)
+
+    def _call(self, method: str, waits: int, *args: Any) -> Any:
+        """Each of the coordinator's `waits` is bounded in itself; this bound ends a coordinator that hangs."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+        from raysoft.federation.ray_executor import original
+
+        bound_s = (1 + waits) * 2 * ATTEMPTS * self.config.actors.timeout_s
+        try:
+            value, notices = ray.get(self.actor.call.remote(method, *args), timeout=bound_s)
+        except GetTimeoutError:
+            raise RaysoftError(f"the coordinator did not answer within {bound_s:g} seconds ({method})") from None
+        except RayTaskError as error:
+            raise original(error) from None
+        except RayError as error:
+            raise RaysoftError(f"the coordinator actor died during {method} ({type(error).__name__})") from error
+        for notice in notices:
+            log.warning(notice)
+        return value
+
+
+@contextmanager
+def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
+    """A coordinator in an actor. A Ray that was started here is stopped on the way out, whatever happened.
+
+    Raises ResourceError before Ray starts where the run cannot fit, RaysoftError where Ray cannot be started.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # train.device decides about GPUs, as inline
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    joins = os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+    plan = None if joins else plan_actors(config)
+    import ray
+
+    mine = not ray.is_initialized()  # somebody who calls raysoft.run may have a Ray of their own
+    coordinator = None
+    try:
+        if mine:
+            _start_ray(plan)
+        if plan is None:
+            plan = plan_actors(config, _cluster(ray.cluster_resources()))
+        coordinator = RemoteCoordinator(config, plan)
+        yield coordinator
     finally:
-        ray.shutdown()
+        if mine:
+            ray.shutdown()
+        elif coordinator is not None:
+            ray.kill(coordinator.actor)  # its client actors end with it
+
+
+def _start_ray(plan: ActorPlan | None) -> None:
+    """A quiet Ray on this machine for one run, or without a plan the cluster at RAY_ADDRESS."""
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if plan is not None:
+        _make_token_folder()
+        options |= {
+            "address": "local",
+            "num_cpus": plan.total_cpus,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**options)
+    except Exception as error:
+        where = "on this machine" if plan is not None else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
+    if plan is not None:
+        _protect_token()
+
+
+def _cluster(resources: dict[str, float]) -> Machine:
+    return Machine(int(resources.get("CPU", 0)), int(resources.get("memory", 0)), resources.get("GPU", 0.0))
+
+
+def _token() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+
+
+def _make_token_folder() -> None:
+    """Ray writes its authentication token readable by everybody: make sure that others cannot enter its folder."""
+    with suppress(OSError):  # Ray says why
+        _token().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _protect_token() -> None:
-    """Ray writes its authentication token readable by everybody; keep it to the owner."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    try:
+    """Where the folder was there before: the token itself."""
+    token = _token()
+    with suppress(OSError):  # another user's file: not ours to change
         if token.is_file() and token.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             token.chmod(0o600)
-    except OSError:
-        pass  # another user's file: not ours to change
-
-
-__all__ = ["ConfigError", "ray_session"]

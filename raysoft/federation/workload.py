@@ -14,6 +14,8 @@ from raysoft.types import ParamSpace, Tensors
 if TYPE_CHECKING:
     from raysoft.models.base import FrozenBase
 
+EMBEDDED_PACK_SIZE = 10
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -104,5 +106,5 @@ def auto_pack_size(base_values: int) -> int:
     Ten tiny models fill a core's vector units; a large model fills it alone, and activations of ten would not fit.
     """
     if base_values <= 5_000_000:
-        return 10
+        return EMBEDDED_PACK_SIZE
     return 4 if base_values <= 200_000_000 else 1

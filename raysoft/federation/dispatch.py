@@ -1,0 +1,198 @@
+"""Who runs what: hands calls to workers, one at a time each, and decides what follows a fault. Knows no Ray.
+
+Any worker can run any call and gives the same bytes, so whatever was lost is run again. When
+clients have homes, a call for a pack waits for the home of the pack's first client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from raysoft.errors import RaysoftError
+from raysoft.types import Pack
+
+ATTEMPTS = 3
+POLL_S = 1.0  # how often overdue calls are looked for
+
+
+class WorkerLost(Exception):  # noqa: N818 - a fault to be handled, not an error to be shown
+    """A worker died, or gave no answer in time."""
+
+
+class ResultLost(Exception):  # noqa: N818
+    """The handle that a call needs is gone, e.g. with the node that held it."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One stage on one request; `down` is the round's broadcast as the store knows it."""
+
+    stage: str
+    down: Any
+    request: Any
+    handle: Handle | None
+
+    @property
+    def pack(self) -> Pack | None:
+        """The pack it works on; None for an evaluation."""
+        own = getattr(self.request, "pack", None)
+        return own if own is not None or self.handle is None else self.handle.call.pack
+
+    def __str__(self) -> str:
+        return self.stage if self.pack is None else f"{self.stage} of {self.pack}"
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What a call left in the store, the home of its clients, and how to make it again."""
+
+    ref: Any
+    home: int | None
+    call: Call
+
+
+class Crew(Protocol):
+    """Workers, numbered from 0."""
+
+    size: int
+
+    def start(self, slot: int, call: Call) -> tuple[Any, Any]:
+        """Begin a call; references to its reply and to its handle."""
+        ...
+
+    def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:
+        """Those that are there (or have failed), after at most `seconds`; returns as soon as there is one."""
+        ...
+
+    def fetch(self, slot: int, reply: Any) -> Any:
+        """The reply's value. Raises WorkerLost, ResultLost, or the RaysoftError that ended the call."""
+        ...
+
+    def replace(self, slot: int) -> None:
+        """Put a new worker in this place. Does not wait for it: its calls queue behind its start."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Job:
+    item: int
+    slot: int
+    deadline: float
+
+
+@dataclass
+class Dispatcher:
+    """Maps calls over a crew. `home` gives the worker that is home to a pack, or None where any will do.
+
+    `on_failure`: retry (up to ATTEMPTS times in all), drop_client (a `train` that was lost is not repeated; its reply
+    is None) or abort. `timeout_s` bounds each call in wall-clock seconds, twice that on a worker that is starting.
+    """
+
+    crew: Crew
+    on_failure: str
+    timeout_s: float
+    home: Callable[[Pack], int | None]
+    clock: Callable[[], float] = time.monotonic
+    notices: list[str] = field(default_factory=list)  # for people: what was replaced or dropped
+    _starting: set[int] = field(default_factory=set)
+
+    def map(
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Handle] | None = None
+    ) -> list[tuple[Any, Handle | None]]:
+        """Replies and handles in request order. Raises RaysoftError naming stage, round and clients."""
+        before: Sequence[Handle | None] = handles or [None] * len(requests)
+        calls = [Call(stage, down, request, handle) for request, handle in zip(requests, before, strict=True)]
+        waiting, idle = list(range(len(calls))), list(range(self.crew.size))
+        attempts = [0] * len(calls)
+        running: dict[Any, tuple[_Job, Any]] = {}
+        results: dict[int, tuple[Any, Handle | None]] = {}
+        while len(results) < len(calls):
+            for item in list(waiting):
+                slot = self._slot(calls[item], idle)
+                if slot is not None:
+                    waiting.remove(item)
+                    idle.remove(slot)
+                    reply, made = self.crew.start(slot, calls[item])
+                    running[reply] = _Job(item, slot, self._deadline(slot)), made
+            ready = self.crew.wait(list(running), POLL_S)
+            for reply in ready or self._overdue(running):
+                job, made = running.pop(reply)
+                call = calls[job.item]
+                try:
+                    if reply not in ready:
+                        raise WorkerLost(self._too_long())
+                    value = self.crew.fetch(job.slot, reply)
+                except (WorkerLost, ResultLost) as fault:
+                    attempts[job.item] += 1
+                    if self._recover(job.slot, call, attempts[job.item], fault):
+                        if isinstance(fault, ResultLost) and call.handle is not None:
+                            calls[job.item] = replace(call, handle=self._remake(job.slot, call.handle))
+                        waiting.insert(0, job.item)
+                    else:
+                        results[job.item] = (None, None)
+                    # A worker that was just replaced is alive for certain, so it gets the call again: among several
+                    # that died together, one call would otherwise use up its attempts.
+                    idle.insert(0, job.slot)
+                else:
+                    self._starting.discard(job.slot)
+                    idle.append(job.slot)
+                    results[job.item] = (value, Handle(made, self.home(call.pack) if call.pack else None, call))
+        return [results[item] for item in range(len(calls))]
+
+    def _slot(self, call: Call, idle: Sequence[int]) -> int | None:
+        """Where to run a call now, or None if it has to wait."""
+        home = call.handle.home if call.handle else self.home(call.pack) if call.pack else None
+        if home is None:
+            return idle[0] if idle else None
+        return home if home in idle else None
+
+    def _deadline(self, slot: int) -> float:
+        return self.clock() + self.timeout_s * (2 if slot in self._starting else 1)
+
+    def _overdue(self, running: dict[Any, tuple[_Job, Any]]) -> list[Any]:
+        now = self.clock()
+        return [reply for reply, (job, _) in running.items() if now > job.deadline]
+
+    def _too_long(self) -> str:
+        return f"no answer within actors.timeout_s={self.timeout_s:g} seconds"
+
+    def _recover(self, slot: int, call: Call, attempt: int, fault: Exception) -> bool:
+        """Replace a lost worker. True: run the call again; False: drop the pack's clients."""
+        what = f"{call}, client actor {slot}: {fault}"
+        if self.on_failure == "abort":
+            raise RaysoftError(f"{what} (actors.on_failure=abort)") from fault
+        if isinstance(fault, WorkerLost):
+            self._replace(slot)
+        if self.on_failure == "drop_client" and call.stage == "train":
+            self.notices.append(f"{what}; its clients are dropped from this round")
+            return False
+        if attempt >= ATTEMPTS:
+            raise RaysoftError(f"{what}, {ATTEMPTS} times in a row") from fault
+        self.notices.append(f"{what}; run again, with the same result")
+        return True
+
+    def _replace(self, slot: int) -> None:
+        self.crew.replace(slot)
+        self._starting.add(slot)
+
+    def _remake(self, slot: int, handle: Handle) -> Handle:
+        """A lost handle once more, from the call that made it."""
+        call = handle.call
+        for _ in range(ATTEMPTS):
+            reply, made = self.crew.start(slot, call)
+            try:
+                if not self.crew.wait([reply], self._deadline(slot) - self.clock()):
+                    raise WorkerLost(self._too_long())
+                self.crew.fetch(slot, reply)
+            except WorkerLost:
+                self._replace(slot)
+            except ResultLost:
+                if call.handle is not None:
+                    call = replace(call, handle=self._remake(slot, call.handle))
+            else:
+                self._starting.discard(slot)
+                return replace(handle, ref=made, call=call)
+        raise RaysoftError(f"{call}: its result was lost and could not be made again")
