@@ -17,11 +17,11 @@ def survivors(
 ) -> tuple[list[Pack], list[tuple[Any, Any]]]:
     """Packs that were trained, and their results; a lost pack has None for a reply.
 
-    Raises RaysoftError when fewer than `quorum` of the cohort are left.
+    Raises RaysoftError when fewer than `quorum` of the cohort, or none, are left.
     """
     left = [(pack, pair) for pack, pair in zip(packs, trained, strict=True) if pair[0] is not None]
     alive, cohort = _clients(pack for pack, _ in left), _clients(packs)
-    if alive < quorum * cohort:
+    if alive < max(quorum * cohort, 1):
         raise RaysoftError(
             f"round {tick}: {cohort - alive} of {cohort} clients were lost with their actors, "
             f"below actors.quorum={quorum:g}"

@@ -1,0 +1,139 @@
+"""What becomes of a run on Ray when actors die, results are lost, or there is no Ray to be had."""
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from raysoft.errors import RaysoftError, ResourceError
+from raysoft.presets import load_config
+from raysoft.runner import Silent, run
+from tests.conftest import SMALL_RUN, records, summary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+SETTINGS = [*SMALL_RUN, "executor=ray", "actors.cpus=1", "actors.clients_per_actor=6", "actors.timeout_s=120"]
+
+
+class Kill(Silent):
+    """Kills client actors while they are idle, after round 1."""
+
+    def __init__(self, how_many):
+        self.how_many, self.killed = how_many, 0
+
+    def round(self, record):
+        if record.round == 1:
+            actors = [p for p in psutil.Process().children(recursive=True) if "ClientActor" in p.name()]
+            for process in actors[: self.how_many]:
+                os.kill(process.pid, signal.SIGKILL)
+                self.killed += 1
+
+
+def ray_run(folder, *settings, events=None):
+    run(load_config("soft", [*SETTINGS, *settings]), folder, events=events)
+    return folder
+
+
+def test_all_actors_may_die_at_once(small_inline_run, tmp_path, caplog):
+    kill = Kill(2)
+    folder = ray_run(tmp_path / "run", events=kill)
+    assert kill.killed == 2
+    assert records(folder) == records(small_inline_run)
+    assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+    assert "its process died" in caplog.text, "the user is told"
+
+
+def test_dropped_clients_are_counted_and_the_round_goes_on(tmp_path):
+    folder = ray_run(tmp_path / "run", "actors.on_failure=drop_client", "actors.quorum=0.1", events=Kill(1))
+    rows = records(folder)
+    lost = [row["drop_reasons"].get("actor_failed", 0) for row in rows]
+    assert lost[0] == lost[1] == lost[3] == 0
+    assert 0 < lost[2] < 6
+    assert rows[2]["participants"] + rows[2]["dropped"] == 6
+    assert summary(folder)["status"] == "done"
+
+
+def test_too_few_left_is_below_the_quorum(tmp_path):
+    with pytest.raises(RaysoftError, match=r"round 2: \d of 6 clients were lost.*actors.quorum=1"):
+        ray_run(tmp_path / "run", "actors.on_failure=drop_client", "actors.quorum=1", events=Kill(2))
+    assert summary(tmp_path / "run")["status"] == "failed"
+    assert [row["round"] for row in records(tmp_path / "run")] == [0, 1]
+
+
+def test_abort_names_the_stage_the_round_and_the_clients(tmp_path):
+    with pytest.raises(RaysoftError, match=r"train of round 2, clients \[.*its process died.*on_failure=abort"):
+        ray_run(tmp_path / "run", "actors.on_failure=abort", events=Kill(2))
+
+
+def test_a_finished_run_does_not_fail_because_an_actor_died_at_the_end(tmp_path):
+    folder = ray_run(tmp_path / "run", "rounds=1", events=Kill(2))
+    assert summary(folder)["status"] == "done"
+
+
+def test_lost_results_and_lost_actors_are_made_again():
+    """A stage after the store has lost what it needs: the stages before run again, with the same bytes."""
+    import numpy as np
+    import ray
+    from ray._private.internal_api import free
+
+    from raysoft.federation.client import EncodeRequest, TrainRequest
+    from raysoft.federation.coordinator import Coordinator
+    from raysoft.federation.ray_executor import RayExecutor
+    from raysoft.federation.ray_session import _start_ray
+    from raysoft.federation.resources import plan_actors
+    from raysoft.federation.sampling import make_packs
+
+    config = load_config("soft", [*SETTINGS, "model.lora.targets=all-linear"])
+    plan = plan_actors(config)
+    _start_ray(plan)
+    try:
+        executor = RayExecutor(config, plan)
+        made = Coordinator(config, executor)
+        made.start()
+        down = executor.put(made.parts.method.broadcast(made.state.server, 1))
+        packs = make_packs(1, np.arange(6), {}, 3)
+        trained = executor.map("train", down, [TrainRequest(pack, {}) for pack in packs])
+        orders = [EncodeRequest((3,) * 3, None)] * 2
+        handles = [handle for _, handle in trained]
+        first = executor.map("encode", down, orders, handles)
+        free([handles[1].ref])
+        ray.kill(executor.crew.actors[0])
+        second = executor.map("encode", down, orders, handles)
+        for (one, _), (two, _) in zip(first, second, strict=True):
+            assert [sent.num_bits for sent in one] == [sent.num_bits for sent in two]
+            assert [sent.relative_error for sent in one] == [sent.relative_error for sent in two]
+        notices = executor.take_notices()
+        assert any("is lost" in notice for notice in notices), notices
+        assert any("its process died" in notice for notice in notices), notices
+        assert executor.take_notices() == []
+    finally:
+        ray.shutdown()
+
+
+def test_a_ray_of_the_caller_is_used_and_left_running(small_inline_run, tmp_path):
+    import ray
+
+    from raysoft.federation.ray_session import _start_ray
+    from raysoft.federation.resources import plan_actors
+
+    _start_ray(plan_actors(load_config("soft", SETTINGS)))
+    try:
+        folder = ray_run(tmp_path / "run")
+        assert ray.is_initialized()
+        assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+    finally:
+        ray.shutdown()
+
+
+def test_an_address_without_a_cluster_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(RaysoftError, match="RAY_ADDRESS=127.0.0.1:1") as raised:
+        ray_run(tmp_path / "run")
+    assert "\n" not in str(raised.value)
+
+
+def test_more_gpus_than_there_are_is_refused_before_ray_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ResourceError, match="actors.gpus"):
+        ray_run(tmp_path / "run", "actors.gpus=1")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,178 @@
+"""The dispatcher with a crew that lives in this process: order, faults of every kind, bounded attempts."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from raysoft.errors import RaysoftError
+from raysoft.federation.dispatch import ATTEMPTS, Dispatcher, ResultLost, WorkerLost
+from raysoft.types import Pack
+
+
+@dataclass(frozen=True)
+class Request:
+    pack: Pack
+
+
+@dataclass
+class FakeCrew:
+    """Workers that compute (stage, clients, handle) at once, unless they are dead or told to hang."""
+
+    size: int = 3
+    dead: set[int] = field(default_factory=set)
+    hang: int = 0  # how many calls will never be answered
+    lost: set[int] = field(default_factory=set)  # handles that are gone
+    fails: Exception | None = None  # what every call raises
+    now: float = 0.0
+    started: list = field(default_factory=list)
+    replaced: list = field(default_factory=list)
+    busy: dict = field(default_factory=dict)
+
+    def start(self, slot, call):
+        assert slot not in self.busy.values(), "one request at a time"
+        number = len(self.started)
+        self.started.append((slot, call.stage, None if call.pack is None else call.pack.clients))
+        handle = None if call.handle is None else call.handle.ref
+        self.busy[number] = slot
+        state = "hang" if self.hang else "dead" if slot in self.dead else "ok"
+        if self.hang:
+            self.hang -= 1
+        return (number, state, call, handle), number
+
+    def wait(self, replies, seconds):
+        for reply in replies:
+            if reply[1] != "hang":
+                return [reply]
+        self.now += seconds
+        return []
+
+    def fetch(self, slot, reply):
+        number, state, call, handle = reply
+        del self.busy[number]
+        if self.fails:
+            raise self.fails
+        if state == "dead":
+            raise WorkerLost("its process died")
+        if handle in self.lost:
+            raise ResultLost("gone")
+        return call.stage, call.pack and call.pack.clients, handle
+
+    def replace(self, slot):
+        self.dead.discard(slot)
+        self.busy = {number: at for number, at in self.busy.items() if at != slot}
+        self.replaced.append(slot)
+
+
+REQUESTS = [Request(Pack(4, (2 * i, 2 * i + 1))) for i in range(5)]
+
+
+def dispatcher(crew, on_failure="retry", home=lambda pack: None):
+    return Dispatcher(crew, on_failure, 10.0, home, clock=lambda: crew.now)
+
+
+def clients(results):
+    return [value[1] for value, _ in results]
+
+
+def test_replies_come_in_the_order_of_requests_and_handles_reach_the_next_stage():
+    crew = FakeCrew()
+    work = dispatcher(crew)
+    trained = work.map("train", None, REQUESTS)
+    assert clients(trained) == [r.pack.clients for r in REQUESTS]
+    assert {slot for slot, *_ in crew.started} == {0, 1, 2}
+    encoded = work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    assert [value[2] for value, _ in encoded] == [handle.ref for _, handle in trained]
+    assert clients(encoded) == clients(trained), "the pack is known from the handle"
+    assert work.map("evaluate", None, []) == []
+    assert len(crew.started) == 10
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 8])
+def test_all_workers_may_die_at_once(size):
+    crew = FakeCrew(size=size, dead=set(range(size)))
+    results = dispatcher(crew).map("train", None, REQUESTS)
+    assert clients(results) == [r.pack.clients for r in REQUESTS]
+    assert sorted(crew.replaced) == list(range(min(size, 5)))
+
+
+def test_a_worker_that_does_not_answer_is_replaced_after_the_timeout():
+    crew = FakeCrew(hang=1)
+    work = dispatcher(crew)
+    assert clients(work.map("train", None, REQUESTS)) == [r.pack.clients for r in REQUESTS]
+    assert crew.replaced == [0]
+    assert 10.0 < crew.now < 13.0
+    assert "actors.timeout_s=10" in work.notices[0]
+
+
+def test_a_starting_worker_has_twice_the_time():
+    crew = FakeCrew(size=1, hang=2)
+    dispatcher(crew).map("train", None, REQUESTS[:1])
+    assert 30.0 < crew.now < 34.0
+
+
+def test_a_call_that_always_kills_ends_the_run_and_is_named():
+    class Deadly(FakeCrew):
+        def replace(self, slot):
+            super().replace(slot)
+            self.dead.add(slot)
+
+    crew = Deadly(size=2, dead={0, 1})
+    with pytest.raises(RaysoftError, match=r"train of round 4, clients \[\d, \d\].*3 times in a row"):
+        dispatcher(crew).map("train", None, REQUESTS)
+    assert max(sum(one[2] == r.pack.clients for one in crew.started) for r in REQUESTS) == ATTEMPTS
+
+
+def test_abort_stops_at_the_first_fault():
+    crew = FakeCrew(dead={1})
+    with pytest.raises(RaysoftError, match=r"clients \[2, 3\].*on_failure=abort"):
+        dispatcher(crew, "abort").map("train", None, REQUESTS)
+    assert not crew.replaced
+
+
+def test_drop_client_drops_what_was_lost_in_training_and_repeats_later_stages():
+    crew = FakeCrew(dead={1})
+    work = dispatcher(crew, "drop_client")
+    trained = work.map("train", None, REQUESTS)
+    assert [pair == (None, None) for pair in trained] == [False, True, False, False, False]
+    assert "dropped" in work.notices[0]
+    crew.dead = {0}
+    left = [handle for _, handle in trained if handle]
+    assert clients(work.map("encode", None, [None] * 4, left)) == [REQUESTS[i].pack.clients for i in (0, 2, 3, 4)]
+
+
+def test_a_lost_result_is_made_again_from_the_stages_before():
+    crew = FakeCrew(size=2)
+    work = dispatcher(crew)
+    trained = work.map("train", None, REQUESTS[:2])
+    encoded = work.map("encode", None, [None] * 2, [handle for _, handle in trained])
+    crew.lost = {trained[1][1].ref, encoded[1][1].ref}  # a node took both with it
+    before = len(crew.started)
+    summed = work.map("sum", None, [None] * 2, [handle for _, handle in encoded])
+    assert clients(summed) == [(0, 1), (2, 3)]
+    stages = [stage for _, stage, who in crew.started[before:] if who == (2, 3)]
+    assert stages == ["sum", "encode", "train", "encode", "sum"]
+    assert not crew.replaced, "nobody has died"
+
+
+def test_a_broadcast_that_is_lost_for_good_ends_the_run():
+    crew = FakeCrew(lost={None})
+    with pytest.raises(RaysoftError, match=r"evaluate.*3 times"):
+        dispatcher(crew).map("evaluate", None, [None])
+
+
+def test_clients_with_a_home_wait_for_it():
+    crew = FakeCrew()
+    work = dispatcher(crew, home=lambda pack: 2)
+    trained = work.map("train", None, REQUESTS)
+    assert {slot for slot, *_ in crew.started} == {2}
+    crew.dead = {2}
+    work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    assert {slot for slot, *_ in crew.started} == {2}
+    assert crew.replaced == [2]
+
+
+def test_an_error_of_the_stage_itself_is_passed_on_and_not_repeated():
+    crew = FakeCrew(fails=RaysoftError("train of round 4: boom"))
+    with pytest.raises(RaysoftError, match="boom"):
+        dispatcher(crew).map("train", None, REQUESTS)
+    assert not crew.replaced
