@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raysoft.errors import ConfigError
 
@@ -28,8 +28,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-Positive = Annotated[float, Field(gt=0, strict=False)]
-NonNegative = Annotated[float, Field(ge=0, strict=False)]
+# Wide bounds that only keep every derived number finite: a product of five such values is still a float.
+SMALLEST, LARGEST = 1e-30, 1e30
+
+
+def _representable(value: float) -> float:
+    if value and not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"must be between {SMALLEST:g} and {LARGEST:g}, got {value:g}")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, strict=False), AfterValidator(_representable)]
+NonNegative = Annotated[float, Field(ge=0, strict=False), AfterValidator(_representable)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
 Unit = Annotated[float, Field(ge=0, le=1, strict=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1, strict=False)]
@@ -178,12 +188,12 @@ class ActorsConfig(Section):
 
     clients_per_actor: Count | Literal["auto"] = "auto"
     pack_size: Count | Literal["auto"] = "auto"
-    threads: Count = 1
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
     cpus: Count | Literal["auto"] = "auto"
     gpus: NonNegative = 0.0
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
     quorum: Unit = 0.5
-    timeout_s: Positive = 300.0
+    timeout_s: Annotated[float, Field(gt=0, le=1e6, strict=False)] = 300.0
 
 
 class EvalConfig(Section):

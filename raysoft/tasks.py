@@ -76,17 +76,36 @@ def read(config: DataConfig) -> raw.RawTask | None:
             "data.path",
             f"is required by data.task={config.task}: a file, a folder, or the name of a Hugging Face dataset",
         )
-    path = Path(config.path).expanduser()
+    if not config.path.strip():
+        raise ConfigError("data.path", f"must name a file, a folder or a Hugging Face dataset, got {config.path!r}")
+    path = _expanded(config.path, "data.path")
     if config.subset is not None and path.exists():
         raise ConfigError("data.subset", f"names a part of a dataset on the Hugging Face hub; {config.path!r} is local")
-    if path.is_dir():
-        return hf.read_saved(path, config) if hf.is_saved(path) else files.read(path, config)
-    if path.is_file():
-        return files.read(path, config)
+    try:
+        if path.is_dir():
+            return hf.read_saved(path, config) if hf.is_saved(path) else files.read(path, config)
+        if path.is_file():
+            return files.read(path, config)
+    except OSError as error:  # no permission, a broken disk
+        raise ConfigError("data.path", f"{path}: cannot be read: {error.strerror}") from None
     local = config.path.startswith(("/", ".", "~")) or path.suffix.lower() in files.TABLES or config.path.count("/") > 1
-    if local or not config.path.strip():
-        raise ConfigError("data.path", f"{config.path!r} does not exist")
+    if local:
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise ConfigError("data.path", f"{config.path!r} {what}")
     return hf.read_hub(config.path, config)
+
+
+def _expanded(text: str, field: str) -> Path:
+    """A path as a user writes it. Raises ConfigError(field) for what the system cannot even look up."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+        if "\0" in text:
+            raise ValueError("it holds a null character")
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(field, f"{text[:60]!r} cannot be looked up: {reason}") from None
 
 
 def _model(config: RunConfig) -> tuple[str | Path, Any]:
@@ -96,8 +115,11 @@ def _model(config: RunConfig) -> tuple[str | Path, Any]:
     name = config.model.name
     if name.startswith(embedded.PREFIX):
         source: str | Path = embedded.ensure(name, threads=config.actors.threads)
+    elif not name.strip():
+        raise ConfigError("model.name", f"must name an embedded model, a folder or a Hugging Face model, got {name!r}")
     else:
-        source = name
+        path = _expanded(name, "model.name")
+        source = str(path) if path.exists() else name
     return source, read_config(str(source), config.model.revision)
 
 
@@ -105,10 +127,16 @@ def _tokenizer(config: RunConfig, source: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(source), revision=config.model.revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=config.model.revision, trust_remote_code=False)
     except Exception as error:  # missing files, unknown classes, optional packages: each library its own kind
         reason = " ".join(str(error).split())[:160]
         raise ConfigError("model.name", f"{config.model.name!r} comes without a readable tokenizer: {reason}") from None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Without its files the library makes one that knows no word, and every text would be unknown tokens.
+        raise ConfigError(
+            "model.name", f"{config.model.name!r} comes without a vocabulary; save its tokenizer into the same folder"
+        )
+    return tokenizer
 
 
 def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_config: Any, rng: Rng) -> TaskData:
@@ -127,10 +155,14 @@ def _image_settings(config: RunConfig, source: str | Path) -> dict[str, Any]:
     """preprocessor_config.json as a mapping, empty where the model has none."""
     from transformers.image_processing_base import ImageProcessingMixin
 
+    settings: Any
     try:
-        return ImageProcessingMixin.get_image_processor_dict(str(source), revision=config.model.revision)[0]
+        settings = ImageProcessingMixin.get_image_processor_dict(str(source), revision=config.model.revision)[0]
     except OSError:
-        return {}
+        settings = "damaged" if (Path(source) / "preprocessor_config.json").exists() else {}
+    if not isinstance(settings, dict):
+        raise ConfigError("model.name", f"preprocessor_config.json of {config.model.name!r} is not a JSON object")
+    return settings
 
 
 def _path_field(config: RunConfig) -> str:

@@ -55,4 +55,6 @@ def _from_codes(scores: Array) -> Array:
 
 
 def _float32(x: Array | float) -> Array:
-    return np.asarray(x, dtype=np.float32).astype(np.float64)
+    """Rounded to float32; an error beyond its range (training diverges) is reported as the largest."""
+    most = np.finfo(np.float32).max
+    return np.clip(x, -most, most).astype(np.float32).astype(np.float64)

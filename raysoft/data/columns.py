@@ -30,7 +30,11 @@ def pick(table: Table, config: DataConfig, origin: str, root: Path | None = None
     """
     classified = config.task != "causal-lm"
     if config.task == "image-classification":
-        content = [_under(root, image) for image in _column(table, "image_column", config.image_column)]
+        images = _column(table, "image_column", config.image_column)
+        for n, image in enumerate(images):
+            if image is None or image == "":
+                raise ConfigError("data.image_column", f"row {n + 1} of {origin} names no image")
+        content = [_under(root, image) for image in images]
     else:
         content = list(_column(table, "text_column", config.text_column))
     labels = list(_column(table, "label_column", config.label_column)) if classified else None

@@ -6,6 +6,7 @@ A folder may hold one file per split (train.csv, validation.csv, test.csv) or, f
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,17 @@ def read(path: Path, config: DataConfig) -> RawTask:
     """The samples in a file or folder that exists. Raises ConfigError for what cannot be read."""
     if path.is_file():
         return assemble({"train": pick(read_table(path, config), config, path.name, path.parent)})
-    tables = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in TABLES)
+    tables = sorted(entry for entry in path.iterdir() if _is_data(entry, TABLES))
     if tables:
         return assemble(_folder_of_tables(path, tables, config))
     if config.task == "image-classification":
         return assemble(_image_folder(path, config))
     raise ConfigError("data.path", f"{path}: holds no data files ({', '.join(TABLES)}) and no saved dataset")
+
+
+def _is_data(entry: Path, kinds: Collection[str]) -> bool:
+    """By its ending; without hidden files, such as the `._name.png` that macOS adds to archives."""
+    return entry.suffix.lower() in kinds and not entry.name.startswith(".") and not entry.is_dir()
 
 
 def read_table(path: Path, config: DataConfig) -> Table:
@@ -42,7 +48,7 @@ def read_table(path: Path, config: DataConfig) -> Table:
             return _read_json_lines(path)
         table = _read_parquet(path) if suffix == ".parquet" else _read_csv(path, config)
         return {name: table.column(name).to_pylist() for name in table.column_names}
-    except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError, KeyError) as error:  # KeyError: a column twice
         reason = " ".join(str(error).split())[:160]
         raise ConfigError("data.path", f"{path}: cannot be read as {suffix[1:]}: {reason}") from None
 
@@ -67,7 +73,7 @@ def _read_parquet(path: Path) -> Any:
 
 def _read_json_lines(path: Path) -> Table:
     rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -136,7 +142,7 @@ def _labelled_images(folder: Path) -> RawSamples:
     content: list[Path] = []
     labels: list[str] = []
     for label in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        images = sorted(image for image in label.rglob("*") if image.suffix.lower() in IMAGES)
+        images = sorted(image for image in label.rglob("*") if _is_data(image, IMAGES))
         content += images
         labels += [label.name] * len(images)
     return RawSamples(content, labels)

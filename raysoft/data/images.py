@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from raysoft.errors import ConfigError
 from raysoft.types import Array
 
 _BILINEAR = 2
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for so many channels
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,27 @@ class ImageSpec:
 def image_spec(settings: Mapping[str, Any], model_config: Any, model_name: str) -> ImageSpec:
     """Settings of a preprocessor_config.json (empty: mean and deviation 0.5), completed by the model's configuration.
 
-    Raises ConfigError("model.name") where neither says how large an image is, or where they disagree.
+    Raises ConfigError("model.name") where neither says how large an image is, where they disagree, or where a setting
+    cannot be used.
     """
+    try:
+        spec = _spec(settings, model_config, model_name)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("model.name", f"{model_name!r} has an image processor that cannot be used: {error}") from None
+    if spec.channels not in _MODES:
+        raise ConfigError(
+            "model.name", f"{model_name!r} takes images of {spec.channels} channels; use one with 1, 3 or 4"
+        )
+    if not all(spec.std) or min(spec.height, spec.width, spec.edge or 1) < 1:
+        raise ConfigError(
+            "model.name", f"the image processor of {model_name!r} has a size or deviation of zero or less"
+        )
+    return spec
+
+
+def _spec(settings: Mapping[str, Any], model_config: Any, model_name: str) -> ImageSpec:
+    from PIL import Image
+
     channels = int(getattr(model_config, "num_channels", 3))
     edge, final = _sizes(settings)
     wanted = _pair(getattr(model_config, "image_size", None))
@@ -63,7 +84,7 @@ def image_spec(settings: Mapping[str, Any], model_config: Any, model_name: str) 
         height=final[0],
         width=final[1],
         edge=edge,
-        resample=int(settings["resample"] if settings.get("resample") is not None else _BILINEAR),
+        resample=Image.Resampling(settings["resample"] if settings.get("resample") is not None else _BILINEAR),
         scale=float(settings.get("rescale_factor") or 1 / 255) if settings.get("do_rescale", True) else 1.0,
         mean=_per_channel(mean if mean is not None else 0.5, channels, model_name) if normalize else (0.0,) * channels,
         std=_per_channel(std if std is not None else 0.5, channels, model_name) if normalize else (1.0,) * channels,
@@ -158,12 +179,15 @@ def _open(image: Any, channels: int) -> Any:
     elif isinstance(image, Image.Image):
         opened = image
     elif isinstance(image, str | Path | io.BytesIO):
-        opened = Image.open(image)
+        with warnings.catch_warnings():
+            # Pillow refuses images of 180 megapixels; half of that needs no warning.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(image)
     else:
         raise TypeError(f"{type(image).__name__} is not an image")
     if opened.mode.startswith("I"):  # 16-bit scans: keep the upper byte, where convert() would clip
         opened = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))
-    return opened.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    return opened.convert(_MODES[channels])
 
 
 def _fit(image: Any, spec: ImageSpec) -> Any:

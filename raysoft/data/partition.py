@@ -43,7 +43,9 @@ def build_partition(config: RunConfig, data: TaskData, rng: Rng) -> Partition:
 def _check_total(section: DataConfig, total: int) -> None:
     if total < section.clients * section.min_samples:
         fits = total // section.min_samples
-        hint = f"use data.clients={fits} or fewer" if fits else "use a smaller data.min_samples"
+        hint = (
+            f"use data.clients={fits} or fewer" if fits else f"use data.min_samples=1 with data.clients={total} at most"
+        )
         if fits and total >= section.clients:
             hint += f", or data.min_samples={total // section.clients}"
         raise ConfigError(

@@ -28,9 +28,19 @@ def check_texts(samples: RawSamples, field: str, blank_allowed: bool) -> list[st
     for n, text in enumerate(samples.content):
         if not isinstance(text, str):
             raise ConfigError(field, f"{samples.place(n)} must hold text, got {text!r:.80}")
+        if not _is_encodable(text):
+            raise ConfigError(field, f"{samples.place(n)} holds half a character (a lone surrogate): {text!r:.80}")
         if not blank_allowed and not text.strip():
             raise ConfigError(field, f"{samples.place(n)} is empty")
     return list(samples.content)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode_classification(tokenizer: Any, texts: Sequence[str], labels_N: Array, limit: int) -> Examples:

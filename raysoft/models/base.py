@@ -53,8 +53,14 @@ def load_base(
     with torch.random.fork_rng(devices=[]):  # the library draws missing weights; ours replace them below
         module, missing = _load_module(name_or_folder, kind, config, revision)
     fresh = _draw_missing(module, missing, name_or_folder, rng)
-    if fresh:
-        _log.warning("%s: %s not in the checkpoint, drawn from the run's seed", name_or_folder, ", ".join(fresh))
+    if fresh and kind == "causal-lm":
+        raise _refuse(
+            name_or_folder, f"has no trained language-model head (it lacks {fresh[0]}); choose a language model"
+        )
+    if kind == "causal-lm":
+        _check_causal(module, name_or_folder)
+    if fresh:  # tasks.py sees to it that such a head is trained
+        _log.info("%s: %s not in the checkpoint, drawn from the run's seed", name_or_folder, ", ".join(fresh))
     elif label_names:
         fresh = _reorder_labels(module, old_names, label_names)
     return freeze(module, kind, name_or_folder if revision is None else f"{name_or_folder}@{revision}", fresh)
@@ -91,7 +97,7 @@ def read_config(name: str, revision: str | None) -> Any:
     try:
         with quiet():
             return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged config.json: every architecture checks it in its own way
         raise _explain(name, error) from None
 
 
@@ -133,7 +139,6 @@ def _explain(name: str, error: Exception) -> ConfigError:
 def _load_module(name: str, kind: TaskKind, config: Any, revision: str | None) -> tuple[Any, set[str]]:
     """The model and the names of weights that the checkpoint lacks or has in another shape."""
     import transformers
-    from safetensors import SafetensorError
 
     auto = getattr(transformers, _AUTO_CLASSES[kind])
     if type(config) not in auto._model_mapping:
@@ -150,11 +155,29 @@ def _load_module(name: str, kind: TaskKind, config: Any, revision: str | None) -
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # from the reader of the weights, or from any line of an architecture
         raise _explain(name, error) from None
     if getattr(module, "_hf_peft_config_loaded", False):
         raise _refuse(name, "is an adapter, not a base model; name the model it was trained on")
+    strange = [key for key, value in module.named_parameters() if not value.isfinite().all()]
+    if strange:
+        raise _refuse(name, f"has {len(strange)} weights with values that are not finite, e.g. {strange[0]}")
     return module, set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+
+
+def _check_causal(module: Any, name: str) -> None:
+    """An encoder with a language-model head sees the token it has to predict; its loss would mean nothing."""
+    import torch
+
+    ids = torch.tensor([[0, 1, 2], [0, 1, 3]]) % module.config.get_text_config().vocab_size
+    with torch.no_grad():
+        one, two = module(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :2].float()
+    if (one - two).abs().max() > 1e-2 * one.abs().max():
+        raise _refuse(
+            name,
+            f"is a {module.config.model_type} model whose attention also looks ahead, so it cannot be trained as a "
+            "causal-lm; choose a decoder such as GPT-2 or Llama",
+        )
 
 
 def _draw_missing(module: torch.nn.Module, missing: set[str], name: str, rng: Rng) -> tuple[str, ...]:

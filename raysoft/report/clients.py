@@ -96,7 +96,7 @@ def allocation(runs: Sequence[Run]) -> Figure | None:
             ("Kept fraction", rounds.kept_fraction_N),
             ("Bandwidth (kHz)", rounds.bandwidth_hz_N * 1e-3),
         )
-        if np.isfinite(value).any()
+        if np.isfinite(value[rounds.served_N]).any()  # not where every client was in outage all along
     ]
     numbers = np.unique(rounds.round_N)
     if not maps or not np.isfinite(rounds.gain_db_N).any() or len(numbers) < 2:
