@@ -23,7 +23,7 @@ from raysoft.federation.sampling import client_rank, local_steps, pack_batches
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Payload, Tensors, Update
+from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
 STAGES = ("train", "encode", "sum", "evaluate")
 
@@ -68,11 +68,11 @@ SILENT = SentUpdate(num_bits=0, finite=True, relative_error=1.0, stats={})
 
 @dataclass(frozen=True)
 class EncodedPack:
-    """Handle of `encode`: payloads and what each client remembers if its payload is delivered, or lost."""
+    """Handle of `encode`: the server's view of each payload (None: silent), and what each client remembers if its
+    payload is delivered, or lost."""
 
     trained: TrainedPack
-    payloads: tuple[Payload | None, ...]
-    units: tuple[int | None, ...]
+    decoded: tuple[Update | None, ...]
     if_delivered: tuple[Tensors, ...]
     if_lost: tuple[Tensors, ...]
 
@@ -189,17 +189,17 @@ class Worker:
     def encode(
         self, down: Broadcast, request: EncodeRequest, trained: TrainedPack
     ) -> tuple[tuple[SentUpdate, ...], EncodedPack]:
-        """Serialise what each client may send; the bits are counted on the payload itself."""
+        """Serialise what each client may send, and read it as the server will; bits are counted on the payload."""
         pack = trained.pack
         sent: list[SentUpdate] = []
-        payloads: list[Payload | None] = []
+        views: list[Update | None] = []
         delivered, lost = [], []
         for client, update, state, units in zip(
             pack.clients, trained.updates, trained.states, request.units, strict=True
         ):
             if units is None:  # silent: nothing sent, codec memory kept
                 sent.append(SILENT)
-                payloads.append(None)
+                views.append(None)
                 delivered.append(state.codec)
                 lost.append(state.codec)
                 continue
@@ -210,22 +210,18 @@ class Worker:
             decoded = self.codec.decode(encoded.payload, start, units)
             finite = all(np.isfinite(value).all() for value in decoded.values())
             sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
-            payloads.append(encoded.payload)
+            views.append(decoded)
             delivered.append(encoded.memory_if_delivered)
             lost.append(encoded.memory_if_lost)
-        return tuple(sent), EncodedPack(trained, tuple(payloads), request.units, tuple(delivered), tuple(lost))
+        return tuple(sent), EncodedPack(trained, tuple(views), tuple(delivered), tuple(lost))
 
     def sum(self, down: Broadcast, request: SumRequest, encoded: EncodedPack) -> tuple[SumReply, None]:
-        """Decode, contribute and add up, in float64 and in client-id order."""
+        """Contribute what arrived and add it up, in float64 and in client-id order."""
         trained = encoded.trained
-        received: list[Update] = []
-        for state, payload, units, mix in zip(
-            trained.states, encoded.payloads, encoded.units, request.mix, strict=True
-        ):
-            if payload is None or units is None or mix == 0.0:
-                received.append({})
-                continue
-            received.append(self.method.contribute(self.codec.decode(payload, self._start(down, state.rank), units)))
+        received: list[Update] = [
+            {} if view is None or mix == 0.0 else dict(self.method.contribute(view))
+            for view, mix in zip(encoded.decoded, request.mix, strict=True)
+        ]
         memories = [
             delivered if arrived else lost
             for delivered, lost, arrived in zip(encoded.if_delivered, encoded.if_lost, request.arrived, strict=True)
