@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from raysoft.federation.resources import ActorPlan, Machine, plan_actors
 from raysoft.types import RoundRecord, Tensors
 
 log = logging.getLogger("raysoft")
+KNOCK_S = 10.0
 OBJECT_STORE_BYTES = 1_000_000_000  # holds the base once, a cohort's updates and a round's broadcasts
 
 
@@ -119,14 +121,23 @@ def _start_ray(plan: ActorPlan | None) -> None:
             "_node_ip_address": "127.0.0.1",
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+    where = "on this machine" if plan is not None else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
     try:
+        if plan is None:
+            _knock(os.environ["RAY_ADDRESS"])
         ray.init(**options)
     except Exception as error:
-        where = "on this machine" if plan is not None else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
     if plan is not None:
         _protect_token()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody answers at host:port; Ray itself would try for several minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # not `auto`
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _cluster(resources: dict[str, float]) -> Machine:
