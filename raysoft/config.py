@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raysoft.errors import ConfigError
+from raysoft.yaml12 import parse_yaml, printable
 
-MAX_YAML_BYTES = 1_000_000
 S = TypeVar("S", bound=BaseModel)
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
@@ -258,71 +256,13 @@ class RunConfig(Section):
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 numbers and booleans, unique keys and no aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(None, None, "aliases are not supported", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.MarkedYAMLError(None, None, f"key {key_node.value!r} appears twice", key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
-    (
-        "float",
-        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
-        "-+0123456789.",
-    ),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse one YAML document; a ConfigError names the place of a syntax error."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader subclass
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}" if mark else where
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError("", f"{place}: not valid YAML: {problem}") from None
-
-
-def load_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping."""
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ConfigError("", f"{path}: larger than {MAX_YAML_BYTES} bytes, not a configuration")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("", f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError("", f"{path}: is not UTF-8 text") from None
-    tree = parse_yaml(text, str(path))
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError("", f"{path}: must hold a mapping of keys to values, e.g. `rounds: 40`")
-    return tree
-
-
 def apply_override(tree: dict[str, Any], text: str) -> dict[str, Any]:
     """A copy of `tree` with one dotted `key=value` applied; the value is YAML."""
     key, equals, value = text.partition("=")
+    where = f"override {text if len(text) <= 80 else text[:77] + '...'!r}"
     if not equals or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key):
-        raise ConfigError("", f"override {text!r}: must have the form key=value, e.g. train.lr=1e-2")
-    return _replace(tree, key.split("."), parse_yaml(value, f"override {text!r}"), key)
+        raise ConfigError("", f"{where}: must have the form key=value, e.g. train.lr=1e-2")
+    return _replace(tree, key.split("."), parse_yaml(value, where), key)
 
 
 def _replace(tree: Any, path: list[str], value: Any, key: str) -> dict[str, Any]:
@@ -355,6 +295,9 @@ def merge_section(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {**new, REPLACED: {key: value for key, value in old.items() if key != "name"}}
 
 
+_MAPPING = re.compile(r"Input should be a valid dictionary or instance of \w+")
+
+
 def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
     """The most telling problem of a pydantic error as one sentence: the field, the value and what is valid."""
     problems = [(_user_path(item["loc"]), item) for item in error.errors()]
@@ -368,7 +311,9 @@ def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
         return ConfigError(field, "unknown key")
     if item["type"] == "missing":
         return ConfigError(field, "is required")
-    messages = [one["msg"].removeprefix("Value error, ") for one in here]
+    messages = [
+        _MAPPING.sub("must be a mapping of keys to values", one["msg"].removeprefix("Value error, ")) for one in here
+    ]
     message = " or ".join(dict.fromkeys(text[:1].lower() + text[1:] for text in messages))
     message = " ".join(message.split())
     if item["type"] == "value_error":
@@ -379,11 +324,7 @@ def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
 
 def _user_path(location: tuple[int | str, ...]) -> list[str]:
     """The keys a user wrote: union members and validators add their own parts to pydantic's location."""
-    return [_printable(str(part)) for part in location if not _is_internal(str(part))]
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() and len(text) <= 60 else repr(text[:60])
+    return [printable(str(part)) for part in location if not _is_internal(str(part))]
 
 
 def _is_internal(part: str) -> bool:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.config import NAME_PATTERN, RunConfig, load_mapping
+from raysoft.config import NAME_PATTERN, RunConfig
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.types import Array, RoundRecord
+from raysoft.yaml12 import load_mapping
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
 TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
@@ -50,6 +52,12 @@ def check_name(name: str) -> str:
         valid = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
         raise ConfigError("--name", f"{name!r} is not a run name: use {valid}")
     return name
+
+
+def name_of(target: str) -> str:
+    """The run name that follows from a preset or file: what a folder name cannot hold becomes '-'."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(target).stem).lstrip("-._")[:64]
+    return name or "run"
 
 
 def strict(value: Any) -> Any:

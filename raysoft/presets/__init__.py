@@ -8,8 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from raysoft.config import REPLACED, RunConfig, apply_override, load_mapping, merge
+from raysoft.config import REPLACED, RunConfig, apply_override, merge
 from raysoft.errors import ConfigError
+from raysoft.yaml12 import load_mapping
 
 MAX_DEPTH = 8
 
@@ -29,12 +30,14 @@ def describe_preset(name: str) -> str:
 def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[str, Any]:
     """The mapping of a preset name or a YAML file, with its bases merged in. Raises ConfigError."""
     path = (folder or Path()) / target
-    is_file = target.endswith((".yaml", ".yml")) or path.is_file()
+    is_file = target.endswith((".yaml", ".yml")) or _exists(path)
     if not is_file:
         if target not in preset_names():
             close = difflib.get_close_matches(target, preset_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError("", f"{target!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}")
+            raise ConfigError(
+                "", f"{target[:80]!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}"
+            )
         path = Path(str(files(__name__) / f"{target}.yaml"))
     tree = load_mapping(path)
     base = tree.pop("base", None)
@@ -45,6 +48,13 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
     if depth >= MAX_DEPTH:
         raise ConfigError("base", f"{path}: more than {MAX_DEPTH} levels; does a file build on itself?")
     return _carry_over(merge(load_tree(base, path.parent if is_file else None, depth + 1), tree))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long for a file name, or in a folder that may not be read
+        return False
 
 
 def _carry_over(tree: dict[str, Any]) -> dict[str, Any]:

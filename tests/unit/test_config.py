@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysoft import registry
-from raysoft.config import Plugin, RunConfig, apply_override, merge, parse_yaml
+from raysoft.config import Plugin, RunConfig, apply_override, merge
 from raysoft.errors import ConfigError, ResourceError
 from raysoft.presets import load_config, load_tree, preset_names
 from raysoft.runner import to_yaml
+from raysoft.yaml12 import parse_yaml
 
 
 @pytest.mark.parametrize(("text", "value"), [

@@ -1,0 +1,82 @@
+"""YAML by the rules of YAML 1.2 for numbers and booleans, with unique keys and no aliases: `1e-3` is a number, `off` is
+a string. Errors are one sentence with their place.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raysoft.errors import ConfigError
+
+MAX_YAML_BYTES = 1_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 numbers and booleans, unique keys and no aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(None, None, "aliases are not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(None, None, "a key must be a plain word", key_node.start_mark)
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"key {key_node.value!r} appears twice", key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    (
+        "float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
+        "-+0123456789.",
+    ),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse one YAML document; a ConfigError names the place of a syntax error."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader subclass
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0][:160]
+        raise ConfigError("", f"{place}: not valid YAML: {problem}") from None
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError("", f"{path}: larger than {MAX_YAML_BYTES} bytes, not a configuration")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("", f"{path}: is not UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError("", f"{printable(str(path), 200)}: cannot be read: {reason}") from None
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError("", f"{path}: must hold a mapping of keys to values, e.g. `rounds: 40`")
+    return tree
+
+
+def printable(text: str, most: int = 60) -> str:
+    """The text, or its escaped beginning where it would garble a message."""
+    return text if text.isprintable() and len(text) <= most else repr(text[:most])
