@@ -50,10 +50,10 @@ def run(
 ) -> None:
     """Run a configuration: train, transmit, measure, and write a report."""
     from raysoft.presets import load_config
-    from raysoft.tracking import check_name
+    from raysoft.tracking import check_name, name_of
 
     config = load_config(target, overrides or (), executor)
-    folder = out or Path("outputs") / check_name(name or Path(target).stem)
+    folder = out or Path("outputs") / (name_of(target) if name is None else check_name(name))
     from raysoft import console as display
 
     console = display.stdout()
@@ -114,6 +114,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("raysoft: interrupted", file=sys.stderr)
         sys.exit(130)
+    except MemoryError:
+        print(
+            "raysoft: not enough memory; use fewer clients, a smaller data.max_train_samples or batch", file=sys.stderr
+        )
+        sys.exit(3)
     except BrokenPipeError:  # `raysoft list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         sys.exit(1)

@@ -41,7 +41,7 @@ NonNegative = Annotated[float, Field(ge=0, strict=False), AfterValidator(_repres
 Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
 Unit = Annotated[float, Field(ge=0, le=1, strict=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1, strict=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Range(Section):
@@ -124,7 +124,7 @@ class DataConfig(Section):
     shards_per_client: Count = 2
     quantity_alpha: Positive = 1.0
     natural_key: str | None = None
-    samples_per_client: Count = 64  # virtual
+    samples_per_client: Annotated[int, Field(ge=1, le=10**7)] = 64  # virtual
     min_samples: Count = 2
     validation_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
     test_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.25

@@ -17,7 +17,7 @@ from raysoft import registry
 from raysoft.codecs.base import Codec
 from raysoft.codecs.report import quantize_curve
 from raysoft.config import RunConfig
-from raysoft.errors import RaysoftError
+from raysoft.errors import RaysoftError, ResourceError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.sampling import client_rank, local_steps, pack_batches
 from raysoft.federation.workload import Workload
@@ -25,6 +25,7 @@ from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
+_LESS = "use a smaller actors.pack_size, train.batch_size or eval.batch_size"
 STAGES = ("train", "encode", "sum", "evaluate")
 
 
@@ -142,6 +143,8 @@ class Worker:
             return getattr(self, stage)(down, request, *(() if handle is None else (handle,)))
         except RaysoftError:
             raise
+        except MemoryError as error:
+            raise ResourceError(f"{_where(stage, request, handle)}: not enough memory ({error}); {_LESS}") from error
         except Exception as error:
             raise RaysoftError(f"{_where(stage, request, handle)}: {type(error).__name__}: {error}") from error
 
