@@ -24,7 +24,8 @@ from raysoft.types import Allocation, Array, ClientReport, Participants
 
 CSI_BITS = 16  # a quantised channel gain, up
 PLAN_BITS = 32  # number of units and bandwidth share, 16 bits each, down
-SCORE_BITS = 8  # one logarithmic score a menu point, up
+SCORE_BITS = 8  # one logarithmic score a unit, up
+CURVE_BITS = 4 * 32  # the rest of a reported curve: two errors and the range of the scores (codecs/report.py)
 
 
 def everyone(candidates_K: Array) -> Array:
@@ -32,9 +33,10 @@ def everyone(candidates_K: Array) -> Array:
     return np.sort(np.asarray(candidates_K, dtype=np.int64))
 
 
-def control_bits(menu_points_K: Array, *, needs_curve: bool) -> Array:
+def control_bits(units_K: Array, *, needs_curve: bool) -> Array:
     """Control traffic of each client: channel report and plan, and its curve where the allocator reads it, [K]."""
-    return PLAN_BITS + CSI_BITS + (SCORE_BITS * menu_points_K if needs_curve else np.zeros_like(menu_points_K))
+    curve_K = CURVE_BITS + SCORE_BITS * units_K if needs_curve else np.zeros_like(units_K)
+    return PLAN_BITS + CSI_BITS + curve_K
 
 
 def in_outage(
@@ -79,7 +81,7 @@ class Cohort:
         """Reports to arrays, outage rule applied. A client whose update is not finite is left out, too."""
         link, scale = context.link, context.payload_scale
         menus = Menus.of(tuple(report.curve for report in reports), context.min_kept_fraction, scale)
-        control = control_bits(menus.units_K + 1, needs_curve=needs_curve)
+        control = control_bits(menus.units_K, needs_curve=needs_curve)
         start = who.downlink_s + who.compute_s_K + link.control_s(control)
         snr = link.snr_hz(who.channel.reported_gain_K, who.power_w_K)
         limit_s = None if config.latency_budget_s is None else config.outage_factor * config.latency_budget_s

@@ -76,7 +76,7 @@ def _least(parts: Parts, server: ServerState, rank: int) -> Least:
     fraction = registry.options("codec", config.codec).min_kept_fraction
     scale = config.device.payload_scale
     menus = Menus.of((curve,), fraction, scale)
-    control = int(control_bits(menus.units_K + 1, needs_curve=True)[0])
+    control = int(control_bits(menus.units_K, needs_curve=True)[0])
     return Least(float(menus.bits(menus.least_K)[0]), control, scale * job.downlink_bits)
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from raysoft import registry
 from raysoft.allocation.base import AllocationContext
-from raysoft.allocation.cohort import CSI_BITS, PLAN_BITS, SCORE_BITS, control_bits
+from raysoft.allocation.cohort import CSI_BITS, PLAN_BITS, control_bits
 from raysoft.allocation.menus import Menus
 from raysoft.allocation.solvers import Draws, check_budget, latency_floor, smallest_feasible_budget, solve_minmax
+from raysoft.codecs.report import report_bits
 from raysoft.config import DeviceConfig, Plugin
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
@@ -292,15 +293,16 @@ def test_ideal_sends_everything_at_once():
 
 
 def test_control_traffic():
-    """Curves cost 8 bits a point; a plan and a channel report cost the same for everybody; ideal needs none."""
-    points = np.array([25, 65])
-    assert control_bits(points, needs_curve=True).tolist() == [8 * 25 + 48, 8 * 65 + 48]
-    assert control_bits(points, needs_curve=False).tolist() == [48, 48]
-    assert (CSI_BITS, PLAN_BITS, SCORE_BITS) == (16, 32, 8)
+    """Curves cost what their serialisation takes; a plan and a channel report cost the same for everybody."""
+    units = np.array([24, 64])
+    reported = [report_bits(Curve(0, np.arange(n + 1), np.zeros(n + 1))) for n in units]
+    assert control_bits(units, needs_curve=True).tolist() == [bits + 48 for bits in reported]
+    assert control_bits(units, needs_curve=False).tolist() == [48, 48]
+    assert CSI_BITS + PLAN_BITS == 48
     for name in FINITE:
         state = {"queue_s": np.array(0.1)}
         plan = budgeted(name).allocate(*inputs(1), state, 1, RNG)
-        assert plan.control_bits_K.tolist() == [248 if name in ("tsfa", "greedy") else 48] * K
+        assert plan.control_bits_K.tolist() == [368 if name in ("tsfa", "greedy") else 48] * K
 
 
 @pytest.mark.parametrize("name", FINITE)
