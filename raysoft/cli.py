@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -103,6 +104,8 @@ def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
     from raysoft.errors import RaysoftError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an old terminal, or a file name that is not UTF-8
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except UsageError as error:  # a wrong option: click's own sentence
@@ -121,6 +124,10 @@ def main() -> None:
         sys.exit(3)
     except BrokenPipeError:  # `raysoft list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that vanished
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"raysoft: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
 
 

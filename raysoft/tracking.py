@@ -26,6 +26,7 @@ import numpy as np
 
 from raysoft.config import NAME_PATTERN, RunConfig
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.folder_checks import is_number, row_problem, summary_problem
 from raysoft.types import Array, RoundRecord
 from raysoft.yaml12 import load_mapping
 
@@ -80,7 +81,8 @@ def strict(value: Any) -> Any:
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new, never half of it."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
+    # A folder's name may hold bytes that are not UTF-8, and a report shows it.
+    with part.open("w", encoding="utf-8", errors="replace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -232,15 +234,11 @@ def _line(row: Mapping[str, Any]) -> str:
 def _scalars(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     """TensorBoard curves of one round: tag and value; what is null or not a number has none."""
     for key, value in row.items():
-        if key not in _NOT_CURVES and _is_number(value):
+        if key not in _NOT_CURVES and is_number(value):
             yield f"round/{key}", float(value)
     for key, value in row.get("metrics", {}).items():
-        if _is_number(value):
+        if is_number(value):
             yield f"metrics/{key}", float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -266,7 +264,7 @@ class Run:
         """[T] float64 values of one record key, or of `metrics.KEY`; NaN where there is no such number."""
         head, _, rest = key.partition(".")
         values: list[Any] = [row.get(head, {}).get(rest) if rest else row.get(head) for row in self.records]
-        return np.array([v if _is_number(v) else math.nan for v in values], dtype=np.float64)
+        return np.array([v if is_number(v) else math.nan for v in values], dtype=np.float64)
 
 
 def read_run(path: Path | str) -> Run:
@@ -279,6 +277,8 @@ def read_run(path: Path | str) -> Run:
             raise RaysoftError(f"{path / name}: missing, so {path} is not a run folder")
     records, notes = _read_rounds(path / ROUNDS)
     summary = _read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
+    if summary is not None and (problem := summary_problem(summary)):
+        raise RaysoftError(f"{path / SUMMARY}: {problem}")
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
     surroundings = _read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
@@ -298,7 +298,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise RaysoftError(f"{path}, line {line}: not valid JSON: {getattr(error, 'msg', error)}") from None
     if not isinstance(value, dict):
@@ -320,8 +320,8 @@ def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         try:
             row = json.loads(line, parse_constant=_refuse_constant)
-            problem = None if _is_record(row) else "is not a round record"
-        except ValueError as error:
+            problem = row_problem(row)
+        except (ValueError, RecursionError) as error:
             problem = f"not valid JSON: {getattr(error, 'msg', error)}"
         if problem is None:
             records.append(row)
@@ -332,10 +332,6 @@ def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if not records:
         raise RaysoftError(f"{path}, line 1: holds no complete round yet")
     return records, notes
-
-
-def _is_record(row: Any) -> bool:
-    return isinstance(row, dict) and _is_number(row.get("round")) and isinstance(row.get("metrics", {}), dict)
 
 
 # ---------------------------------------------------------------------------------------------------------- summary
@@ -394,7 +390,7 @@ def _final(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 def _metric_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     flat = [
-        {"round": row["round"], "loss": row["loss"], **{k: v for k, v in row["metrics"].items() if _is_number(v)}}
+        {"round": row["round"], "loss": row["loss"], **{k: v for k, v in row["metrics"].items() if is_number(v)}}
         for row in rows
     ]
     names = dict.fromkeys(key for row in flat for key in row if key != "round" and not key.endswith("_total"))

@@ -150,7 +150,7 @@ def limits(run: Run) -> list[str]:
     if channel.get("csi_error", 0) == 0 and channel.get("name") is not None:
         out.append("The server knows the channel gains exactly (csi_error 0).")
     shown = max((_cohort_size(row) for row in run.records), default=0)
-    whole = max((row.get("participants", 0) + row.get("dropped", 0) for row in run.records), default=0)
+    whole = max(((row.get("participants") or 0) + (row.get("dropped") or 0) for row in run.records), default=0)
     if 0 < shown < whole:
         out.append(f"Figures of single clients show {shown} of up to {whole} clients a round, the first by number.")
     return out

@@ -42,7 +42,7 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, render(runs, pictures))
     except OSError as error:
-        raise RaysoftError(f"{target}: cannot be written: {error.strerror}") from None
+        raise RaysoftError(f"{error.filename or target}: cannot be written: {error.strerror}") from None
     return target
 
 
@@ -139,7 +139,8 @@ def _subtitle(runs: Sequence[Run]) -> str:
 def _footer(runs: Sequence[Run]) -> str:
     parts = []
     for run in runs:
-        libraries = run.environment.get("libraries") or {}
+        libraries = run.environment.get("libraries")
+        libraries = libraries if isinstance(libraries, dict) else {}
         known = ", ".join(f"{name} {libraries[name]}" for name in ("raysoft", "torch", "numpy") if libraries.get(name))
         machine = ", ".join(str(run.environment[key]) for key in ("cpu", "platform") if run.environment.get(key))
         threads = run.environment.get("threads")
