@@ -12,19 +12,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 import shutil
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from raysoft.config import NAME_PATTERN, RunConfig
+from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.folder_checks import is_number, row_problem, summary_problem
 from raysoft.types import Array, RoundRecord
@@ -34,10 +33,6 @@ CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "round
 TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
 OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT})
 OWN_FOLDERS = frozenset({TENSORBOARD, FIGURES, "checkpoints", "adapter", "model"})
-LIBRARIES = (
-    "raysoft", "numpy", "scipy", "torch", "transformers", "peft", "safetensors", "datasets", "scikit-learn", "pydantic",
-    "ray", "matplotlib",
-)  # fmt: skip
 FINAL_EVALUATIONS = 5
 SUMMARY_KEYS = (
     "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
@@ -79,14 +74,30 @@ def strict(value: Any) -> Any:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never half of it."""
+    """Write a text file so that a reader sees the old content or the new, never half of it.
+
+    Raises RaysoftError naming the file where it cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
-    # A folder's name may hold bytes that are not UTF-8, and a report shows it.
-    with part.open("w", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with _writing(path):
+        try:
+            # A folder's name may hold bytes that are not UTF-8, and a report shows it.
+            with part.open("w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # no room left, a quota, a folder that vanished
+        raise RaysoftError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 class RunFolder:
@@ -132,12 +143,13 @@ class RunFolder:
     def append(self, record: RoundRecord) -> None:
         """Add one round, on disk before this returns."""
         row = record_row(record)
-        self._rounds.write(_line(row))
-        self._rounds.flush()
-        if self._writer is not None:
-            for name, value in _scalars(row):
-                self._writer.add_scalar(name, value, global_step=row["round"])
-            self._writer.flush()
+        with _writing(self.path / ROUNDS):
+            self._rounds.write(_line(row))
+            self._rounds.flush()
+            if self._writer is not None:
+                for name, value in _scalars(row):
+                    self._writer.add_scalar(name, value, global_step=row["round"])
+                self._writer.flush()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """The closing figures, see `summarise`."""
@@ -187,37 +199,6 @@ def _remove(path: Path, content: Iterable[str]) -> None:
     for name in content:
         item = path / name
         shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
-
-
-def environment(threads: int | None = None) -> dict[str, Any]:
-    """Python, platform, processor, thread count and library versions, read from package metadata only."""
-    versions: dict[str, str | None] = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
-        "cpus": os.cpu_count(),
-        "threads": threads,
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "libraries": versions,
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine() or sys.platform
 
 
 def record_row(record: RoundRecord | Mapping[str, Any]) -> dict[str, Any]:

@@ -97,9 +97,10 @@ def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "summary.json"
     tracking.write_atomic(path, "old")
     monkeypatch.setattr(tracking.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(RaysoftError, match=r"summary\.json: cannot be written: No space"):
         tracking.write_atomic(path, "new and longer")
     assert path.read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_environment_names_what_a_result_depends_on():
