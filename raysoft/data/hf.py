@@ -5,6 +5,7 @@ No dataset script is ever run (`trust_remote_code=False`).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,10 +39,15 @@ def read_hub(name: str, config: DataConfig) -> RawTask:
 
     # Since 4.0 scripts are gone for good, and so is the switch.
     safe: dict[str, Any] = {"trust_remote_code": False} if int(datasets.__version__.split(".")[0]) < 4 else {}
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)  # a line a retry, before the one sentence that says why
     try:
         loaded = datasets.load_dataset(name, config.subset, **safe)
     except Exception as error:  # the hub client, the file system and every reader have errors of their own
         raise _explain(name, config.subset, error) from None
+    finally:
+        hub.setLevel(level)
     return _convert(loaded, config, None)
 
 

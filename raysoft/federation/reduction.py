@@ -41,7 +41,8 @@ def finite_reports(
     reports = tuple(report for report in everybody if report.finite)
     if not reports:
         raise RaysoftError(
-            f"round {tick}: no client's update is finite; training diverged (train.lr={lr:g} may be too large)"
+            f"round {tick}: no client's update is finite; training diverged "
+            f"(train.lr={lr:g} or method.server_lr may be too large)"
         )
     return everybody, reports
 
