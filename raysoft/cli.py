@@ -47,7 +47,9 @@ def run(
     name: Annotated[str | None, typer.Option(help="Name of the run (default: the preset's or file's name).")] = None,
     executor: Annotated[str | None, typer.Option(metavar="inline|ray", help="Where to compute; same result.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the settings, print the plan, run nothing.")
+    ] = False,
 ) -> None:
     """Run a configuration: train, transmit, measure, and write a report."""
     from raysoft.presets import load_config

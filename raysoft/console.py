@@ -32,7 +32,7 @@ class RunDisplay:
             transient=True,
         )
         self._task: Any = None
-        self._base: RoundRecord | None = None
+        self._text: str | None = None
 
     def __enter__(self) -> RunDisplay:
         self.progress.start()
@@ -42,12 +42,17 @@ class RunDisplay:
         self.progress.stop()
 
     def preparing(self, fraction: float, text: str) -> None:
-        """Progress of what happens before the first round."""
-        if self._task is None:
-            self._task = self.progress.add_task(text, total=100)
+        """Progress of what goes on before the first round and after the last."""
+        if self._text != text:
+            if self._task is not None:
+                self.progress.remove_task(self._task)
+            # Work of unknown length is a bar that moves by itself.
+            self._task = self.progress.add_task(text, total=100 if fraction else None)
+            self._text = text
             if not self.console.is_terminal:
                 self.console.print(text, highlight=False, markup=False)
-        self.progress.update(self._task, completed=int(100 * fraction), description=text)
+        if fraction:
+            self.progress.update(self._task, total=100, completed=int(100 * fraction))
 
     def started(self, config: RunConfig, description: Mapping[str, str]) -> None:
         """The head of the log, and a bar over the rounds."""
@@ -60,7 +65,6 @@ class RunDisplay:
 
     def round(self, record: RoundRecord) -> None:
         """One line."""
-        self._base = self._base or record
         self.console.print(round_line(record), highlight=False, markup=False)
         if self._task is not None:
             self.progress.update(self._task, completed=record.round)
@@ -96,7 +100,14 @@ def round_line(record: RoundRecord) -> str:
 def closing_table(result: RunResult) -> str:
     """The figures a reader wants first, one a line."""
     summary, metrics = result.summary, result.summary["metrics"]
-    rows = [("accuracy", f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}")]
+    last = metrics.get("last_accuracy")
+    rows = [
+        (
+            "accuracy",
+            f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}"
+            f" (mean of the last 5 evaluations; the saved adapter: {_number(last)})",
+        )
+    ]
     if "final_bits_per_byte" in metrics:
         before, after = metrics.get("base_bits_per_byte"), metrics["final_bits_per_byte"]
         rows.append(("bits per byte", f"{_number(before)} -> {_number(after)}"))
@@ -151,10 +162,11 @@ def print_plan(console: Console, config: RunConfig, folder: Path) -> None:
 
         plan = plan_actors(config)
         rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
-    rows += radio_table(registry.options("channel", config.channel), config.device)
+    if config.channel.name in registry.CHANNELS:  # a plug-in of somebody else may read these options differently
+        rows += radio_table(registry.options("channel", config.channel), config.device)
     rows.append(("config hash", config.config_hash()))
     console.print(aligned(rows), highlight=False, markup=False)
-    console.print("The configuration is valid; nothing was run.")
+    console.print("The settings are valid; nothing was run, and neither model nor data was read.")
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:

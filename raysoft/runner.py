@@ -24,7 +24,7 @@ class Events(Protocol):
     """What a caller may draw while a run goes on."""
 
     def preparing(self, fraction: float, text: str) -> None:
-        """Model and data are being made ready."""
+        """Something other than rounds is going on: the base, the start, the report."""
         ...
 
     def started(self, config: RunConfig, description: Mapping[str, str]) -> None:
@@ -104,6 +104,8 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
 
         try:
             _ensure_base(config, events)
+            where = "starting Ray, " if config.executor == "ray" else ""
+            events.preparing(0.0, f"{where}loading model and data")
             with _session(config) as session:
                 started = session.start()
                 config = started.config  # pack_size: auto is now a number
@@ -128,6 +130,7 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
         summary = close("done", adapter_sha256=digest, metrics=_totals(totals, records))
     from raysoft.report import write_report
 
+    events.preparing(0.0, "drawing the report")
     return RunResult(folder, summary, write_report(folder))
 
 
@@ -146,9 +149,11 @@ def _totals(totals: Mapping[str, Any], records: list[RoundRecord]) -> dict[str, 
     """Shares of the dense uplink: at 32 bits a value, and at the value bits that were used."""
     dense = totals["dense_bits_total"]
     sent = sum(record.uplink_bits for record in records)
+    evaluated = [record.accuracy for record in records if record.accuracy is not None]
     same = dense * totals["value_bits"] / 32
     return {
         **totals,
+        "last_accuracy": evaluated[-1] if evaluated else None,  # that of the saved adapter
         "uplink_share_of_dense32": sent / dense if dense else None,
         "uplink_share_of_dense_same_bits": sent / same if same else None,
     }
