@@ -128,7 +128,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that vanished
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
         print(f"raysoft: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
 
