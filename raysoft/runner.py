@@ -119,7 +119,10 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
                 theta, totals = session.finish()
                 digest = _export(session.fetch_base(), started.info.space, theta, config, folder)
         except KeyboardInterrupt:
-            close("interrupted")
+            if records:
+                close("interrupted")
+            else:
+                out.discard()
             raise
         except Exception as error:
             if isinstance(error, (ConfigError, ResourceError)) and not records:

@@ -30,6 +30,7 @@ from raysoft.types import Array, RoundRecord
 from raysoft.yaml12 import load_mapping
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
+REPLACED = ".replaced"  # an old run, until the first round of the one that overwrites it is on disk
 TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
 OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT})
 OWN_FOLDERS = frozenset({TENSORBOARD, FIGURES, "checkpoints", "adapter", "model"})
@@ -150,23 +151,37 @@ class RunFolder:
                 for name, value in _scalars(row):
                     self._writer.add_scalar(name, value, global_step=row["round"])
                 self._writer.flush()
+        self._drop_replaced()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """The closing figures, see `summarise`."""
         write_atomic(self.path / SUMMARY, json.dumps(strict(summary), indent=2, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        """Close every file; may be called twice."""
+        """Close every file; may be called twice. A run that this one replaces is gone from now on."""
+        self._close_files()
+        self._drop_replaced()
+
+    def _close_files(self) -> None:
         self._rounds.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
+    def _drop_replaced(self) -> None:
+        if (self.path / REPLACED).is_dir():
+            shutil.rmtree(self.path / REPLACED)
+
     def discard(self) -> None:
-        """Remove what was written so far, and the folder: a run that was refused leaves nothing behind."""
-        self.close()
-        _remove(self.path, sorted(item.name for item in self.path.iterdir()))
-        self.path.rmdir()
+        """Remove what was written so far: a run that was refused leaves the folder as it was (an old run, or none)."""
+        self._close_files()
+        aside = self.path / REPLACED
+        _remove(self.path, sorted(item.name for item in self.path.iterdir() if item != aside))
+        if aside.exists():
+            _move(aside, self.path, sorted(item.name for item in aside.iterdir()))
+            aside.rmdir()
+        else:
+            self.path.rmdir()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -176,23 +191,33 @@ class RunFolder:
 
 
 def _prepare(path: Path, overwrite: bool) -> None:
-    """An empty folder at `path`, or a ConfigError. Removes an old run only where nothing else lies in the folder."""
+    """A folder at `path` for a new run, or a ConfigError. An old run is put aside, and only where nothing else lies
+    in the folder."""
     try:
         if path.exists() and not path.is_dir():
             raise ConfigError("--out", f"{path} is a file; give a folder")
         content = sorted(item.name for item in path.iterdir()) if path.exists() else []
         if content and not overwrite:
             raise ConfigError("--out", f"{path} exists and is not empty; choose another folder or add --overwrite")
-        strange = [name for name in content if name not in OWN_FILES | OWN_FOLDERS and not name.endswith(".part")]
+        own = OWN_FILES | OWN_FOLDERS | {REPLACED}
+        strange = [name for name in content if name not in own and not name.endswith(".part")]
         if strange:
             raise ConfigError(
                 "--out", f"{path} holds {strange[0]!r}, which no run has written, so it is not overwritten; "
                 "choose another folder"
             )  # fmt: skip
-        _remove(path, content)
         path.mkdir(parents=True, exist_ok=True)
+        if content:
+            _remove(path, [REPLACED] if REPLACED in content else [])
+            _move(path, path / REPLACED, [name for name in content if name != REPLACED])
     except OSError as error:
         raise ConfigError("--out", f"{path} cannot be written: {error.strerror}") from None
+
+
+def _move(source: Path, target: Path, content: Iterable[str]) -> None:
+    target.mkdir(exist_ok=True)
+    for name in content:
+        (source / name).rename(target / name)
 
 
 def _remove(path: Path, content: Iterable[str]) -> None:

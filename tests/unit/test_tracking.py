@@ -169,6 +169,18 @@ def test_overwrite_replaces_an_old_run_completely(tmp_path):
     assert (path / "rounds.jsonl").read_text() == ""
 
 
+def test_a_refused_run_gives_the_overwritten_one_back(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder(path) as old:
+        old.write_config("seed: 1\n")
+        old.write_summary({"status": "done"})
+    before = {item.name: item.read_bytes() for item in path.iterdir()}
+    new = RunFolder(path, overwrite=True)
+    new.write_config("seed: 2\n")
+    new.discard()
+    assert {item.name: item.read_bytes() for item in path.iterdir()} == before
+
+
 def test_overwrite_never_removes_what_no_run_has_written(tmp_path):
     home = make_run(tmp_path / "home", rounds=1)
     (home / "thesis.tex").write_text("years of work")
