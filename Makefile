@@ -40,10 +40,10 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
-test: .venv/.installed-dev  ## the tests that take seconds
+test: .venv/.installed-dev  ## the tests, about eight minutes on two cores
 	.venv/bin/python -m pytest -m "not slow"
 
-test-slow: .venv/.installed-dev  ## the tests that take minutes
+test-slow: .venv/.installed-dev  ## the long tests, some minutes more
 	.venv/bin/python -m pytest -m slow
 
 lint: .venv/.installed-dev  ## style, formatting, types, import rules, examples in docstrings
