@@ -68,10 +68,22 @@ class Plugin(BaseModel):
         return dict(self.model_extra or {})
 
 
-class LoraConfig(Section):
-    """Low-rank adaptation, with peft's names. Scale alpha/r (alpha/sqrt(r) with use_rslora), r the largest rank."""
+Rank = Annotated[int, Field(ge=1, le=4096)]
 
-    rank: Annotated[int, Field(ge=1, le=4096)] | dict[str, Annotated[int, Field(ge=1, le=4096)]] = 8
+
+def _only_plan(rank: str) -> str:
+    if rank != "plan":
+        raise ValueError(f"must be a whole number, tiers such as {{low: 4, high: 8}}, or plan, got {rank!r:.40}")
+    return rank
+
+
+class LoraConfig(Section):
+    """Low-rank adaptation, with peft's names. Scale alpha/r (alpha/sqrt(r) with use_rslora), r the largest rank.
+
+    `rank: plan` is replaced by an integer before a run begins (see PlanConfig and planning.py).
+    """
+
+    rank: Rank | dict[str, Rank] | Annotated[str, AfterValidator(_only_plan)] = 8
     alpha: Positive = 16.0
     targets: str | list[str] = "auto"
     layers: Literal["all"] | list[Annotated[int, Field(ge=0)]] = "all"
@@ -81,7 +93,14 @@ class LoraConfig(Section):
 
     def max_rank(self) -> int:
         """The rank r_max of the server's adapter."""
-        return self.rank if isinstance(self.rank, int) else max(self.rank.values())
+        rank = self.ranks()
+        return rank if isinstance(rank, int) else max(rank.values())
+
+    def ranks(self) -> int | dict[str, int]:
+        """One rank for all clients, or one a tier. Raises ConfigError where the offline stage has yet to choose it."""
+        if isinstance(self.rank, str):
+            raise ConfigError("model.lora.rank", "plan must be replaced by a number first (planning.resolve_rank)")
+        return self.rank
 
     def scale(self) -> float:
         """s in W0 + s B A, one value for all clients."""
@@ -203,15 +222,53 @@ class EvalConfig(Section):
 
 
 class MetricsConfig(Section):
-    """How aggregation covariance is measured; never changes a result."""
+    """What is measured beside the training; never changes the adapter.
+
+    `clients`: after the last round the global model is evaluated client by client on up to `client_samples` of each
+    client's own training samples (at most 1,000 clients).
+    """
 
     covariance: Literal["auto", "exact", "sketch", "off"] = "auto"
+    clients: bool = True
+    client_samples: Annotated[int, Field(ge=1, le=10**6)] = 32
 
 
 class TrackingConfig(Section):
     """Where a run is logged besides its own folder."""
 
     tensorboard: bool = True
+
+
+class ScoreWeights(Section):
+    """The constants c_r, c_s and c_c of the rank's score; 1 unless calibrated (`raysoft plan --validate`)."""
+
+    rank: NonNegative = 1.0
+    sparsification: NonNegative = 1.0
+    covariance: NonNegative = 1.0
+
+
+class PlanConfig(Section):
+    """The offline stage: which ranks compete and how they are measured. Without effect on a run of a given rank.
+
+    `alpha`: how the scale s of W0 + s B A follows the rank. keep-scale: s stays what model.lora gives at its own rank;
+    rslora: s is proportional to 1/sqrt(rank). Where model.lora.rank is `plan`, alpha belongs to `reference_rank`.
+    """
+
+    ranks: Annotated[list[Rank], Field(min_length=1, max_length=64)] = [1, 2, 4, 8, 16]
+    alpha: Literal["keep-scale", "rslora"] = "keep-scale"
+    reference_rank: Rank = 8
+    draws: Annotated[int, Field(ge=8, le=10**6)] = 256  # sampled rounds (cohorts and channels)
+    trim: Annotated[float, Field(ge=0, lt=0.5, strict=False)] = 0.05  # cut off each end before the mean latency
+    pilot_steps: Annotated[int, Field(ge=1, le=10**6)] = 40  # full-gradient steps, for the rank term
+    pilot_rounds: Annotated[int, Field(ge=1, le=10**6)] = 5  # federated rounds, for the two other terms
+    repetitions: Annotated[int, Field(ge=2, le=1000)] = 3  # of the federated pilot
+    weights: ScoreWeights = ScoreWeights()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PlanConfig:
+        if len(set(self.ranks)) < len(self.ranks):
+            raise ValueError(f"ranks must differ, got {self.ranks}")
+        return self
 
 
 class RunConfig(Section):
@@ -233,6 +290,7 @@ class RunConfig(Section):
     actors: ActorsConfig = ActorsConfig()
     eval: EvalConfig = EvalConfig()
     metrics: MetricsConfig = MetricsConfig()
+    plan: PlanConfig = PlanConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
@@ -245,9 +303,11 @@ class RunConfig(Section):
     def result_keys(self) -> dict[str, Any]:
         """The part of the configuration that determines the result."""
         tree = self.model_dump(mode="json")
-        for key in ("executor", "tracking"):
+        for key in ("executor", "tracking", *(() if self.model.lora.rank == "plan" else ("plan",))):
             tree.pop(key)
         tree["actors"] = {"pack_size": tree["actors"]["pack_size"], "threads": tree["actors"]["threads"]}
+        # The covariance stands in every record; the evaluation by client comes after the last one.
+        tree["metrics"] = {"covariance": tree["metrics"]["covariance"]}
         return tree
 
     def config_hash(self) -> str:

@@ -5,7 +5,7 @@ What a client will report is known in advance up to its errors: the sizes of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,42 +30,27 @@ def check_latency_budget(parts: Parts, server: ServerState) -> None:
     allocator = registry.options("allocator", config.allocator)
     if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
         return
-    least = {rank: _least(parts, server, rank) for rank in _ranks(config)}
-    rows = [_draw(parts, least, tick) for tick in range(1, COHORTS + 1)]
-    start, bits, snr = (np.stack(column) for column in zip(*rows, strict=True))
-    check_budget(Draws(start, bits, snr), parts.link, allocator.latency_budget_s, allocator.outage_factor)
+    costs = {rank: cost_of_rank(parts, server, rank) for rank in _ranks(config)}
+    draws = sample_rounds(parts, costs, range(1, COHORTS + 1))
+    check_budget(draws, parts.link, allocator.latency_budget_s, allocator.outage_factor)
 
 
 @dataclass(frozen=True)
-class Least:
-    """What a client of some rank costs at the least."""
+class RankCost:
+    """What a client of some rank has to send and receive; bits are on the air."""
 
-    payload_bits: float  # on the air
+    menu: Menus  # of this one client
+    fixed_bits: float  # always sent
     control_bits: int
-    downlink_bits: float  # on the air
+    downlink_bits: float
+
+    @property
+    def least_bits(self) -> float:
+        """The least payload (min_kept_fraction)."""
+        return float(self.menu.bits(self.menu.least_K)[0])
 
 
-def _draw(parts: Parts, least: Mapping[int, Least], tick: int) -> tuple[Array, Array, Array]:
-    """When uploads may begin, the least bits and the reported a_k of one round's candidates, arrays [K]."""
-    config, info, link = parts.config, parts.info, parts.link
-    clients_K = cohort_candidates(parts.rng, tick, info.population, config.cohort.size)
-    costs = [least[client_rank(parts.rng, config.model.lora.rank, int(k))] for k in clients_K]
-    cycles_K = np.array([_samples(parts, int(k)) for k in clients_K]) * config.device.cycles_per_sample
-    start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(
-        np.array([one.control_bits for one in costs])
-    )
-    start_K += downlink_seconds(parts.uplink.config, max(one.downlink_bits for one in costs))
-    gain_K = parts.channel.state(clients_K, tick).reported_gain_K
-    snr_K = link.snr_hz(gain_K, parts.devices.power_w(clients_K))
-    return start_K, np.array([one.payload_bits for one in costs], dtype=float), snr_K
-
-
-def _ranks(config: RunConfig) -> set[int]:
-    rank = config.model.lora.rank
-    return {rank} if isinstance(rank, int) else set(rank.values())
-
-
-def _least(parts: Parts, server: ServerState, rank: int) -> Least:
+def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
     """Read off the menu of an update that is zero: its sizes are those of every update of this rank."""
     config = parts.config
     start = cut_to_rank(server.theta, parts.info.space, rank)
@@ -73,11 +58,37 @@ def _least(parts: Parts, server: ServerState, rank: int) -> Least:
     nothing, _ = parts.method.upload(start, start, ClientState(rank))
     codec = registry.build("codec", config.codec, parts.info.space)
     curve = codec.menu(nothing, start, {})
-    fraction = registry.options("codec", config.codec).min_kept_fraction
     scale = config.device.payload_scale
-    menus = Menus.of((curve,), fraction, scale)
-    control = int(control_bits(menus.units_K, needs_curve=True)[0])
-    return Least(float(menus.bits(menus.least_K)[0]), control, scale * job.downlink_bits)
+    menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
+    control = int(control_bits(menu.units_K, needs_curve=True)[0])
+    return RankCost(menu, scale * curve.fixed_bits, control, scale * job.downlink_bits)
+
+
+def sample_rounds(parts: Parts, costs: Mapping[int, RankCost], ticks: Iterable[int]) -> Draws:
+    """The cohorts, start times and reported channels of these rounds, exactly as the run itself will meet them."""
+    rows = [_draw(parts, costs, tick) for tick in ticks]
+    start, bits, snr = (np.stack(column) for column in zip(*rows, strict=True))
+    return Draws(start, bits, snr)
+
+
+def _draw(parts: Parts, costs: Mapping[int, RankCost], tick: int) -> tuple[Array, Array, Array]:
+    """When uploads may begin, the least bits and the reported a_k of one round's candidates, arrays [K]."""
+    config, info, link = parts.config, parts.info, parts.link
+    clients_K = cohort_candidates(parts.rng, tick, info.population, config.cohort.size)
+    cost_K = [costs[client_rank(parts.rng, config.model.lora.ranks(), int(k))] for k in clients_K]
+    cycles_K = np.array([_samples(parts, int(k)) for k in clients_K]) * config.device.cycles_per_sample
+    start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(
+        np.array([one.control_bits for one in cost_K])
+    )
+    start_K += downlink_seconds(parts.uplink.config, max(one.downlink_bits for one in cost_K))
+    gain_K = parts.channel.state(clients_K, tick).reported_gain_K
+    snr_K = link.snr_hz(gain_K, parts.devices.power_w(clients_K))
+    return start_K, np.array([one.least_bits for one in cost_K]), snr_K
+
+
+def _ranks(config: RunConfig) -> set[int]:
+    rank = config.model.lora.ranks()
+    return {rank} if isinstance(rank, int) else set(rank.values())
 
 
 def _samples(parts: Parts, client: int) -> int:
