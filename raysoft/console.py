@@ -111,6 +111,8 @@ def closing_table(result: RunResult) -> str:
     if "final_bits_per_byte" in metrics:
         before, after = metrics.get("base_bits_per_byte"), metrics["final_bits_per_byte"]
         rows.append(("bits per byte", f"{_number(before)} -> {_number(after)}"))
+    if "worst10_client_accuracy" in metrics:
+        rows.append(("clients", _clients(metrics)))
     rows.append(("uplink", _uplink(summary, metrics)))
     budget = summary["latency_budget_s"]
     latency = _number(summary["mean_round_latency_s"], " s")
@@ -124,6 +126,15 @@ def closing_table(result: RunResult) -> str:
         ("report", relative(result.report)),
     ]
     return aligned(rows)
+
+
+def _clients(metrics: Mapping[str, Any]) -> str:
+    """How the saved adapter does on the clients' own training samples."""
+    worst, mean = (_number(metrics.get(key)) for key in ("worst10_client_accuracy", "client_accuracy_mean"))
+    text = f"worst tenth of the clients {worst} (mean {mean})"
+    if "worst10_client_bits_per_byte" in metrics:
+        text += f", {_number(metrics['worst10_client_bits_per_byte'])} bits per byte"
+    return text + ", on their own training samples"
 
 
 def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

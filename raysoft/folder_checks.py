@@ -51,6 +51,7 @@ _NUMBERS = frozenset({
     "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
     "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s",
     "metrics.final_bits_per_byte", "metrics.uplink_share_of_dense32", "metrics.uplink_share_of_dense_same_bits",
+    "metrics.client_accuracy_mean", "metrics.worst10_client_accuracy", "metrics.worst10_client_bits_per_byte",
 })  # fmt: skip
 
 

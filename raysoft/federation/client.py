@@ -1,4 +1,4 @@
-"""The client's side of a round as pure stages: train, encode, sum, evaluate. Both executors call these functions.
+"""The client's side of a run as pure stages: train, encode, sum, evaluate. Both executors call these functions.
 
 Each stage takes a small request (and the handle of the stage before) and returns a small reply and a large handle that
 stays where it was made. A stage may run twice, on any process, with the same result.
@@ -19,14 +19,14 @@ from raysoft.codecs.report import quantize_curve
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
-from raysoft.federation.sampling import client_rank, local_steps, pack_batches
+from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
 _LESS = "use a smaller actors.pack_size, train.batch_size or eval.batch_size"
-STAGES = ("train", "encode", "sum", "evaluate")
+STAGES = ("train", "encode", "sum", "evaluate", "evaluate_clients")
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,13 @@ class EvaluateRequest:
     stop: int
 
 
+@dataclass(frozen=True)
+class EvaluateClientsRequest:
+    """Evaluate the broadcast model on some of the training samples of each of these clients."""
+
+    clients: tuple[int, ...]
+
+
 class Worker:
     """Executes stages on one process; owns the torch model, nothing else that changes."""
 
@@ -150,7 +157,7 @@ class Worker:
 
     def client_state(self, client: int, states: Mapping[int, ClientState]) -> ClientState:
         """The client's state, or the default one built from the key."""
-        return states.get(client) or ClientState(client_rank(self.rng, self.config.model.lora.rank, client))
+        return states.get(client) or ClientState(client_rank(self.rng, self.config.model.lora.ranks(), client))
 
     def train(self, down: Broadcast, request: TrainRequest) -> tuple[tuple[ClientReport, ...], TrainedPack]:
         """Local training of a pack in one pass, and each client's report with its rate-distortion curve."""
@@ -252,6 +259,18 @@ class Worker:
         split = getattr(self.workload.data, self.config.eval.split)
         shard = split.take(np.arange(request.start, request.stop)).trim()
         return self.trainer.evaluate(down.common, shard, self.config.eval.batch_size), None
+
+    def evaluate_clients(self, down: Broadcast, request: EvaluateClientsRequest) -> tuple[Array, None]:
+        """Additive counts of each client on its own samples, float64 [K, 3]: count, correct, loss_sum.
+
+        The samples of all clients are evaluated in one pass, then summed client by client.
+        """
+        limit, partition = self.config.metrics.client_samples, self.workload.partition
+        drawn = [client_sample(self.rng, k, partition.indices(k), limit) for k in request.clients]
+        samples = self.workload.data.train.take(np.concatenate(drawn)).trim()
+        counts_N3 = self.trainer.evaluate_samples(down.common, samples, self.config.eval.batch_size)
+        edges = np.cumsum([len(index) for index in drawn])[:-1]
+        return np.array([part.sum(axis=0) for part in np.split(counts_N3, edges)]), None
 
     def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
         return cut_to_rank(down.common, self.workload.space, rank)

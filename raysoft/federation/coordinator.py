@@ -14,7 +14,7 @@ from raysoft.allocation.base import AllocationContext
 from raysoft.codecs.base import value_bits
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
-from raysoft.federation.evaluation import evaluate
+from raysoft.federation.evaluation import evaluate, evaluate_clients
 from raysoft.federation.executor import Executor
 from raysoft.federation.preflight import check_latency_budget
 from raysoft.federation.records import base_record
@@ -69,10 +69,11 @@ class Coordinator:
         return record
 
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
-        """Check the shared base; the global values and run totals."""
+        """Evaluate client by client, check the shared base; the global values and run totals."""
+        by_client = evaluate_clients(self.parts, self.state.server)
         self.executor.verify()
         bits = value_bits(registry.options("codec", self.config.codec))
-        return self.state.server.theta, {"dense_bits_total": self.state.dense_bits, "value_bits": bits}
+        return self.state.server.theta, {"dense_bits_total": self.state.dense_bits, "value_bits": bits, **by_client}
 
     def fetch_base(self) -> Any:
         """The frozen base, for the export of the adapter."""

@@ -1,15 +1,26 @@
-"""Evaluation of the global model on fixed shards: a function of the split alone, so that counts add up identically."""
+"""Evaluation of the global model: every round on fixed shards of a split, once at the end client by client.
+
+Shards are functions of split, partition and configuration alone, so that counts add up identically everywhere.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from raysoft.federation.client import EvaluateRequest
-from raysoft.types import Broadcast, ServerState
+import numpy as np
+
+from raysoft.config import RunConfig
+from raysoft.data.base import Partition
+from raysoft.federation.client import EvaluateClientsRequest, EvaluateRequest
+from raysoft.rng import Rng
+from raysoft.types import Array, Broadcast, ServerState
 
 if TYPE_CHECKING:
     from raysoft.federation.round import Parts
+
+CLIENT_LIMIT = 1000  # of a larger population a keyed sample is evaluated
+WORST_SHARE = 0.1
 
 
 def evaluate(parts: Parts, server: ServerState, tick: int) -> dict[str, float] | None:
@@ -33,3 +44,61 @@ def scores(counts: dict[str, float] | None, bits_per_byte: bool) -> tuple[float 
         return None, None, {}
     loss = counts["loss_sum"] / counts["count"]
     return counts["correct"] / counts["count"], loss, {"bits_per_byte": loss / math.log(2)} if bits_per_byte else {}
+
+
+def evaluate_clients(parts: Parts, server: ServerState) -> dict[str, float]:
+    """How evenly the global model serves the clients, each on its own samples (metrics.clients); {} if switched off.
+
+    A client's samples are up to `metrics.client_samples` of its own *training* samples: its local distribution, not
+    data that nobody trained on. Where clients differ by their labels or sources, this is what studies of fairness
+    report; held-out accuracy is that of the rounds.
+    """
+    if not parts.config.metrics.clients:
+        return {}
+    down = parts.executor.put(Broadcast(version=server.version, common=server.theta))
+    requests = client_requests(parts.config, parts.info.partition)
+    replies = parts.executor.map("evaluate_clients", down, requests)
+    return spread(np.concatenate([counts for counts, _ in replies]), parts.info.bits_per_byte)
+
+
+def client_requests(config: RunConfig, partition: Partition) -> list[EvaluateClientsRequest]:
+    """All clients, or a keyed sample of CLIENT_LIMIT, by id: as many a request as fill a batch of the evaluation."""
+    clients_K = np.arange(min(partition.clients, CLIENT_LIMIT))
+    if partition.clients > CLIENT_LIMIT:
+        draw = Rng(config.seed)("evaluated_clients").choice(
+            partition.clients, size=CLIENT_LIMIT, replace=False, shuffle=False
+        )
+        clients_K = np.sort(draw)
+    requests: list[EvaluateClientsRequest] = []
+    chosen: list[int] = []
+    filled = 0
+    for client in clients_K.tolist():
+        samples = min(partition.size(client), config.metrics.client_samples)
+        if chosen and filled + samples > config.eval.batch_size:
+            requests.append(EvaluateClientsRequest(tuple(chosen)))
+            chosen, filled = [], 0
+        chosen.append(client)
+        filled += samples
+    return [*requests, EvaluateClientsRequest(tuple(chosen))]
+
+
+def spread(counts_K3: Array, bits_per_byte: bool) -> dict[str, float]:
+    """Figures over clients from their counts [K, 3] (count, correct, loss_sum); every client counts the same.
+
+    `worst10_*` is the mean over the worst tenth of the clients (rounded up, at least one) by that very figure;
+    `client_accuracy_std` is the standard deviation of the population. Clients without a scored item are left out.
+    """
+    count_K, correct_K, loss_K = counts_K3[counts_K3[:, 0] > 0].T
+    if not len(count_K):
+        return {}
+    worst = math.ceil(WORST_SHARE * len(count_K))
+    accuracy_K = np.sort(correct_K / count_K)
+    found = {
+        "client_accuracy_mean": float(accuracy_K.mean()),
+        "worst10_client_accuracy": float(accuracy_K[:worst].mean()),
+        "client_accuracy_std": float(accuracy_K.std()),
+    }
+    if bits_per_byte:
+        bits_K = np.sort(loss_K / count_K) / math.log(2)
+        found["worst10_client_bits_per_byte"] = float(bits_K[-worst:].mean())
+    return found

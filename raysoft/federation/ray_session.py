@@ -16,6 +16,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
+from raysoft.federation.evaluation import client_requests
 from raysoft.federation.resources import ActorPlan, Machine, plan_actors
 from raysoft.types import RoundRecord, Tensors
 
@@ -34,12 +35,13 @@ class RemoteCoordinator:
         self.config = config
         self.actor = actor_class.options(num_cpus=0).remote(config, plan)
         self.actors = plan.actors
-        self.shards = 1
+        self.shards = self.client_shards = 1
 
     def start(self) -> Started:
         """See Coordinator.start."""
         started: Started = self._call("start", 2 + self.actors)
         self.shards = math.ceil(started.info.eval_items / self.config.eval.batch_size)
+        self.client_shards = len(client_requests(self.config, started.info.partition))
         return started
 
     def baseline(self) -> RoundRecord:
@@ -52,7 +54,7 @@ class RemoteCoordinator:
 
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
         """See Coordinator.finish."""
-        return self._call("finish", self.actors)
+        return self._call("finish", self.actors + self.client_shards)
 
     def fetch_base(self) -> Any:
         """See Coordinator.fetch_base."""

@@ -48,6 +48,13 @@ def batch_indices(rng: Rng, client: int, tick: int, step: int, shard_N: Array, b
     return shard_N[rng("batch", client, tick, step).choice(len(shard_N), size=batch_size, replace=False)]
 
 
+def client_sample(rng: Rng, client: int, shard_N: Array, limit: int) -> Array:
+    """Up to `limit` of the client's samples, drawn without replacement and in the order of its shard."""
+    if len(shard_N) <= limit:
+        return shard_N
+    return shard_N[np.sort(rng("client_sample", client).choice(len(shard_N), size=limit, replace=False))]
+
+
 def pack_batches(
     rng: Rng,
     train: Examples,

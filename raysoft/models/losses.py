@@ -30,8 +30,18 @@ def client_losses(kind: TaskKind, logits: Tensor, labels: Tensor, clients: int) 
 
 def counts(kind: TaskKind, logits: Tensor, labels: Tensor) -> Tensor:
     """(scored, correct, sum of losses) in float64, shape [3]: sums over shards can be added in any grouping."""
+    return torch.stack([one.double().sum() for one in _scored(kind, logits, labels)])
+
+
+def sample_counts(kind: TaskKind, logits: Tensor, labels: Tensor) -> Tensor:
+    """`counts` of every sample by itself: float64 [samples, 3]."""
+    rows = [one.double().view(len(labels), -1).sum(1) for one in _scored(kind, logits, labels)]
+    return torch.stack(rows, dim=1)
+
+
+def _scored(kind: TaskKind, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Is it scored, is it correct, its loss: [n] each, samples in order."""
     scores, targets = shifted(kind, logits, labels)
     losses = cross_entropy(scores, targets, ignore_index=IGNORED_LABEL, reduction="none")
     scored = targets != IGNORED_LABEL
-    correct = (scores.argmax(1) == targets) & scored
-    return torch.stack([scored.double().sum(), correct.double().sum(), losses.double().sum()])
+    return scored, (scores.argmax(1) == targets) & scored, losses

@@ -14,7 +14,7 @@ Shapes: K clients, B samples of a client in a step, P trained values of a client
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from raysoft.data.base import IGNORED_LABEL, Examples, StepBatch
 from raysoft.errors import RaysoftError
 from raysoft.models.attention import choose_attention
 from raysoft.models.frozen import FrozenBase, build_module
-from raysoft.models.losses import client_losses, counts
+from raysoft.models.losses import client_losses, counts, sample_counts
 from raysoft.models.optim import State, clip_by_client, init_state, stepper
 from raysoft.models.packed_layers import PackedHead, PackedLinear
 from raysoft.models.runtime import prepare
@@ -119,18 +119,34 @@ class PackedTrainer:
 
         All three are additive over shards. Samples are taken in order of length, so that little padding is computed.
         """
+        total = torch.zeros(3, dtype=torch.float64, device=self.device)
+        for _, logits, labels in self._predictions(theta, examples, batch_size):
+            total += counts(self.kind, logits, labels)
+        count, correct, loss_sum = total.tolist()
+        return {"count": count, "correct": correct, "loss_sum": loss_sum}
+
+    @torch.no_grad()
+    def evaluate_samples(self, theta: Tensors, examples: Examples, batch_size: int) -> Array:
+        """The same of every sample by itself: float64 [N, 3] with columns count, correct, loss_sum."""
+        found = np.zeros((len(examples), 3))
+        for index, logits, labels in self._predictions(theta, examples, batch_size):
+            found[index] = sample_counts(self.kind, logits, labels).cpu().numpy()
+        return found
+
+    def _predictions(
+        self, theta: Tensors, examples: Examples, batch_size: int
+    ) -> Iterator[tuple[Array, Tensor, Tensor]]:
+        """Positions, logits and labels, batch by batch."""
         self._set_single(theta)
         order = np.arange(len(examples))
         if examples.lengths is not None:
             order = np.argsort(examples.lengths, kind="stable")
-        total = torch.zeros(3, dtype=torch.float64, device=self.device)
         for first in range(0, len(order), batch_size):
-            shard = examples.take(order[first : first + batch_size]).trim()
+            index = order[first : first + batch_size]
+            shard = examples.take(index).trim()
             logits = self._forward({name: self._tensor(value) for name, value in shard.inputs.items()})
-            total += counts(self.kind, logits, self._tensor(shard.labels.astype(np.int64)))
+            yield index, logits, self._tensor(shard.labels.astype(np.int64))
         self._clear()
-        count, correct, loss_sum = total.tolist()
-        return {"count": count, "correct": correct, "loss_sum": loss_sum}
 
     # -- the model -----------------------------------------------------------------------------------------------
 

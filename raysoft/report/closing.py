@@ -27,6 +27,10 @@ def closing_rows(run: Run) -> Rows:
     rows: Rows = [("Accuracy, before and after", _change(run, "accuracy", "final_accuracy", 100.0, " %"))]
     if _finite(run.column("metrics.bits_per_byte")):
         rows.append(("Bits per byte, before and after", _change(run, "metrics.bits_per_byte", None, 1.0, "")))
+    metrics = summary.get("metrics", {})
+    worst, mean = (metrics.get(key) for key in ("worst10_client_accuracy", "client_accuracy_mean"))
+    if worst is not None and mean is not None:
+        rows.append(("Worst tenth of the clients", f"{_percent(worst)} (mean {_percent(mean)}; own training samples)"))
     keep = after_base(run)
     seconds = run.column("round_latency_s")[keep]
     wall = summary.get("wall_time_s", float(np.nansum(run.column("wall_time_s"))))

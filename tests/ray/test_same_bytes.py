@@ -32,6 +32,8 @@ def test_ray_gives_the_bytes_of_inline(small_inline_run, tmp_path, cpus):
     folder = ray_run(tmp_path / "run", f"actors.cpus={cpus}")
     assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
     assert records(folder) == records(small_inline_run)
+    assert "worst10_client_accuracy" in summary(folder)["metrics"]
+    assert summary(folder)["metrics"] == summary(small_inline_run)["metrics"]
     deadline = time.monotonic() + 10
     while (left := children() - before) and time.monotonic() < deadline:
         time.sleep(0.2)

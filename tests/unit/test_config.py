@@ -118,7 +118,8 @@ def test_errors_cross_process_borders():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("executor", "inline"), ("actors.cpus", "1"), ("tracking.tensorboard", "false")]
+    ("key", "value"),
+    [("executor", "inline"), ("actors.cpus", "1"), ("tracking.tensorboard", "false"), ("metrics.clients", "false")],
 )
 def test_the_hash_ignores_what_cannot_change_the_result(key, value):
     assert load_config("soft", [f"{key}={value}"]).config_hash() == load_config("soft").config_hash()
