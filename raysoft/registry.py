@@ -16,7 +16,7 @@ from typing import Any
 from raysoft.config import Plugin, RunConfig, Section, parse_section
 from raysoft.errors import ConfigError
 
-METHODS = {name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa")}
+METHODS = {name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only")}
 CODECS = {
     name: f"raysoft.codecs.{name}"
     for name in ("identity", "rank_components", "topk", "randomk", "svd", "quantize", "chain")
@@ -93,6 +93,11 @@ def flag(kind: str, section: Plugin, name: str, default: bool) -> bool:
 
 def _check_pairs(config: RunConfig) -> None:
     """Refuse combinations that cannot work, with the reason."""
+    if flag("method", config.method, "NEEDS_HEAD", default=False) and not config.model.lora.train_head:
+        raise ConfigError(
+            "model.lora.train_head",
+            f"is false, so method.name={config.method.name} has nothing to train; set model.lora.train_head=true",
+        )
     allocator, uplink = config.allocator, config.uplink
     allocates = flag("allocator", allocator, "NEEDS_CHANNEL", default=True)
     limited = flag("uplink", uplink, "SHARES_BAND", default=True)
@@ -111,3 +116,12 @@ def _check_pairs(config: RunConfig) -> None:
         options("allocator", allocator).latency_budget_s is None
     ):
         raise ConfigError("allocator.latency_budget_s", f"is required by allocator {allocator.name}, e.g. 0.22")
+    # Capabilities of configurations that plug-ins of other packages may leave out.
+    if getattr(options("method", config.method), "changes_gauge", False) and (
+        options("codec", config.codec).error_feedback is True
+    ):
+        raise ConfigError(
+            "codec.error_feedback",
+            "true remembers changes of the factors' coordinates, which method.reorthogonalize turns every round; "
+            "use codec.error_feedback=false or method.reorthogonalize=false",
+        )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from raysoft.config import NonNegative, Positive
 from raysoft.methods.base import MethodConfig, add_sum, broadcast_all, difference, downlink_bits, pad_to_rank
+from raysoft.methods.gauge import reorthogonalized
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class Config(MethodConfig):
     penalty: Penalty = "cosine"
     penalty_weight: NonNegative = 1e-3
     norm_floor: Positive = 1e-2  # cosine: shorter rows count as this long, so that B = 0 has a bounded gradient
+    reorthogonalize: bool = False  # broadcast the factors in singular coordinates, largest first (see gauge.py)
+
+    @property
+    def changes_gauge(self) -> bool:
+        """Whether the coordinates of the factors change between rounds."""
+        return self.reorthogonalize
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,11 @@ class Soft:
         return pad_to_rank(received, self.space)
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
-        """Add the weighted mean change."""
-        return add_sum(server, received.sums, self.config.server_lr)
+        """Add the weighted mean change, then choose the coordinates."""
+        after = add_sum(server, received.sums, self.config.server_lr)
+        if self.config.reorthogonalize and received.sums is not None:
+            return reorthogonalized(server, after, self.space)
+        return after
 
 
 def build(config: Config, space: ParamSpace) -> Soft:
