@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from raysoft.config import RunConfig
+from raysoft.config import RunConfig, merge
 from raysoft.runner import RunResult
 from raysoft.types import RoundRecord
 
@@ -216,7 +216,7 @@ def matrix_table() -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("pair", "accepted", "refused, because"):
         table.add_column(column, no_wrap=column != "refused, because")
-    tree = load_tree("soft")
+    tree = merge(load_tree("soft"), {"model": {"lora": {"train_head": True}}})  # some methods need a head to train
     for first, second in (("allocator", "uplink"), ("method", "codec"), ("uplink", "channel")):
         for one in registry.names(first):
             for two in registry.names(second):

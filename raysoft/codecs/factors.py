@@ -2,7 +2,8 @@
 
 Matrices of equal shape form a group and are worked on together. Shapes: L matrices of a group, O out, I in, R the
 client's own rank. A method may leave one factor out (FFA trains B only): `kind` is "ab", "b" or "a". The kind is never
-written; the length of the payload tells it.
+written; the length of the payload tells it. A method that leaves out both sends the head alone: `kind` is "", and
+there are no units to choose.
 """
 
 from __future__ import annotations
@@ -156,9 +157,10 @@ def read_update(layout: Layout, update: Update, start: Tensors) -> Factors:
     has_a = [pair.a in update for pair in pairs]
     has_b = [pair.b in update for pair in pairs]
     both = (all(has_b), all(has_a))
-    if pairs and (any(has_a) != both[1] or any(has_b) != both[0] or not any(both)):
-        raise ValueError("an update must hold A of all adapted matrices, B of all, or both")
-    kind = {(True, True): "ab", (True, False): "b", (False, True): "a"}[both]
+    head_alone = bool(layout.heads) and all(name in update for name in layout.heads)
+    if pairs and (any(has_a) != both[1] or any(has_b) != both[0] or not (any(both) or head_alone)):
+        raise ValueError("an update must hold A of all adapted matrices, B of all, both, or a trained head alone")
+    kind = {(True, True): "ab", (True, False): "b", (False, True): "a", (False, False): ""}[both]
     return Factors(layout, kind, tuple(_part(layout, group, kind, update, start) for group in layout.groups))
 
 

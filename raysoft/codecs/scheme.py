@@ -113,6 +113,8 @@ class SchemeCodec:
         """The rate-distortion curve: bits exact, errors in squared effective weights."""
         layout = self.layout(client_rank(self.space, start))
         factors = read_update(layout, update, start)
+        if not factors.kind:  # the head alone: sent whole or not at all
+            return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         bits, errors = self.scheme.curve(factors, self.coder)
         bits[1:] += [self._menu_padding(factors, units) for units in range(1, len(bits))]
         return convex_curve(self._head_bits(layout), bits, errors)
@@ -128,6 +130,8 @@ class SchemeCodec:
         missing = [name for name in layout.heads if name not in update]
         if missing:
             raise ValueError(f"an update must hold the always-sent parameters, missing {', '.join(missing)}")
+        if units and not factors.kind:
+            raise ValueError(f"a head alone has no units, got {units}")
         writer = BitWriter()
         if layout.heads:
             flat = np.concatenate([np.asarray(update[name], dtype=np.float64).reshape(-1) for name in layout.heads])

@@ -137,8 +137,9 @@ def _kept_K(r: Round) -> Array:
 
 
 def _kept_mean(r: Round) -> float | None:
-    kept_K = _kept_K(r)
-    return float(kept_K[r.plan.active_K].mean()) if r.plan.active_K.any() else None
+    # A client without component bits (only a head is trained) has nothing to keep a fraction of.
+    counted_K = r.plan.active_K & np.array([report.curve.bits_J[-1] > 0 for report in r.reports], dtype=bool)
+    return float(_kept_K(r)[counted_K].mean()) if counted_K.any() else None
 
 
 def _starvation(r: Round, sent_K: Sequence[SentUpdate]) -> tuple[Array | None, dict[str, float]]:

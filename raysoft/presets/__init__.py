@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,26 @@ def _carry_over(tree: dict[str, Any]) -> dict[str, Any]:
                 old = {key: value for key, value in old.items() if key in known}
             out[kind] = merge(old, new)
     return out
+
+
+def own_settings(name: str) -> list[str]:
+    """What a preset itself changes over its base, as `key=value` overrides.
+
+    So settings of one preset can be laid over another: `load_config("topk", own_settings("soft-text"))` is `topk` on
+    the text task, with the latency budget of that task.
+    """
+    if name not in preset_names():
+        raise ConfigError("", f"{name[:80]!r} is not a preset, choose from {', '.join(preset_names())}")
+    tree = load_mapping(Path(str(files(__name__) / f"{name}.yaml")))
+    return [f"{key}={json.dumps(value)}" for key, value in _leaves(tree) if key != "base"]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def load_config(target: str, overrides: Sequence[str] = (), executor: str | None = None) -> RunConfig:

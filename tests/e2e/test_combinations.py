@@ -53,6 +53,13 @@ ODD = {
     "mixed steps": ["train.steps={low: 1, high: 3}"],
     "trained head in 8 bits": ["model.lora.train_head=true", "codec.head_bits=8"],
     "trained head in 1 bit, adamw": ["model.lora.train_head=true", "codec.head_bits=1", "train.optimizer=adamw"],
+    "head only": ["model.lora.train_head=true", "method.name=head_only"],
+    "head only, in 8 bits, without a channel": [
+        "model.lora.train_head=true",
+        "method.name=head_only",
+        "codec.head_bits=8",
+        *ALLOCATORS["ideal"],
+    ],
     "error feedback": ["codec.error_feedback=true"],
     "error feedback, everything lost": ["codec.error_feedback=true", "uplink.deadline_s=1e-6", "allocator.name=equal"],
     "imperfect CSI": ["channel.csi_error=0.3"],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raysoft import registry
 from raysoft.config import Plugin, RunConfig, apply_override, merge
 from raysoft.errors import ConfigError, ResourceError
-from raysoft.presets import load_config, load_tree, preset_names
+from raysoft.presets import load_config, load_tree, own_settings, preset_names
 from raysoft.runner import to_yaml
 from raysoft.yaml12 import parse_yaml
 
@@ -130,6 +130,32 @@ def test_the_hash_ignores_what_cannot_change_the_result(key, value):
 )
 def test_the_hash_sees_what_does(key, value):
     assert load_config("soft", [f"{key}={value}"]).config_hash() != load_config("soft").config_hash()
+
+
+SOFT_BASED = [name for name in preset_names() if name != "soft" and "text" not in name]
+
+
+@pytest.mark.parametrize("name", SOFT_BASED)
+def test_a_preset_and_the_text_task_can_be_combined_in_either_order(name):
+    """The text version of a preset: it over the settings of soft-text, or those over it."""
+    mixed = load_config(name, own_settings("soft-text"))
+    assert mixed == load_config("soft-text", own_settings(name))
+    text, plain = load_config("soft-text"), load_config(name)
+    for section in ("model", "data", "cohort", "train", "eval", "rounds"):
+        assert getattr(mixed, section) == getattr(text, section)
+    for section in ("method", "codec", "uplink", "channel", "device"):
+        assert getattr(mixed, section) == getattr(plain, section)
+    assert mixed.allocator.options() == {**plain.allocator.options(), "latency_budget_s": 0.8}
+
+
+def test_the_text_version_of_ideal_is_a_preset():
+    assert load_config("ideal-text") == load_config("ideal", own_settings("soft-text"))
+
+
+def test_own_settings_of_what_is_no_preset():
+    assert own_settings("topk") == ['codec.name="topk"']
+    with pytest.raises(ConfigError, match="'sof' is not a preset, choose from"):
+        own_settings("sof")
 
 
 def test_plugin_sections_are_frozen():
