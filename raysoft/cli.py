@@ -82,13 +82,16 @@ def show(target: Target, overrides: Overrides = None) -> None:
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders; several are drawn together.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the report of several runs.")] = None,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Run folders, several are drawn together; or one comparison folder."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where to write the report of runs.")] = None,
 ) -> None:
-    """Draw figures and report.html of one run folder again, or of several runs together."""
-    from raysoft.report import write_report
+    """Draw figures and report.html of a run or comparison folder again, or of several runs together."""
+    from raysoft.report import draw_folders
 
-    typer.echo(str(write_report(folders[0] if len(folders) == 1 else folders, out)))
+    typer.echo(str(draw_folders(folders, out)))
 
 
 @app.command(name="list")

@@ -44,6 +44,12 @@ class Curve:
     high_P: Array
     seeds: int = 1
 
+    def scaled(self, factor: float) -> Curve:
+        """The same with the metric times `factor`."""
+        return Curve(
+            self.label, self.x_P, factor * self.mean_P, factor * self.low_P, factor * self.high_P, self.seeds
+        )  # fmt: skip
+
 
 def trace(run: Run, seed: int) -> Trace:
     """Reduce a run to what a comparison needs of it."""

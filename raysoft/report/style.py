@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -21,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from raysoft.types import Array
 
 WIDTH_IN = 7.0
+COLUMN_IN = 3.5  # figures that stand side by side, still readable in a column of 7 cm
 DPI = 200
 FONT_PT = 8.5
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
@@ -65,9 +67,11 @@ def settings() -> Iterator[None]:
         yield
 
 
-def new_figure(height_in: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's text width and its axes, row by row. No pyplot: nothing global, nothing left open."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+def new_figure(
+    height_in: float, rows: int = 1, columns: int = 1, width_in: float = WIDTH_IN, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure and its axes, row by row. No pyplot: nothing global, nothing left open."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
     return figure, list(axes.flat)
@@ -108,16 +112,25 @@ def log_if_spread(ax: Axes, values: Array) -> bool:
     if not len(ok) or ok.min() <= 0 or ok.max() < SPREAD * np.median(ok):
         return False
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
+    plain_log_ticks(ax.yaxis, subs=(1.0, 2.0, 5.0))
     return True
 
 
-def legend_columns(labels: Sequence[str]) -> int:
-    """How many entries of a legend fit into one row of the page."""
+def plain_log_ticks(axis: Axis, subs: Sequence[float] | None = None) -> None:
+    """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, at 1 and 3 or 1 alone over many."""
+    if subs is None:
+        low, high = axis.get_view_interval()
+        decades = np.log10(high / low)
+        subs = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=tuple(subs)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def legend_columns(labels: Sequence[str], width_in: float = WIDTH_IN) -> int:
+    """How many entries of a legend fit into one row of a figure."""
     widest = max((len(plain(label)) for label in labels), default=1)
-    return max(1, min(len(labels), int((WIDTH_IN - 0.2) / (0.6 + 0.075 * widest))))
+    return max(1, min(len(labels), int((width_in - 0.2) / (0.6 + 0.075 * widest))))
 
 
 def legend_height(labels: Sequence[str]) -> float:

@@ -1,0 +1,144 @@
+"""Names written next to what they name, without covering each other: in the margin of lines, or around points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
+
+from raysoft.report.style import GREY, Look, plain
+from raysoft.types import Array
+
+LABEL_PT = 8.0
+LABEL_LENGTH = 20  # characters of a label inside a figure; tables show all of it
+_LINE_PT = 10.5  # height of a line of text with its gap
+
+
+def short(label: str) -> str:
+    """A label as it stands in a figure."""
+    return plain(label, LABEL_LENGTH)
+
+
+def looks_of(labels: Sequence[str], looks: Mapping[str, Look] | None = None) -> dict[str, Look]:
+    """One look a label: the given one, or by its place."""
+    return {label: (looks or {}).get(label, Look.of(number)) for number, label in enumerate(labels)}
+
+
+def spread(value_N: Array, gap: float, low: float, high: float) -> Array:
+    """Positions at least `gap` apart within [low, high], with the least squared distance to the wanted ones.
+
+    Equal or too many positions keep their order and, where there is no room, the gap shrinks.
+
+    >>> spread(np.array([0.5, 0.5]), 0.2, 0.0, 1.0).tolist()
+    [0.4, 0.6]
+    """
+    count = len(value_N)
+    if count == 0:
+        return value_N.astype(np.float64)
+    gap = min(gap, (high - low) / max(count - 1, 1))
+    order = np.argsort(value_N, kind="stable")
+    steps = gap * np.arange(count)
+    # With the gaps taken out, the wanted positions must not fall: isotonic regression is the nearest such sequence.
+    level = isotonic_regression(value_N[order] - steps).x
+    out = np.empty(count)
+    out[order] = np.clip(level, low, high - steps[-1]) + steps
+    return out
+
+
+def margin_labels(ax: Axes, ends: Sequence[tuple[str, float, float, Look]]) -> None:
+    """Name lines in the right margin: (label, x and y of the line's end, look), with a thin leader to each end."""
+    if not ends:
+        return
+    height_pt = ax.get_position().height * ax.figure.get_figheight() * 72  # before the layout: close enough
+    to_axes = ax.transAxes.inverted()
+    places = np.array([to_axes.transform(ax.transData.transform((x, y))) for _, x, y, _ in ends])
+    wanted = np.clip(places[:, 1], 0.0, 1.0)
+    y_N = spread(wanted, _LINE_PT / height_pt, 0.0, 1.0)
+    for (label, x, y, look), place in zip(ends, y_N, strict=True):
+        ax.annotate(
+            short(label), (x, y), xycoords="data", xytext=(1.09, place), textcoords="axes fraction",
+            fontsize=LABEL_PT, color=look.colour, ha="left", va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2,
+                        "relpos": (0.0, 0.5)},
+        )  # fmt: skip
+
+
+_ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202])
+_RADII_PT = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
+
+
+def point_labels(
+    ax: Axes, points: Sequence[tuple[str, float, float, Look]], avoid: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Name points where there is room: (label, x, y, look); `avoid` are further places (data) to keep free.
+
+    Greedy: each label takes the nearest place that covers no point, no other label and no edge. The layout is final
+    afterwards.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the places are measured in this layout
+    scale = figure.dpi / 72
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    inside = ax.get_window_extent(renderer)
+    centres = ax.transData.transform([(x, y) for _, x, y, _ in points] or np.empty((0, 2)))
+    others = ax.transData.transform(list(avoid) or np.empty((0, 2)))
+    taken = [_box(x, y, 3.2 * scale) for x, y in centres] + [_box(x, y, 1.0 * scale) for x, y in others]
+    for number, (label, x, y, look) in enumerate(points):
+        note = ax.annotate(
+            short(label), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=LABEL_PT, color=look.colour,
+            ha="left", va="bottom",
+        )  # fmt: skip
+        note.set_in_layout(False)
+        size = note.get_window_extent(renderer)
+        best = _place(centres[number], size, taken, inside, scale)
+        taken.append(best)
+        _move(ax, note, best, centres[number], size, scale)
+
+
+def _place(centre: Array, size: Bbox, taken: Sequence[Bbox], inside: Bbox, scale: float) -> Bbox:
+    """The first candidate that covers nothing, else the one that covers least."""
+    candidates: list[tuple[float, int, Bbox]] = []
+    for radius in _RADII_PT:
+        for angle in _ANGLES:
+            dx, dy = np.cos(angle), np.sin(angle)
+            x = centre[0] + radius * scale * dx + (dx - 1) / 2 * size.width
+            y = centre[1] + radius * scale * dy + (dy - 1) / 2 * size.height
+            box = Bbox.from_bounds(x, y, size.width, size.height)
+            covered = sum(_overlap(box, other) for other in taken)
+            outside = size.width * size.height - _overlap(box, inside)
+            if covered + outside <= 1e-6 * size.width * size.height:
+                return box
+            candidates.append((covered + 4 * outside, len(candidates), box))
+    return min(candidates)[2]
+
+
+def _move(ax: Axes, note: Annotation, box: Bbox, centre: Array, size: Bbox, scale: float) -> None:
+    """Put the text into `box`, with a leader where it stands away from its point."""
+    note.set_position(((box.x0 - centre[0]) / scale, (box.y0 - centre[1]) / scale))
+    gap = np.hypot(
+        max(box.x0 - centre[0], centre[0] - box.x1, 0.0), max(box.y0 - centre[1], centre[1] - box.y1, 0.0)
+    )  # fmt: skip
+    if gap > 8 * scale:
+        near = (np.clip(centre[0], box.x0, box.x1), np.clip(centre[1], box.y0 + 0.25 * size.height, box.y1))
+        offset = ((near[0] - centre[0]) / scale, (near[1] - centre[1]) / scale)
+        leader = ax.annotate(
+            "", note.xy, xytext=offset, textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+        leader.set_in_layout(False)
+
+
+def _box(x: float, y: float, radius: float) -> Bbox:
+    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+
+
+def _overlap(a: Bbox, b: Bbox) -> float:
+    width = min(a.x1, b.x1) - max(a.x0, b.x0)
+    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return max(width, 0.0) * max(height, 0.0)
