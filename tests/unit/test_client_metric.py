@@ -1,5 +1,6 @@
 """The evaluation client by client: batched counts against one client at a time, and what becomes of them."""
 
+import json
 import math
 
 import numpy as np
@@ -7,16 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysoft.console import closing_table
 from raysoft.data.base import Partition
 from raysoft.federation.client import EvaluateClientsRequest
 from raysoft.federation.evaluation import CLIENT_LIMIT, client_requests, evaluate_clients, spread
 from raysoft.federation.sampling import client_sample
 from raysoft.models.packed_lora import PackedTrainer
 from raysoft.presets import load_config
+from raysoft.report import closing_rows
 from raysoft.rng import Rng
-from raysoft.runner import run
+from raysoft.runner import RunResult, run
+from raysoft.tracking import read_run
 from tests.conftest import SMALL_RUN, records, summary
 from tests.packs import make_base, make_examples, make_theta, space_of
+from tests.run_folders import make_run
 from tests.unit.test_rounds import coordinator
 
 KEYS = {"client_accuracy_mean", "worst10_client_accuracy", "client_accuracy_std"}
@@ -118,6 +123,22 @@ def test_figures_over_clients():
         "client_accuracy_mean": 0.75, "worst10_client_accuracy": 0.75, "client_accuracy_std": 0.0,
     }  # fmt: skip
     assert spread(np.zeros((3, 3)), True) == {}
+
+
+def test_the_figures_are_shown(tmp_path):
+    """At the end of a run and in its report; runs from before they were measured have no such line."""
+    folder = make_run(tmp_path / "old", rounds=2)
+    label = "Worst tenth of the clients"
+    assert label not in dict(closing_rows(read_run(folder)))
+    old = json.loads((folder / "summary.json").read_text())
+    assert "worst tenth" not in closing_table(RunResult(folder, old, folder / "report.html"))
+    new = {**old, "metrics": {**old["metrics"], "worst10_client_accuracy": 0.7125, "client_accuracy_mean": 0.861}}
+    (folder / "summary.json").write_text(json.dumps(new))
+    assert dict(closing_rows(read_run(folder)))[label] == "71.2 % (mean 86.1 %; own training samples)"
+    line = "clients  worst tenth of the clients 0.713 (mean 0.861)"
+    assert line + ", on their" in closing_table(RunResult(folder, new, folder / "report.html"))
+    text = {**new, "metrics": {**new["metrics"], "worst10_client_bits_per_byte": 3.25}}
+    assert line + ", 3.250 bits per byte" in closing_table(RunResult(folder, text, folder / "report.html"))
 
 
 def test_a_run_says_how_its_clients_fare_and_is_the_same_without(small_inline_run, tmp_path):
