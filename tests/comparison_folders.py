@@ -98,7 +98,8 @@ def _time_to(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             spent = (1 + place) * (1 + 0.3 * number)
             out.append({
                 "arm": row["label"], "target": target, "value": 0.6 + 0.1 * place,
-                "rounds": None if never else 4 * spent, "seconds": None if never else spent, "mb": None if never else 12 * spent / (1 + number),
-                "joules": None if never else 2 * spent, "seeds_reached": 0 if never else len(row["runs"]) - place % 2,
+                "rounds": None if never else 4 * spent, "seconds": None if never else spent,
+                "mb": None if never else 12 * spent / (1 + number), "joules": None if never else 2 * spent,
+                "seeds_reached": 0 if never else len(row["runs"]) - place % 2,
             })  # fmt: skip
     return out

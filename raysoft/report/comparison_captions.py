@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raysoft.report.comparison_data import Curve, Trace, pareto_front
-from raysoft.report.comparison_figures import Point, Sample
+from raysoft.report.comparison_figures import Point
 from raysoft.report.comparison_file import ComparisonFile, Pair
+from raysoft.report.row_figures import Sample
 
 EQUAL_UNITS = {"bits": "uplink bits", "seconds": "simulated seconds", "joules": "joules"}
 MOST_NAMED = 6
@@ -127,7 +128,8 @@ def latencies(traces: Mapping[str, Sequence[Trace]], budgets: Sequence[float]) -
 def recovered(file: ComparisonFile, samples: Sequence[Sample]) -> str:
     """Mean and range of the recovered gap of each arm."""
     text = (
-        f"Share of the gain of {file.reference} over the base that an arm reaches; a circle is a seed, a bar the mean. "
+        f"Share of the gain of {file.reference} over the base that an arm reaches; a circle is a seed, a bar the mean, "
+        f"the grey line {file.reference} itself (100 %). "
     )
     order = sorted((s for s in samples if len(s.values)), key=lambda s: -float(np.mean(s.values)))
     rows = [f"{s.label} {np.mean(s.values):.3g} % ({min(s.values):.3g} to {max(s.values):.3g})" for s in order]

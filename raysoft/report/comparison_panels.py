@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from raysoft.report import comparison_captions as captions
 from raysoft.report import comparison_figures as figures
+from raysoft.report import row_figures as rows_of
 from raysoft.report.comparison_data import Trace, kept_by_gain, mean_curve
-from raysoft.report.comparison_figures import Difference, Looks, Point, Reach, Sample
+from raysoft.report.comparison_figures import Point
 from raysoft.report.comparison_file import Arm, ComparisonFile
 from raysoft.report.labels import looks_of
+from raysoft.report.row_figures import Difference, Looks, Reach, Sample
 
 AXIS_LABELS = {
     "rounds": "Round",
@@ -104,7 +106,7 @@ def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
         margin = None if mean is None else BITS_PER_BYTE_MARGIN * mean
     unit = "accuracy (points)" if metric == "accuracy" else "bits per byte"
     draw = partial(
-        figures.forest, items, f"Difference in {unit}", margin, file.reference, metric == "bits_per_byte", looks
+        rows_of.forest, items, f"Difference in {unit}", margin, file.reference, metric == "bits_per_byte", looks
     )  # fmt: skip
     title = "Paired differences" + ("" if metric == "accuracy" else " in bits per byte")
     pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
@@ -152,7 +154,7 @@ def reach(file: ComparisonFile, looks: Looks) -> Part | None:
             for label in file.labels
         ]
         if any(value is not None for row in rows for value in row.needed.values()):
-            drawings[f"time_to_{name}"] = partial(figures.time_to, rows, x_label, looks)
+            drawings[f"time_to_{name}"] = partial(rows_of.time_to, rows, x_label, looks)
     if not drawings:
         return None
     return Part("time_to", "Time to accuracy", drawings, captions.reach(file))
@@ -175,7 +177,7 @@ def recovered(file: ComparisonFile, looks: Looks) -> Part | None:
     samples = [Sample(arm.label, [100 * value for value in arm.values("recovered_gap")]) for arm in file.arms]
     if not any(len(sample.values) for sample in samples):
         return None
-    draw = partial(figures.dots, samples, "Recovered gap (%)", 100.0, looks)
+    draw = partial(rows_of.dots, samples, "Recovered gap (%)", 100.0, looks)
     return Part("recovered_gap", "Recovered gap", {"recovered_gap": draw}, captions.recovered(file, samples))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
@@ -15,7 +16,21 @@ from raysoft.types import Array
 
 LABEL_PT = 8.0
 LABEL_LENGTH = 20  # characters of a label inside a figure; tables show all of it
+Segment = tuple[tuple[float, float], tuple[float, float]]  # both ends in data coordinates
 _LINE_PT = 10.5  # height of a line of text with its gap
+
+
+def ink(colour: str) -> str:
+    """The colour as text on white: darkened until its contrast is 4.5 to 1 (WCAG 2.1, level AA)."""
+    rgb = np.array(to_rgb(colour))
+    while 1.05 / (_luminance(rgb) + 0.05) < 4.5:
+        rgb = 0.95 * rgb
+    return to_hex((rgb[0], rgb[1], rgb[2]))
+
+
+def _luminance(rgb: Array) -> float:
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 
 def short(label: str) -> str:
@@ -53,7 +68,9 @@ def margin_labels(ax: Axes, ends: Sequence[tuple[str, float, float, Look]]) -> N
     """Name lines in the right margin: (label, x and y of the line's end, look), with a thin leader to each end."""
     if not ends:
         return
-    height_pt = ax.get_position().height * ax.figure.get_figheight() * 72  # before the layout: close enough
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    height_pt = ax.get_position().height * figure.get_figheight() * 72  # before the layout: close enough
     to_axes = ax.transAxes.inverted()
     places = np.array([to_axes.transform(ax.transData.transform((x, y))) for _, x, y, _ in ends])
     wanted = np.clip(places[:, 1], 0.0, 1.0)
@@ -61,7 +78,7 @@ def margin_labels(ax: Axes, ends: Sequence[tuple[str, float, float, Look]]) -> N
     for (label, x, y, look), place in zip(ends, y_N, strict=True):
         ax.annotate(
             short(label), (x, y), xycoords="data", xytext=(1.09, place), textcoords="axes fraction",
-            fontsize=LABEL_PT, color=look.colour, ha="left", va="center", annotation_clip=False,
+            fontsize=LABEL_PT, color=ink(look.colour), ha="left", va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2,
                         "relpos": (0.0, 0.5)},
         )  # fmt: skip
@@ -71,10 +88,8 @@ _ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202])
 _RADII_PT = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
 
 
-def point_labels(
-    ax: Axes, points: Sequence[tuple[str, float, float, Look]], avoid: Sequence[tuple[float, float]] = ()
-) -> None:
-    """Name points where there is room: (label, x, y, look); `avoid` are further places (data) to keep free.
+def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avoid: Sequence[Segment] = ()) -> None:
+    """Name points where there is room: (label, x, y, look); `avoid` are lines to keep free.
 
     Greedy: each label takes the nearest place that covers no point, no other label and no edge. The layout is final
     afterwards.
@@ -87,17 +102,20 @@ def point_labels(
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     inside = ax.get_window_extent(renderer)
     centres = ax.transData.transform([(x, y) for _, x, y, _ in points] or np.empty((0, 2)))
-    others = ax.transData.transform(list(avoid) or np.empty((0, 2)))
-    taken = [_box(x, y, 3.2 * scale) for x, y in centres] + [_box(x, y, 1.0 * scale) for x, y in others]
+    taken = [_box(x, y, 3.2 * scale) for x, y in centres]
+    for segment in avoid:
+        start, end = ax.transData.transform(segment)
+        pieces = max(2, int(np.hypot(*(end - start)) / (4 * scale)))
+        taken += [_box(x, y, 0.8 * scale) for x, y in np.linspace(start, end, pieces)]
     for number, (label, x, y, look) in enumerate(points):
         note = ax.annotate(
-            short(label), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=LABEL_PT, color=look.colour,
+            short(label), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=LABEL_PT, color=ink(look.colour),
             ha="left", va="bottom",
         )  # fmt: skip
         note.set_in_layout(False)
         size = note.get_window_extent(renderer)
         best = _place(centres[number], size, taken, inside, scale)
-        taken.append(best)
+        taken.append(best.padded(1.5 * scale))
         _move(ax, note, best, centres[number], size, scale)
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
-from raysoft.report.comparison_figures import Looks
 from raysoft.report.labels import looks_of, point_labels, short
+from raysoft.report.row_figures import Looks
 from raysoft.report.style import COLUMN_IN, Look, legend_columns, new_figure
 from raysoft.types import Array
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from raysoft.types import Array
@@ -71,7 +72,7 @@ def new_figure(
     height_in: float, rows: int = 1, columns: int = 1, width_in: float = WIDTH_IN, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure and its axes, row by row. No pyplot: nothing global, nothing left open."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05))
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
     return figure, list(axes.flat)
@@ -117,11 +118,12 @@ def log_if_spread(ax: Axes, values: Array) -> bool:
 
 
 def plain_log_ticks(axis: Axis, subs: Sequence[float] | None = None) -> None:
-    """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, at 1 and 3 or 1 alone over many."""
+    """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, closer within one, fewer over many."""
     if subs is None:
         low, high = axis.get_view_interval()
         decades = np.log10(high / low)
-        subs = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+        few = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 0.7 else (1.0, 2.0, 5.0)
+        subs = few if decades < 1.6 else (1.0, 3.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=tuple(subs)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

@@ -1,0 +1,143 @@
+"""Figures of a comparison with one named row an arm: paired differences, time to a target, values of single seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from raysoft.report import style
+from raysoft.report.labels import ink, looks_of, short
+from raysoft.report.style import COLUMN_IN, Look, new_figure
+from raysoft.types import Array
+
+TARGET_LOOKS = (("o", style.SKY), ("s", style.BLUE), ("D", style.VERMILLION), ("^", style.GREEN), ("v", style.PURPLE))
+Looks = Mapping[str, Look] | None  # by label, so that an arm looks the same in every figure
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference to the reference and its interval; `good`: non-inferior, None where not tested."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    good: bool | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The values of an arm, one a seed (or one a round, for a distribution)."""
+
+    label: str
+    values: Sequence[float] | Array
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an arm needed to reach each target, by the target's name; None where it never did."""
+
+    label: str
+    needed: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def forest(
+    differences: Sequence[Difference], x_label: str, margin: float | None, reference: str,
+    lower_is_better: bool = False, looks: Looks = None,
+) -> Figure | None:  # fmt: skip
+    """Paired differences to the reference with their intervals, best first, the margin of non-inferiority drawn."""
+    if not differences:
+        return None
+    look = looks_of([item.label for item in differences], looks)
+    best_last = sorted(differences, key=lambda item: -item.value if lower_is_better else item.value)
+    figure, ax = _rows([item.label for item in best_last], x_label, extra_in=0.22)
+    for place, item in enumerate(best_last):
+        one = look[item.label]
+        if item.low is not None and item.high is not None:
+            ax.plot([item.low, item.high], [place, place], color=one.colour, linewidth=1.6, solid_capstyle="butt")
+        ax.plot(
+            item.value, place, marker="o", markersize=5, color=one.colour,
+            markerfacecolor=one.colour if item.good else "white",
+        )  # fmt: skip
+    lines = [ax.axvline(0.0, color=style.GREY, linewidth=1.0, zorder=1, label=f"= {short(reference)}")]
+    if margin:
+        at = margin if lower_is_better else -margin
+        lines.append(ax.axvline(at, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1, label="margin"))
+    ax.margins(x=0.08)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    figure.legend(handles=lines, loc="outside upper center", ncols=2, handlelength=2.4)
+    return figure
+
+
+def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Figure | None:
+    """What each arm needed to reach the targets; an arm that never reached one has no mark for it."""
+    targets = list(dict.fromkeys(name for row in rows for name in row.needed))
+    values = np.array([value for row in rows for value in row.needed.values() if value is not None])
+    if not len(values):
+        return None
+    look = looks_of([row.label for row in rows], looks)
+    last = targets[-1]
+    order = sorted(rows, key=lambda row: _or_never(row, last, targets), reverse=True)
+    figure, ax = _rows([row.label for row in order], x_label, extra_in=0.22)
+    marks = {name: TARGET_LOOKS[number % len(TARGET_LOOKS)] for number, name in enumerate(targets)}
+    for place, row in enumerate(order):
+        reached = [value for value in row.needed.values() if value is not None]
+        if reached:
+            ax.plot([min(reached), max(reached)], [place, place], color=style.GREY, linewidth=0.8, zorder=1)
+    for name, (marker, colour) in marks.items():
+        seen = [(value, place) for place, row in enumerate(order) if (value := row.needed.get(name)) is not None]
+        x, y = zip(*seen, strict=True) if seen else ((), ())
+        ax.plot(x, y, linestyle="none", marker=marker, color=colour, markersize=5, label=name)
+    for tick, row in zip(ax.get_yticklabels(), order, strict=True):
+        tick.set_color(ink(look[row.label].colour))
+    if values.min() > 0 and values.max() >= 4 * values.min():
+        ax.set_xscale("log")
+        ax.margins(x=0.08)
+        style.plain_log_ticks(ax.xaxis)
+    else:
+        ax.set_xlim(left=0)
+    figure.legend(loc="outside upper center", ncols=len(targets), handlelength=1.0, columnspacing=1.2)
+    return figure
+
+
+def _or_never(row: Reach, last: str, targets: Sequence[str]) -> tuple[float, ...]:
+    """Order of arms: by what the hardest target took, then by the easier ones; never comes last."""
+    names = [last, *reversed(targets[:-1])]
+    return tuple(np.inf if row.needed.get(name) is None else float(row.needed[name] or 0.0) for name in names)
+
+
+def dots(samples: Sequence[Sample], x_label: str, level: float | None = None, looks: Looks = None) -> Figure | None:
+    """Each seed of each arm as a dot, its mean as a bar, best mean on top; `level` is a line to compare with."""
+    filled = [item for item in samples if len(item.values)]
+    if not filled:
+        return None
+    look = looks_of([item.label for item in samples], looks)
+    order = sorted(filled, key=lambda item: float(np.mean(item.values)))
+    figure, ax = _rows([item.label for item in order], x_label)
+    if level is not None:
+        ax.axvline(level, color=style.GREY, linewidth=1.0, zorder=1)
+    for place, item in enumerate(order):
+        one = look[item.label]
+        ax.plot(item.values, [place] * len(item.values), linestyle="none", marker="o", markersize=4,
+                markerfacecolor="none", markeredgewidth=0.8, color=one.colour)  # fmt: skip
+        mean = float(np.mean(item.values))
+        ax.plot([mean, mean], [place - 0.32, place + 0.32], color=one.colour, linewidth=2.2)
+    ax.margins(x=0.06)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    return figure
+
+
+def _rows(labels: Sequence[str], x_label: str, extra_in: float = 0.0) -> tuple[Figure, Axes]:
+    """Axes with one named row an arm, first at the bottom."""
+    figure, (ax,) = new_figure(0.75 + extra_in + 0.19 * max(len(labels), 3), width_in=COLUMN_IN)
+    ax.set_yticks(range(len(labels)), [short(label) for label in labels])
+    ax.set_ylim(-0.6, len(labels) - 0.4)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel(x_label)
+    return figure, ax
