@@ -48,6 +48,13 @@ class BitWriter:
             data = np.frombuffer(value.to_bytes((bits + 7) // 8, "big"), dtype=np.uint8)
             self._push(np.unpackbits(data)[8 * data.size - bits :], False, bits)
 
+    def unary(self, values: Array) -> None:
+        """Append numbers >= 0, each as that many ones and a zero."""
+        ends = np.cumsum(values + 1)
+        bits = np.ones(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
+        bits[ends - 1] = 0
+        self._push(bits, False, bits.size)
+
     def payload(self) -> Payload:
         """Everything written, padded to whole bytes."""
         parts: list[bytes] = []
@@ -99,6 +106,22 @@ class BitReader:
         """Integers written by `BitWriter.integers`, int64 [count]."""
         flat = self._bits(self._advance(count * bits), count * bits).reshape(count, bits)
         return flat.astype(np.int64) @ (np.int64(1) << np.arange(bits - 1, -1, -1, dtype=np.int64))
+
+    def integer(self, bits: int) -> int:
+        """One integer of any width from the front."""
+        start = self._advance(bits)
+        if bits == 0:
+            return 0
+        data = np.packbits(np.concatenate([np.zeros(-bits % 8, dtype=np.uint8), self._bits(start, bits)]))
+        return int.from_bytes(data.tobytes(), "big")
+
+    def unary(self, count: int) -> Array:
+        """Numbers written by `BitWriter.unary`, int64 [count]."""
+        ends = np.flatnonzero(self._bits(self._front, self.left) == 0)[:count]
+        if len(ends) < count:
+            raise ValueError(f"payload too short: {count} numbers wanted, {len(ends)} found")
+        self._advance(int(ends[-1]) + 1 if count else 0)
+        return np.diff(ends, prepend=-1) - 1
 
     def last_integer(self, bits: int) -> int:
         """One integer of any width from the back."""

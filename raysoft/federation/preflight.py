@@ -51,13 +51,17 @@ class RankCost:
 
 
 def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
-    """Read off the menu of an update that is zero: its sizes are those of every update of this rank."""
+    """Read off the menu of a keyed Gaussian update: most codecs' sizes are those of every update of this rank."""
     config = parts.config
     start = cut_to_rank(server.theta, parts.info.space, rank)
     job = parts.method.local(start, ClientState(rank), 1, 1)
-    nothing, _ = parts.method.upload(start, start, ClientState(rank))
+    end = {
+        name: (value + parts.rng("nominal_update", number).normal(size=value.shape)).astype(np.float32)
+        for number, (name, value) in enumerate(start.items())
+    }
+    update, _ = parts.method.upload(start, end, ClientState(rank))
     codec = registry.build("codec", config.codec, parts.info.space)
-    curve = codec.menu(nothing, start, {})
+    curve = codec.menu(update, start, {})
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
     control = int(control_bits(menu.units_K, needs_curve=True)[0])
