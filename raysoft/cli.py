@@ -81,6 +81,55 @@ def show(target: Target, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def plan(
+    target: Target,
+    overrides: Overrides = None,
+    ranks: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="Candidate ranks (default: plan.ranks, 1,2,4,8,16).")
+    ] = None,
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            metavar="keep-scale|rslora",
+            help="How alpha follows the rank: s = alpha/rank stays (the default), or s falls with sqrt(rank).",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the plan (default: outputs/NAME-plan).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the plan (default: the preset's or file's name).")] = None,
+) -> None:
+    """Choose the LoRA rank before training (TSFA's offline stage): a table, a figure, and the reasons.
+
+    For each rank: phi, what it cannot hold of a full update; the largest kept fraction within the latency budget; eps
+    and kappa, what sparsifying and averaging the factors lose there. The lowest weighted sum wins. Only the server's
+    proxy samples are used. `raysoft run ... model.lora.rank=plan` plans and runs in one go; the section `plan` sets
+    how it is measured.
+    """
+    from raysoft.presets import load_config
+    from raysoft.tracking import check_name, name_of
+
+    words = [*(overrides or ()), *(() if ranks is None else [f"plan.ranks=[{ranks}]"])]
+    words += [] if alpha is None else [f"plan.alpha={alpha}"]
+    config = load_config(target, words)
+    folder = out or Path("outputs") / f"{name_of(target) if name is None else check_name(name)}-plan"
+    from raysoft import console as display
+    from raysoft.plan_table import check_folder, summary_rows, text_table, write_plan
+
+    check_folder(folder)
+    from raysoft.planning import make_plan
+
+    console = display.stdout()
+    with display.RunDisplay(console) as shown:
+        found = make_plan(config, shown)
+    write_plan(folder, found)
+    console.print()
+    console.print(text_table(found), highlight=False, markup=False)
+    console.print()
+    rows = [*summary_rows(found), ("folder", display.relative(folder))]
+    console.print(display.aligned(rows), highlight=False, markup=False)
+    found.rank()  # says why, where no rank is left
+
+
+@app.command()
 def report(
     folders: Annotated[
         list[Path],

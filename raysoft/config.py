@@ -259,8 +259,8 @@ class PlanConfig(Section):
     reference_rank: Rank = 8
     draws: Annotated[int, Field(ge=8, le=10**6)] = 256  # sampled rounds (cohorts and channels)
     trim: Annotated[float, Field(ge=0, lt=0.5, strict=False)] = 0.05  # cut off each end before the mean latency
-    pilot_steps: Annotated[int, Field(ge=1, le=10**6)] = 40  # full-gradient steps, for the rank term
-    pilot_rounds: Annotated[int, Field(ge=1, le=10**6)] = 5  # federated rounds, for the two other terms
+    pilot_steps: Annotated[int, Field(ge=1, le=10**6)] = 20  # full-gradient steps, for the rank term
+    pilot_rounds: Annotated[int, Field(ge=1, le=10**6)] = 4  # federated rounds, for the two other terms
     repetitions: Annotated[int, Field(ge=2, le=1000)] = 3  # of the federated pilot
     weights: ScoreWeights = ScoreWeights()
 

@@ -13,6 +13,8 @@ import yaml
 
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, ResourceError
+from raysoft.plan_table import plan_json
+from raysoft.planning import planned
 from raysoft.tracking import RunFolder, summarise
 from raysoft.types import RoundRecord, Tensors
 
@@ -104,6 +106,10 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
 
         try:
             _ensure_base(config, events)
+            config, plan = planned(config, events)  # model.lora.rank: plan is now a number
+            if plan is not None:
+                out.write_plan(plan_json(plan))
+                out.write_config(to_yaml(config))
             where = "starting Ray, " if config.executor == "ray" else ""
             events.preparing(0.0, f"{where}loading model and data")
             with _session(config) as session:

@@ -9,7 +9,7 @@ Everything a user may get wrong about data raises ConfigError with the field, be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -148,7 +148,7 @@ def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_conf
         where: Examples({"pixel_values": images.encode_images(part, spec, _path_field(config))}, labels[where])
         for where, part in splits.named().items()
     }
-    return _task_data("image-classification", examples, splits.train.groups, label_names=names)
+    return _task_data("image-classification", examples, _splits_groups(splits), label_names=names)
 
 
 def _image_settings(config: RunConfig, source: str | Path) -> dict[str, Any]:
@@ -177,30 +177,38 @@ def _sequences(
     for where, part in splits.named().items():
         texts = text.check_texts(part, "data.text_column", blank_allowed=False)
         examples[where] = text.encode_classification(tokenizer, texts, labels[where], limit)
-    return _task_data("sequence-classification", examples, splits.train.groups, label_names=names)
+    return _task_data("sequence-classification", examples, _splits_groups(splits), label_names=names)
 
 
 def _causal(config: RunConfig, splits: raw.Splits, tokenizer: Any, limit: int) -> TaskData:
     byte_level = text.is_byte_level(tokenizer)
-    examples, groups = {}, splits.train.groups
+    examples, groups = {}, _splits_groups(splits)
     for where, part in splits.named().items():
         texts = text.check_texts(part, "data.text_column", blank_allowed=True)
         if byte_level and config.data.task == "python-source":
             examples[where] = text.encode_bytes(texts, embedded.BYTE_OFFSET)
             continue
         examples[where], source = text.encode_causal(tokenizer, texts, limit)
-        if where == "train" and groups is not None:
-            groups = [groups[n] for n in source]
+        if (names := groups.get(where)) is not None:
+            groups[where] = [names[n] for n in source]
     for where in ("train", "test"):
         if not len(examples[where]):
             raise ConfigError("data.text_column", f"the {where} split holds no text of at least two tokens")
     return _task_data("causal-lm", examples, groups, bits_per_byte=byte_level)
 
 
-def _task_data(kind: TaskKind, examples: dict[str, Examples], groups: Sequence[Any] | None, **more: Any) -> TaskData:
-    ids, names = _groups(groups)
+def _splits_groups(splits: raw.Splits) -> dict[str, Sequence[Any] | None]:
+    """The natural clients of the splits that are dealt to clients."""
+    return {"train": splits.train.groups, "proxy": splits.proxy.groups}
+
+
+def _task_data(
+    kind: TaskKind, examples: dict[str, Examples], groups: Mapping[str, Sequence[Any] | None], **more: Any
+) -> TaskData:
+    ids, names = _groups(groups["train"])
+    proxy_ids, _ = _groups(groups["proxy"])
     splits: dict[str, Any] = {**examples, **more}
-    return TaskData(kind=kind, groups=ids, group_names=names, **splits)
+    return TaskData(kind=kind, groups=ids, group_names=names, proxy_groups=proxy_ids, **splits)
 
 
 def _groups(groups: Sequence[Any] | None) -> tuple[Array | None, tuple[str, ...]]:

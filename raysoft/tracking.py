@@ -32,7 +32,8 @@ from raysoft.yaml12 import load_mapping
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
 REPLACED = ".replaced"  # an old run, until the first round of the one that overwrites it is on disk
 TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
-OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT})
+PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
+OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN})
 OWN_FOLDERS = frozenset({TENSORBOARD, FIGURES, "checkpoints", "adapter", "model"})
 FINAL_EVALUATIONS = 5
 SUMMARY_KEYS = (
@@ -136,6 +137,10 @@ class RunFolder:
     def write_config(self, yaml_text: str) -> None:
         """The resolved configuration."""
         write_atomic(self.path / CONFIG, yaml_text)
+
+    def write_plan(self, json_text: str) -> None:
+        """How the rank was chosen (see plan_table.py)."""
+        write_atomic(self.path / PLAN, json_text)
 
     def write_environment(self, threads: int | None = None) -> None:
         """What a result may depend on besides the configuration; `threads` is the thread count of the training."""

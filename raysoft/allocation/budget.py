@@ -106,11 +106,11 @@ def check_budget(draws: Draws, link: Link, budget_s: float, outage_factor: float
     if math.isinf(smallest):
         remedy = "no budget can be met with these channels; raise channel.bandwidth_hz or device.tx_power_dbm"
     else:
-        remedy = f"the smallest feasible budget is about {_rounded_up(smallest)} s"
+        remedy = f"the smallest feasible budget is about {rounded_up(smallest)} s"
     raise ConfigError("allocator.latency_budget_s", f"{budget_s:g} s cannot be met: {reason}; {remedy}")
 
 
-def _rounded_up(value: float) -> str:
+def rounded_up(value: float) -> str:
     """Three digits, never below the value."""
     digits = 10.0 ** (2 - math.floor(math.log10(value)))
     return f"{math.ceil(value * digits - 1e-9) / digits:.3g}"

@@ -60,6 +60,7 @@ class TaskData:
     proxy: Examples
     label_names: tuple[str, ...] = ()
     groups: Array | None = None  # [N_train] natural client of each training sample, 0..G-1
+    proxy_groups: Array | None = None  # [N_proxy] the same for the proxy, numbered for itself
     group_names: tuple[str, ...] = ()
     bits_per_byte: bool = False  # causal LM over bytes: loss / ln 2 is bits per byte
 
