@@ -60,7 +60,7 @@ def curves(
             ax.fill_between(line.x_P, line.low_P, line.high_P, color=one.colour, alpha=0.16, linewidth=0)
         else:
             half = (line.high_P[-1] - line.low_P[-1]) / 2
-            ax.errorbar(line.x_P[-1], line.mean_P[-1], half, color=one.colour, capsize=2, linewidth=1, zorder=4)
+            ax.errorbar(line.x_P[-1], line.mean_P[-1], half, color=one.colour, linewidth=0.8, zorder=4)
     ax.set(xlabel=x_label, ylabel=y_label)
     ax.margins(x=0.02, y=0.05)
     if log_x:
@@ -69,7 +69,6 @@ def curves(
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=integer_x))
     if len(lines) > 1:
-        ax.get_ylim()  # settles the limits before places are measured
         margin_labels(ax, [(line.label, line.x_P[-1], line.mean_P[-1], look[line.label]) for line in lines])
     return figure
 
@@ -140,7 +139,7 @@ def distribution(
         ax.set_xscale("log")
         style.plain_log_ticks(ax.xaxis)
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     if len(handles) > 1:
         figure.legend(handles=handles, loc="outside right upper", handlelength=2.0, borderaxespad=0.2)
     return figure

@@ -65,27 +65,32 @@ def spread(value_N: Array, gap: float, low: float, high: float) -> Array:
 
 
 def margin_labels(ax: Axes, ends: Sequence[tuple[str, float, float, Look]]) -> None:
-    """Name lines in the right margin: (label, x and y of the line's end, look), with a thin leader to each end."""
+    """Name lines in the right margin, with a thin leader to each end: (label, x and y of the line's end, look)."""
     if not ends:
         return
     figure = ax.get_figure(root=True)
     assert figure is not None
     height_pt = ax.get_position().height * figure.get_figheight() * 72  # before the layout: close enough
+    ax.autoscale_view()  # the limits must be settled before places are measured
     to_axes = ax.transAxes.inverted()
     places = np.array([to_axes.transform(ax.transData.transform((x, y))) for _, x, y, _ in ends])
     wanted = np.clip(places[:, 1], 0.0, 1.0)
     y_N = spread(wanted, _LINE_PT / height_pt, 0.0, 1.0)
     for (label, x, y, look), place in zip(ends, y_N, strict=True):
+        ax.plot(
+            1.1, place, transform=ax.transAxes, clip_on=False, color=look.colour, marker=look.marker, markersize=4,
+            linestyle="none",
+        )  # fmt: skip
         ax.annotate(
-            short(label), (x, y), xycoords="data", xytext=(1.09, place), textcoords="axes fraction",
+            short(label), (x, y), xycoords="data", xytext=(1.14, place), textcoords="axes fraction",
             fontsize=LABEL_PT, color=ink(look.colour), ha="left", va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 2,
-                        "relpos": (0.0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 11, "shrinkB": 2,
+                        "relpos": (0.0, 0.5), "alpha": 0.7},
         )  # fmt: skip
 
 
 _ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202])
-_RADII_PT = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
+_RADII_PT = (6.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
 
 
 def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avoid: Sequence[Segment] = ()) -> None:

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
-from raysoft.report.labels import looks_of, point_labels, short
+from raysoft.report.labels import looks_of, margin_labels, point_labels, short
 from raysoft.report.row_figures import Looks
-from raysoft.report.style import COLUMN_IN, Look, legend_columns, new_figure
+from raysoft.report.style import COLUMN_IN, Look, new_figure
 from raysoft.types import Array
 
 
@@ -47,21 +47,23 @@ def frontier(
     reference: str = "ideal", lower_is_better: bool = False, looks: Looks = None,
     x_label: str = "Share of the dense 32-bit uplink (%)",
 ) -> Figure:  # fmt: skip
-    """Metric against the share of the dense bits, one line a family; the reference and `band` below it (in y units).
+    """Metric against the share of the dense bits, falling to the right; the reference and `band` below it (in y units).
 
     `lower_is_better`: the band lies above the reference.
     """
-    figure, ax = _lines(
+    figure, ax, ends = _lines(
         [(point.family, point.share_percent, point.mean, point.low, point.high) for point in points], x_label, y_label,
-        looks, [f"{reference} (band: {band:g})"],
+        looks, falling=True,
     )  # fmt: skip
     edge = reference_level + (band if lower_is_better else -band)
-    ax.axhspan(
-        min(edge, reference_level), max(edge, reference_level), color=style.SKY, alpha=0.3, linewidth=0, zorder=0
-    )
-    line = ax.axhline(reference_level, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1)
-    line.set_label(f"{reference} (band: {band:g})")
-    _legend_below(figure, ax)
+    ax.axhspan(min(edge, reference_level), max(edge, reference_level), color=style.SKY, alpha=0.35, linewidth=0,
+               zorder=0, label=f"within {band:g}")  # fmt: skip
+    ax.axhline(
+        reference_level, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1, label=short(reference)
+    )  # fmt: skip
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=2, handlelength=2.4)
+    margin_labels(ax, ends)
     return figure
 
 
@@ -69,49 +71,43 @@ def budget_sweep(
     points: Sequence[BudgetPoint], y_label: str, *, x_label: str = "Latency budget (s)", looks: Looks = None
 ) -> Figure:
     """Metric at a fixed simulated time against the latency budget, one line an allocator, with intervals."""
-    figure, ax = _lines(
+    figure, ax, ends = _lines(
         [(point.allocator, point.budget_s, point.mean, point.low, point.high) for point in points], x_label, y_label,
         looks,
     )  # fmt: skip
-    _legend_below(figure, ax)
+    margin_labels(ax, ends)
     return figure
 
 
 def _lines(
     rows: Sequence[tuple[str, float, float, float | None, float | None]], x_label: str, y_label: str, looks: Looks,
-    more: Sequence[str] = (),
-) -> tuple[Figure, Axes]:  # fmt: skip
-    """One line a name over a logarithmic x, with intervals that stand slightly apart."""
+    falling: bool = False,
+) -> tuple[Figure, Axes, list[tuple[str, float, float, Look]]]:  # fmt: skip
+    """One line a name over a logarithmic x, intervals slightly apart; also the lines' right ends, to be named."""
     if not rows:
         raise ValueError("a figure needs at least one point")
     names = list(dict.fromkeys(row[0] for row in rows))
     look = looks_of(names, looks)
-    entries = [*names, *more]
-    figure, (ax,) = new_figure(2.6 + 0.17 * -(-len(entries) // legend_columns(entries, COLUMN_IN)), width_in=COLUMN_IN)
+    figure, (ax,) = new_figure(max(2.7, 0.9 + 0.155 * len(names)), width_in=COLUMN_IN)
+    ends = []
     for number, name in enumerate(names):
         mine = sorted((row for row in rows if row[0] == name), key=lambda row: row[1])
         # Points of different lines at the same x: one per cent apart, so that no interval hides another.
         x = np.array([row[1] for row in mine]) * 1.012 ** (number - (len(names) - 1) / 2)
         one = look[name]
         y = np.array([row[2] for row in mine])
-        ax.plot(
-            x, y, color=one.colour, linestyle=one.line, marker=one.marker, markersize=4, label=short(name), zorder=3
-        )
+        ax.plot(x, y, color=one.colour, linestyle=one.line, marker=one.marker, markersize=4, zorder=3)
         for at, (*_, low, high) in zip(x, mine, strict=True):
             if low is not None and high is not None:
                 ax.plot([at, at], [low, high], color=one.colour, linewidth=0.9, zorder=2)
+        end = 0 if falling else -1
+        ends.append((name, float(x[end]), float(y[end]), one))
     ax.set(xlabel=x_label, ylabel=y_label, xscale="log")
     ax.margins(x=0.04, y=0.06)
     style.plain_log_ticks(ax.xaxis)
-    return figure, ax
-
-
-def _legend_below(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=legend_columns(labels, COLUMN_IN), handlelength=2.6,
-        columnspacing=1.0,
-    )  # fmt: skip
+    if falling:
+        ax.invert_xaxis()
+    return figure, ax, ends
 
 
 def tradeoff(
@@ -129,8 +125,9 @@ def tradeoff(
     ):
         y = np.asarray(values, dtype=np.float64)[order]
         std = None if spread is None else np.asarray(spread, dtype=np.float64)[order]
-        ax.errorbar(v, y, std, color=colour, marker="o", linewidth=1.2, markersize=4)
-        if len(v) > 2:
+        fitted = len(v) > 2
+        ax.errorbar(v, y, std, color=colour, marker="o", linestyle="none" if fitted else "-", elinewidth=1.2)
+        if fitted:
             a, b = np.linalg.lstsq(np.stack([np.ones_like(v), law(v)], axis=1), y, rcond=None)[0]
             ax.plot(fine, a + b * law(fine), color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=1.1, zorder=1)
             ax.set_title(f"dotted: {text} fitted", loc="right", color=style.GREY, pad=3, fontsize=7.5)
@@ -155,7 +152,8 @@ def scatter_rank(
     ax.set(xlabel=x_label, ylabel=y_label)
     ax.margins(x=0.12, y=0.14)
     text = "Kendall τ not defined" if tau is None or not np.isfinite(tau) else f"Kendall τ = {tau:.2f}"
-    ax.set_title(text + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""), loc="left")
+    text += f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+    ax.set_title(text.replace("-", "\N{MINUS SIGN}"), loc="left")
     for x, y, label in zip(score, accuracy, labels, strict=True):
         special = label == chosen
         ax.plot(x, y, linestyle="none", marker="D" if special else "o", markersize=6 if special else 4.5,

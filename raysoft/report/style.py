@@ -120,7 +120,7 @@ def log_if_spread(ax: Axes, values: Array) -> bool:
 def plain_log_ticks(axis: Axis, subs: Sequence[float] | None = None) -> None:
     """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, closer within one, fewer over many."""
     if subs is None:
-        low, high = axis.get_view_interval()
+        low, high = sorted(axis.get_view_interval())
         decades = np.log10(high / low)
         few = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 0.7 else (1.0, 2.0, 5.0)
         subs = few if decades < 1.6 else (1.0, 3.0) if decades < 2.5 else (1.0,)
