@@ -19,7 +19,7 @@ from raysoft.errors import ConfigError
 METHODS = {name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only")}
 CODECS = {
     name: f"raysoft.codecs.{name}"
-    for name in ("identity", "rank_components", "topk", "randomk", "svd", "quantize", "ecsq", "chain")
+    for name in ("identity", "rank_components", "topk", "randomk", "svd", "quantize", "waterfill", "ecsq", "chain")
 }
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}

@@ -10,6 +10,7 @@ between two levels goes up with the probability that makes the decoded value unb
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -31,6 +32,22 @@ class Values:
     flat: Array
     sizes: Array
     peaks: Array | None = None
+
+
+class BlockCoder(Protocol):
+    """How the values of a parcel are written."""
+
+    def size(self, count: int, blocks: int) -> int:
+        """Bits of `count` values in `blocks` blocks."""
+        ...
+
+    def write(self, writer: BitWriter, values: Values, rng: np.random.Generator) -> Array:
+        """Append the values; returns what the reader will see, float32 [M]."""
+        ...
+
+    def read(self, reader: BitReader, sizes: Array) -> Array:
+        """The values of blocks of these sizes, float32 [M]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from raysoft.codecs.base import CodecConfig, Encoded
 from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.codecs.curves import convex_curve
 from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
-from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.quantizer import BlockCoder, ValueCoder, Values
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
 Take = Callable[[int], int]
@@ -29,7 +29,7 @@ class Parcel:
 
     values: Values
     sides: tuple[tuple[int, int], ...] = ()
-    coder: ValueCoder | None = None  # None: the codec's own
+    coder: BlockCoder | None = None  # None: the codec's own
     support: Array | None = None  # what the sides say, where the scheme knows it already
 
 
@@ -40,7 +40,7 @@ class Plan:
     sizes: Array
     sides: tuple[int, ...] = ()
     side_bits: int = 0
-    coder: ValueCoder | None = None
+    coder: BlockCoder | None = None
     support: Array | None = None
 
 

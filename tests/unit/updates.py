@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.codecs import chain, identity, quantize, randomk, rank_components, svd, topk
+from raysoft.codecs import chain, identity, quantize, randomk, rank_components, svd, topk, waterfill
 from raysoft.codecs.base import Codec
 from raysoft.config import parse_section
 from raysoft.types import Curve, LoraPair, ParamSpace
@@ -20,6 +20,7 @@ MODULES: dict[str, ModuleType] = {
     "randomk": randomk,
     "svd": svd,
     "quantize": quantize,
+    "waterfill": waterfill,
     "chain": chain,
 }
 
@@ -44,6 +45,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("svd", {}),
     ("svd", {"bits_per_value": 6}),
     ("quantize", {"bits": 6}),
+    ("waterfill", {}),
+    ("waterfill", {"bits": 2, "max_bits": 8, "head_bits": 8}),
     ("chain", {"codecs": [{"name": "quantize", "bits": 4}]}),
     ("chain", {"codecs": [{"name": "svd"}, {"name": "quantize", "bits": 7}]}),
     ("chain", THINNED),
