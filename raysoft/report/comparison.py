@@ -18,21 +18,21 @@ from raysoft.report.page import Section
 from raysoft.tracking import FIGURES, REPORT, Run, read_run, write_atomic
 
 DPI = 300  # of figures half as wide as a page
-_ARM_ROWS: tuple[tuple[str, str, float, str], ...] = (
-    ("Final accuracy", "final_accuracy", 100.0, " %"),
-    ("Bits per byte", "final_bits_per_byte", 1.0, ""),
-    ("Accuracy at equal {equal}", "equal_accuracy", 100.0, " %"),
-    ("Bits per byte at equal {equal}", "equal_bits_per_byte", 1.0, ""),
-    ("Recovered gap", "recovered_gap", 100.0, " %"),
-    ("Worst tenth of the clients", "worst10_client_accuracy", 100.0, " %"),
-    ("Uplink", "uplink_mb", 1.0, " MB"),
-    ("Share of dense 32-bit uplink", "share_dense32", 100.0, " %"),
-    ("Share of dense at same bits", "share_dense_same_bits", 100.0, " %"),
-    ("Kept fraction", "kept_fraction", 100.0, " %"),
-    ("Mean round latency", "mean_latency_s", 1.0, " s"),
-    ("Latency over budget", "latency_over_budget", 100.0, " %"),
-    ("Simulated time", "simulated_s", 1.0, " s"),
-    ("Energy of all devices", "energy_j", 1.0, " J"),
+_COLUMNS = (  # heading, key, factor, most decimals
+    ("Final accuracy (%)", "final_accuracy", 100.0, 2),
+    ("Bits per byte", "final_bits_per_byte", 1.0, 4),
+    ("Accuracy at equal {equal} (%)", "equal_accuracy", 100.0, 2),
+    ("Bits per byte at equal {equal}", "equal_bits_per_byte", 1.0, 4),
+    ("Recovered gap (%)", "recovered_gap", 100.0, 1),
+    ("Worst tenth of clients (%)", "worst10_client_accuracy", 100.0, 2),
+    ("Uplink (MB)", "uplink_mb", 1.0, 4),
+    ("Of dense 32-bit (%)", "share_dense32", 100.0, 2),
+    ("Of dense, same bits (%)", "share_dense_same_bits", 100.0, 2),
+    ("Kept fraction (%)", "kept_fraction", 100.0, 2),
+    ("Round latency (s)", "mean_latency_s", 1.0, 4),
+    ("Of its budget (%)", "latency_over_budget", 100.0, 1),
+    ("Simulated time (s)", "simulated_s", 1.0, 2),
+    ("Energy (J)", "energy_j", 1.0, 3),
 )
 
 
@@ -114,68 +114,46 @@ def _subtitle(file: ComparisonFile) -> str:
 
 def arms_table(file: ComparisonFile) -> str:
     """One line an arm, mean ± standard deviation over seeds; columns that no arm has are left out."""
-    rows = [
-        (title.format(equal=EQUAL_UNITS.get(file.equal or "", "")), key, scale, unit)
-        for title, key, scale, unit in _ARM_ROWS
-        if any(getattr(arm.mean, key) is not None for arm in file.arms)
-    ]
+    used = [column for column in _COLUMNS if any(getattr(arm.mean, column[1]) is not None for arm in file.arms)]
+    head = [title.format(equal=EQUAL_UNITS.get(file.equal or "", "")) for title, *_ in used]
     lines = [
         [
             arm.label,
-            *(_spread(getattr(arm.mean, key), getattr(arm.std, key), scale, unit) for _, key, scale, unit in rows),
+            *(_spread(getattr(arm.mean, key), getattr(arm.std, key), factor, most) for _, key, factor, most in used),
         ]
         for arm in file.arms
     ]
-    return page.grid(["Arm", *(title for title, *_ in rows)], lines, "arms")
+    return page.grid(["Arm", *head], lines, "arms")
 
 
-def _spread(mean: float | None, std: float | None, scale: float, unit: str) -> str:
-    """`86.1 ± 0.8 %`; both with as many digits as the spread deserves."""
+def _spread(mean: float | None, std: float | None, factor: float, decimals: int) -> str:
+    """`86.10 ± 0.80`: both with as many decimals as two figures of the spread need, but at most `decimals`."""
     if mean is None:
         return NOT_MEASURED
-    if std is None or std == 0:
-        return f"{scale * mean:.4g}{unit}"
-    digits = _digits(scale * std)
-    return f"{scale * mean:.{digits}f} ± {scale * std:.{digits}f}{unit}"
-
-
-def _digits(std: float) -> int:
-    """Decimals that show two figures of a spread."""
-    digits = 0
-    while digits < 6 and std * 10**digits < 9.5:
-        digits += 1
-    return digits
+    if not std:
+        return f"{factor * mean:.4g}"
+    needed = next((d for d in range(decimals) if factor * std * 10**d >= 9.5), decimals)
+    return f"{factor * mean:.{needed}f} ± {factor * std:.{needed}f}"
 
 
 def pairs_table(file: ComparisonFile) -> str:
     """One line an arm and metric: difference, interval, p-values, verdicts."""
-    head = [
-        "Arm",
-        "Metric",
-        "Seeds",
-        "Difference",
-        "95 % interval",
-        "p (non-inferior)",
-        "p (Holm)",
-        "Non-inferior",
-        "Equivalent",
-    ]
+    head = ["Arm", "Difference in", "Seeds", "Difference", "95 % interval", "p (non-inferior)", "p (Holm)"]
+    head += ["Non-inferior", "Equivalent"]
     return page.grid(head, [_pair(pair) for pair in file.pairs if pair.arm != file.reference], "arms")
 
 
 def _pair(pair: Pair) -> list[str]:
-    scale, unit = (100.0, " points") if pair.metric == "accuracy" else (1.0, "")
-    inside = (
-        "one seed" if pair.low is None or pair.high is None else f"{scale * pair.low:+.2f} to {scale * pair.high:+.2f}"
-    )
-    if pair.metric == "bits_per_byte" and pair.low is not None and pair.high is not None:
-        inside = f"{pair.low:+.4f} to {pair.high:+.4f}"
-    number = NOT_MEASURED if pair.difference is None else (
-        f"{scale * pair.difference:+.2f}{unit}" if pair.metric == "accuracy" else f"{pair.difference:+.4f}"
-    )  # fmt: skip
+    points = pair.metric == "accuracy"
+    metric, factor, decimals = ("accuracy (points)", 100.0, 2) if points else ("bits per byte", 1.0, 4)
+
+    def signed(value: float) -> str:
+        return f"{factor * value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+    interval = "–" if pair.low is None or pair.high is None else f"{signed(pair.low)} to {signed(pair.high)}"
     return [
-        pair.arm, pair.metric.replace("_", " "), str(pair.seeds), number, inside,
-        _p(pair.p_noninferior), _p(pair.p_holm), _verdict(pair.noninferior), _verdict(pair.equivalent),
+        pair.arm, metric, str(pair.seeds), NOT_MEASURED if pair.difference is None else signed(pair.difference),
+        interval, _p(pair.p_noninferior), _p(pair.p_holm), _verdict(pair.noninferior), _verdict(pair.equivalent),
     ]  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def differences(file: ComparisonFile, pairs: Sequence[Pair], margin: float | Non
         f"Difference of each arm to {file.reference}, seed by seed, with its 95 % t-interval where there are two seeds "
     )
     text += "or more. Filled dots: shown to be non-inferior at the margin"
-    text += "" if margin is None else f" of {margin:.3g}" + (" points" if pairs[0].metric == "accuracy" else "")
+    text += "" if margin is None else f" of {margin:.3g}" + _points(pairs[0].metric, margin)
     if file.equal is not None:
         text += f"; every arm is read at equal {EQUAL_UNITS[file.equal]}"
     good = [pair.arm for pair in pairs if pair.noninferior]
@@ -65,6 +65,10 @@ def differences(file: ComparisonFile, pairs: Sequence[Pair], margin: float | Non
     if unknown:
         text += f"Too few seeds to test: {listed(unknown)}. "
     return text.strip()
+
+
+def _points(metric: str, value: float) -> str:
+    return "" if metric == "bits_per_byte" else " point" if value == 1 else " points"
 
 
 def fronts(points_by_cost: Mapping[str, Sequence[Point]], metric: str) -> str:
