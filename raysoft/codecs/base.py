@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from raysoft.codecs.rotated import FINEST
 from raysoft.config import Fraction, Section
 from raysoft.types import Array, Curve, Payload, Tensors, Update
 
@@ -22,9 +23,25 @@ class CodecConfig(Section):
 
     kept_fraction: Fraction = 0.4  # used by allocators with a fixed fraction; tsfa decides its own
     min_kept_fraction: Fraction = 0.05
-    bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32  # 32 = float32; 16 = float16; fewer = stochastic quantiser
+    bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32  # 32 = float32; 16 = float16; fewer = quantised
     head_bits: Annotated[int, Field(ge=1, le=32)] = 32  # the same for always-sent parameters (a trained head)
     error_feedback: bool = False
+    # uniform: unbiased stochastic rounding; rotated: 1 to 8 bits, the least error of an update (see rotated.py)
+    quantizer: Literal["uniform", "rotated"] = "uniform"
+
+    rotates: ClassVar[bool] = False  # True where values travel as whole blocks, which is what rotation needs
+
+    @model_validator(mode="after")
+    def _rotated_values(self) -> CodecConfig:
+        if self.quantizer == "rotated":
+            if not self.rotates:
+                raise ValueError(
+                    "quantizer: rotated is for codecs that send whole columns and rows (identity, rank_components, "
+                    "svd, quantize, or a chain that starts with one of these); leave it at uniform here"
+                )
+            if value_bits(self) > FINEST:
+                raise ValueError(f"quantizer: rotated writes 1 to {FINEST} bits a value, not {value_bits(self)}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysoft.codecs import identity, quantize, randomk, rank_components, svd, topk
 from raysoft.codecs.base import Codec, CodecConfig
@@ -51,7 +51,12 @@ def _complete(member: Plugin) -> Plugin:
         config = parse_section(module.Config, member.options())
     except ConfigError as error:
         raise ValueError(f"{member.name}: {error}") from None
-    for option, default in (("error_feedback", False), ("bits_per_value", 32), ("head_bits", 32)):
+    for option, default in (
+        ("error_feedback", False),
+        ("bits_per_value", 32),
+        ("head_bits", 32),
+        ("quantizer", "uniform"),
+    ):
         if getattr(config, option) != default:
             raise ValueError(f"{member.name}: {option} belongs to the chain itself, leave it at {default} in a member")
     return Plugin(name=member.name, **config.model_dump(mode="json"))
@@ -72,7 +77,16 @@ def _check_order(names: list[str]) -> None:
 class Config(CodecConfig):
     """The members, each {name, **options}, in encoding order."""
 
+    rotates: ClassVar[bool] = True
+
     codecs: Annotated[list[Plugin], Field(min_length=1, max_length=3)]
+
+    @model_validator(mode="after")
+    def _blocks(self) -> Config:
+        first = self.codecs[0].name
+        if self.quantizer == "rotated" and not MEMBERS[first].Config.rotates:
+            raise ValueError(f"quantizer: rotated needs whole columns and rows, which {first} does not send")
+        return self
 
     @field_validator("codecs", mode="after")
     @classmethod
@@ -189,5 +203,5 @@ def build(config: Config, space: ParamSpace) -> Codec:
     scheme: Scheme = MEMBERS[name].scheme(options)
     for name, options in members[1:]:
         if name == "topk":
-            scheme = Thinned(scheme, options.kept_fraction, ValueCoder(bits))
+            scheme = Thinned(scheme, options.kept_fraction, ValueCoder(bits, config.quantizer == "rotated"))
     return wrap(build_codec(config, space, scheme, bits), config)

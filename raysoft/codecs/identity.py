@@ -19,6 +19,8 @@ from raysoft.types import Array, ParamSpace
 class Config(CodecConfig):
     """No options of its own."""
 
+    rotates: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -1,12 +1,13 @@
-"""All entries at few bits: the units are the resolutions 2, 3, ..., `bits` of the stochastic quantiser.
+"""All entries at few bits: the units are the resolutions 2, 3, ..., `bits` of the quantiser.
 
-Every column of B and row of A has its own scale. The curve's errors are expectations: 4 times smaller a bit, roughly.
+Every column of B and row of A has its own scale. Errors are 4 times smaller a bit, roughly; those of the stochastic
+quantiser are expectations.
 The decoder knows the resolution from the unit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -26,6 +27,8 @@ FIRST = 2
 
 class Config(CodecConfig):
     """The finest resolution."""
+
+    rotates: ClassVar[bool] = True
 
     bits: Annotated[int, Field(ge=FIRST, le=15)] = 8
 
@@ -48,7 +51,7 @@ class Quantize:
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """One point a resolution."""
-        coders = [ValueCoder(bits) for bits in range(FIRST, self.bits + 1)]
+        coders = [replace(coder, bits=bits) for bits in range(FIRST, self.bits + 1)]
         costs = [dense_bits(factors.layout, factors.kind, each) for each in coders]
         errors = [float(dense_errors(factors, each)[1]) for each in coders]
         return np.array([0, *costs]), np.array([factors.energy(), *errors])
@@ -58,21 +61,21 @@ class Quantize:
     ) -> Choice:
         """Everything at this unit's resolution."""
         kept = everything(factors.layout)
-        parcel = Parcel(kept_values(factors, kept), coder=self._coder(units))
+        parcel = Parcel(kept_values(factors, kept), coder=self._coder(coder, units))
         return Choice(parcel, stats={"sent": sent_components(factors.layout, kept)})
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """All blocks at this unit's resolution."""
-        return Plan(kept_sizes(layout, kind, everything(layout)), coder=self._coder(units))
+        return Plan(kept_sizes(layout, kind, everything(layout)), coder=self._coder(coder, units))
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """All values."""
         return place_components(layout, kind, everything(layout), flat)
 
-    def _coder(self, units: int) -> ValueCoder:
+    def _coder(self, coder: ValueCoder, units: int) -> ValueCoder:
         if not 1 <= units <= self.bits - FIRST + 1:
             raise ValueError(f"units must be 0..{self.bits - FIRST + 1}, got {units}")
-        return ValueCoder(FIRST + units - 1)
+        return replace(coder, bits=FIRST + units - 1)
 
 
 def scheme(config: Config) -> Scheme:

@@ -1,4 +1,4 @@
-"""How the kept values are written: float32, float16, or an unbiased stochastic uniform quantiser.
+"""How the kept values are written: float32, float16, an unbiased stochastic uniform quantiser, or rotated.py's.
 
 Values come in blocks (one component's column of B, its row of A, a head tensor, ...). A block of the quantiser has
 its own scale, the largest magnitude m, sent as float32: 32 bits a block, counted. Levels are symmetric: 2^q - 1 of
@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from raysoft.codecs import rotated
 from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.types import Array
 
@@ -55,16 +56,22 @@ class ValueCoder:
     """Writes `bits` bits a value; 32 and 16 are floats, everything else is quantised."""
 
     bits: int
+    rotated: bool = False  # rotate blocks before rounding; peaks are not used then
+
+    @property
+    def quantised(self) -> bool:
+        """True where values are not floats."""
+        return self.bits not in (16, 32)
 
     @property
     def stochastic(self) -> bool:
-        """True where values are quantised at random."""
-        return self.bits not in (16, 32)
+        """True where values are rounded at random."""
+        return self.quantised and not self.rotated
 
     @property
     def block_bits(self) -> int:
         """Bits a block costs besides its values."""
-        return SCALE_BITS if self.stochastic else 0
+        return (rotated.SCALE_BITS if self.rotated else SCALE_BITS) if self.quantised else 0
 
     def size(self, count: int, blocks: int) -> int:
         """Bits of `count` values in `blocks` blocks."""
@@ -72,10 +79,15 @@ class ValueCoder:
 
     def write(self, writer: BitWriter, values: Values, rng: np.random.Generator) -> Array:
         """Append the values; returns what the reader will see, float32 [M]."""
-        if not self.stochastic:
+        if not self.quantised:
             sent = _to_float(values.flat, self.bits)
             writer.floats(sent, self.bits)
             return sent
+        if self.rotated:
+            codes, exponents = rotated.round_blocks(values.flat, values.sizes, self._each(values.sizes))
+            writer.integers(exponents, rotated.SCALE_BITS)
+            writer.integers(codes, self.bits)
+            return rotated.restore_blocks(codes, exponents, values.sizes, self._each(values.sizes))
         scales = _scales(values)
         writer.floats(scales, SCALE_BITS)
         step, position = self._positions(values, scales)
@@ -86,19 +98,30 @@ class ValueCoder:
     def read(self, reader: BitReader, sizes: Array) -> Array:
         """The values of blocks of these sizes, float32 [M]."""
         count = int(np.sum(sizes))
-        if not self.stochastic:
+        if not self.quantised:
             return reader.floats(count, self.bits)
+        if self.rotated:
+            exponents = reader.integers(len(sizes), rotated.SCALE_BITS)
+            return rotated.restore_blocks(reader.integers(count, self.bits), exponents, sizes, self._each(sizes))
         scales = reader.floats(len(sizes), SCALE_BITS)
         levels = reader.integers(count, self.bits)
         return self._decode(levels, np.repeat(self._step(scales), sizes))
 
     def moments(self, values: Values) -> tuple[Array, Array]:
         """Mean and variance of what the reader will see, float64 [M] each."""
-        if not self.stochastic:
+        if not self.quantised:
             return _to_float(values.flat, self.bits).astype(np.float64), np.zeros_like(values.flat)
+        if self.rotated:
+            each = self._each(values.sizes)
+            codes, exponents = rotated.round_blocks(values.flat, values.sizes, each)
+            mean = rotated.restore_blocks(codes, exponents, values.sizes, each)
+            return mean.astype(np.float64), np.zeros_like(values.flat)
         step, position = self._positions(values, _scales(values))
         fraction = position - np.floor(position)
         return values.flat, step * step * fraction * (1.0 - fraction)
+
+    def _each(self, sizes: Array) -> Array:
+        return np.full(len(sizes), self.bits)
 
     @property
     def _levels(self) -> int:

@@ -31,6 +31,8 @@ from raysoft.types import Array, ParamSpace
 class Config(CodecConfig):
     """Which components come first, and whether matrices compete for bits."""
 
+    rotates: ClassVar[bool] = True
+
     importance: Importance = "update"
     scope: Scope = "model"
 

@@ -259,4 +259,5 @@ def sent_components(layout: Layout, kept_LR: Array) -> Array:
 
 def build_codec(config: CodecConfig, space: ParamSpace, scheme: Scheme, bits: int | None = None) -> SchemeCodec:
     """The codec of a scheme with the common options."""
-    return SchemeCodec(space, scheme, ValueCoder(bits or config.bits_per_value), ValueCoder(config.head_bits))
+    coder = ValueCoder(bits or config.bits_per_value, config.quantizer == "rotated")
+    return SchemeCodec(space, scheme, coder, ValueCoder(config.head_bits))

@@ -35,6 +35,8 @@ Thin = tuple[Array, Array]
 class Config(CodecConfig):
     """No options of its own."""
 
+    rotates: ClassVar[bool] = True
+
 
 @dataclass(frozen=True)
 class Svd:

@@ -119,6 +119,37 @@ def test_where_nothing_moves_nothing_is_spent_and_what_matters_more_gets_more():
     assert half[4:8].min() > half[1:4].max()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_rotated_values_lose_what_the_theory_says(bits):
+    """Everything sent, B only: the squared error of dB is that of Max's levels whatever the sizes of the columns."""
+    space, start, update = client([(96, 64)] * 3, 8, seed=2, kind="b")
+    codec = build("identity", space, bits_per_value=bits, quantizer="rotated")
+    payload = codec.encode(update, start, {}, 1, None, np.random.default_rng(0)).payload
+    assert payload.num_bits == 3 * 8 * (96 * bits + SCALE_BITS)
+    received = codec.decode(payload, start, 1)
+    for pair in space.pairs:
+        lost = ((received[pair.b] - update[pair.b]).astype(float) ** 2).sum() / (
+            update[pair.b].astype(float) ** 2
+        ).sum()
+        assert lost == pytest.approx(MAX_1960[bits], rel=0.25, abs=4e-4)
+
+
+def test_rotation_is_refused_where_it_cannot_work():
+    space, _, _ = client([(3, 3)], 2)
+    chain = [{"name": "topk"}, {"name": "quantize", "bits": 3}]
+    for name, options, message in [
+        ("topk", {"bits_per_value": 3}, "whole columns and rows"),
+        ("randomk", {"bits_per_value": 3}, "whole columns and rows"),
+        ("identity", {}, "1 to 8 bits a value, not 32"),
+        ("quantize", {"bits": 9}, "1 to 8 bits a value, not 9"),
+        ("chain", {"codecs": chain}, "which topk does not send"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            build(name, space, quantizer="rotated", **options)
+    with pytest.raises(ConfigError, match="quantizer belongs to the chain"):
+        build("chain", space, codecs=[{"name": "quantize", "bits": 4, "quantizer": "rotated"}])
+
+
 def test_options():
     space, _, _ = client([(3, 3)], 2)
     with pytest.raises(ConfigError, match="leave bits_per_value at 32"):
