@@ -123,8 +123,9 @@ def closing_table(result: RunResult) -> str:
         ("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s"),
         ("wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s"),
         ("adapter", relative(result.folder / "adapter")),
-        ("report", relative(result.report)),
     ]
+    if result.report is not None:
+        rows.append(("report", relative(result.report)))
     return aligned(rows)
 
 

@@ -53,11 +53,11 @@ class Silent:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run leaves: its folder, the contents of summary.json, the report."""
+    """What a finished run leaves: its folder, the contents of summary.json, the report (None: not drawn)."""
 
     folder: Path
     summary: Mapping[str, Any]
-    report: Path
+    report: Path | None
 
 
 class Session(Protocol):
@@ -84,8 +84,10 @@ class Session(Protocol):
         ...
 
 
-def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events | None = None) -> RunResult:
-    """Run a configuration and write its folder.
+def run(
+    config: RunConfig, folder: Path, overwrite: bool = False, events: Events | None = None, report: bool = True
+) -> RunResult:
+    """Run a configuration and write its folder; `report` False leaves out figures and page, which take seconds.
 
     Raises ConfigError (bad input, also found while reading data), ResourceError (does not fit this machine),
     RaysoftError (anything that ends a run). A run that ends early keeps its records and a summary with its status;
@@ -137,6 +139,8 @@ def run(config: RunConfig, folder: Path, overwrite: bool = False, events: Events
                 close("failed", metrics={"error": str(error) or type(error).__name__})
             raise
         summary = close("done", adapter_sha256=digest, metrics=_totals(totals, records))
+    if not report:
+        return RunResult(folder, summary, None)
     from raysoft.report import write_report
 
     events.preparing(0.0, "drawing the report")
