@@ -9,7 +9,8 @@ IEEE Trans. Inf. Theory 42(5), 1996.
 Payload: which entries are not zero, component by component, in ceil(log2 prod C(length, count)) bits; signs; magnitudes.
 Units are steps, a third of an octave apart. Values are read with one gain a factor: `projection` leaves the least error
 of one client, `unbiased` keeps the client's step length (<u, sent> = ||u||^2, as in DRIVE, Vargaftik et al., NeurIPS
-2021), which suits a mean over many clients whose errors differ.
+2021), which suits a mean over many clients whose errors differ but explodes at the coarsest steps; `balanced` (default)
+is the Wiener gain between the two: unbiased x C / (C + D) for an unbiased relative error D and C = 4.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from raysoft.codecs.scheme import sent_components
 from raysoft.codecs.symbols import Symbols, read_symbols, symbol_bits, write_symbols
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
-Gain = Literal["projection", "unbiased"]
+Gain = Literal["projection", "balanced", "unbiased"]
+COHERENCE = 4.0  # `balanced`: updates whose common part is as strong as that of this many clients pulling together
 LEVELS = 18
 COARSEST = 8.0  # the first step, in units of the root mean square entry
 _RATIO = 2.0 ** (-1.0 / 3.0)
@@ -43,7 +45,7 @@ _KIND_BITS, _FLOAT_BITS = 2, 32
 class Config(CodecConfig):
     """How received values are scaled. The step follows from the units, so `bits_per_value` has no meaning here."""
 
-    gain: Gain = "unbiased"
+    gain: Gain = "balanced"
 
     @model_validator(mode="after")
     def _no_value_bits(self) -> Config:
@@ -215,7 +217,12 @@ def _round(x: Array, step: float, gain: Gain) -> tuple[Array, float]:
     inner, size = float(y @ q), float(q @ q)
     if inner <= 0.0:
         return np.zeros(x.size, dtype=np.int64), 0.0
-    g = inner / size if gain == "projection" else float(y @ y) / inner
+    energy = float(y @ y)
+    g = energy / inner
+    if gain != "unbiased":
+        excess = max(energy * size / inner**2 - 1.0, 0.0)  # D; projection is C = 1
+        coherence = COHERENCE if gain == "balanced" else 1.0
+        g *= coherence / (coherence + excess)
     return q.astype(np.int64), float(np.float32(g))
 
 
