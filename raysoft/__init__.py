@@ -8,8 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "load_config", "run"]
-_HOME = {"RunConfig": "raysoft.config", "load_config": "raysoft.presets", "run": "raysoft.runner"}
+__all__ = ["RunConfig", "__version__", "compare", "load_config", "run"]
+_HOME = {
+    "RunConfig": "raysoft.config",
+    "compare": "raysoft.comparison",
+    "load_config": "raysoft.presets",
+    "run": "raysoft.runner",
+}
 
 
 def __getattr__(name: str) -> Any:

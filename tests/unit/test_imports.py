@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "tensorboardX": ("tracking.py",),
     "datasets": ("data/",),
     "typer": ("cli.py",),
-    "rich": ("console.py",),
+    "rich": ("console.py", "comparison_console.py"),
 }
 ONLY_INSIDE_FUNCTIONS = {
     ("torch", "methods/soft.py"), ("tensorboardX", "tracking.py"), ("datasets", "data/"), ("transformers", "tasks.py"),
