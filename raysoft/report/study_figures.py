@@ -130,7 +130,7 @@ def tradeoff(
         if fitted:
             a, b = np.linalg.lstsq(np.stack([np.ones_like(v), law(v)], axis=1), y, rcond=None)[0]
             ax.plot(fine, a + b * law(fine), color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=1.1, zorder=1)
-            ax.set_title(f"dotted: {text} fitted", loc="right", color=style.GREY, pad=3, fontsize=7.5)
+            ax.set_title(f"dotted: {text} fitted", loc="right", color=style.GREY, pad=3, fontsize=8)
         ax.set_ylabel(label)
         ax.margins(y=0.1)
     axes[1].set(xlabel="V", xscale="log")
@@ -179,7 +179,7 @@ def heat(
     for (r, c), value in np.ndenumerate(values):
         known = bool(np.isfinite(value))
         dark = known and (value - low) < 0.5 * (high - low)
-        ax.text(c, r, f"{value:.{digits}f}" if known else "–", ha="center", va="center", fontsize=7.5,
+        ax.text(c, r, f"{value:.{digits}f}" if known else "–", ha="center", va="center", fontsize=8,
                 color="white" if dark else "black")  # fmt: skip
     ax.set_xticks(range(len(columns)), [short(name) for name in columns])
     ax.set_yticks(range(len(rows)), [short(name) for name in rows])

@@ -6,7 +6,6 @@ import base64
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.text import Text
 
 from raysoft.errors import RaysoftError
 from raysoft.report import closing_rows, style, write_report
@@ -24,6 +22,7 @@ from raysoft.report.data import ClientRounds, binned, client_rounds, client_tabl
 from raysoft.report.figures import DRAWINGS
 from raysoft.report.html import draw_all
 from raysoft.tracking import Run, read_run
+from tests.figure_checks import Page, check_texts
 from tests.run_folders import make_run, records
 
 ALL = {"accuracy", "latency", "clients", "allocation", "bound", "served"}
@@ -185,42 +184,11 @@ def test_a_figure_for_what_was_measured_and_none_for_the_rest(folders, name, exp
     assert set(drawn([folders[name]])) == expected
 
 
-def visible_texts(figure):
-    """(text, box in pixels) of everything readable, in the boxes as drawn."""
-    renderer = figure.canvas.get_renderer()
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip() and text.axes is not None and not text.axes.get_visible():
-            continue
-        if text.get_visible() and text.get_text().strip():
-            yield text, text.get_window_extent(renderer)
-
-
 @pytest.mark.parametrize("names", [["plain"], ["text"], ["large"], ["short"], ["plain", "text", "large", "bare"]])
 def test_every_text_is_at_least_8_points_inside_the_page_and_touches_no_other(folders, names):
     for name, figure in drawn([folders[item] for item in names]).items():
         assert figure.get_figwidth() == style.WIDTH_IN
-        width, height = figure.canvas.get_width_height()
-        texts = [item for item in visible_texts(figure) if drawn_label(item[0], figure)]
-        assert texts, name
-        for text, box in texts:
-            assert text.get_fontsize() >= 8, (name, text.get_text())
-            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-            assert inside, (name, text.get_text())
-        for (one, a), (two, b) in combinations(texts, 2):
-            overlap = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
-            assert not overlap, (name, one.get_text(), two.get_text())
-
-
-def drawn_label(text, figure):
-    """False for tick labels outside their axis, which matplotlib keeps but never draws."""
-    for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                if text in (tick.label1, tick.label2):
-                    low, high = sorted(axis.get_view_interval())
-                    slack = 1e-9 * max(abs(low), abs(high), 1e-30)
-                    return low - slack <= tick.get_loc() <= high + slack
-    return True
+        check_texts(figure, name)
 
 
 def test_every_axis_says_what_it_shows(folders):
@@ -311,38 +279,6 @@ def test_a_report_loads_neither_torch_nor_ray_nor_pyplot(folders):
 
 
 # --------------------------------------------------------------------------------------------------------------- HTML
-
-
-class Page(HTMLParser):
-    """Collects what a test asks about and checks that tags nest."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "hr"})
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.stack, self.tags, self.texts, self.references = [], [], [], []
-        self.feed(text)
-        assert self.stack == [], "unclosed tags"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.references += [v for k, v in attrs if k in ("src", "href", "srcset", "action", "poster", "data")]
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        if not self.stack or self.stack[-1] != "style":
-            self.texts.append(data)
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    @property
-    def text(self):
-        return " ".join(self.texts)
 
 
 @pytest.fixture(scope="module")
