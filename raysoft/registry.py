@@ -123,5 +123,5 @@ def _check_pairs(config: RunConfig) -> None:
         raise ConfigError(
             "codec.error_feedback",
             "true remembers changes of the factors' coordinates, which method.reorthogonalize turns every round; "
-            "use codec.error_feedback=false or method.reorthogonalize=false",
+            "use codec.error_feedback=transport, or method.reorthogonalize=false",
         )

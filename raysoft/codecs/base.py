@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from raysoft.codecs.rotated import FINEST
-from raysoft.config import Fraction, Section
+from raysoft.config import Fraction, Positive, Section
 from raysoft.types import Array, Curve, Payload, Tensors, Update
 
 
@@ -25,11 +25,20 @@ class CodecConfig(Section):
     min_kept_fraction: Fraction = 0.05
     bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32  # 32 = float32; 16 = float16; fewer = quantised
     head_bits: Annotated[int, Field(ge=1, le=32)] = 32  # the same for always-sent parameters (a trained head)
-    error_feedback: bool = False
+    # true: remembers changes of the factors; transport: changes of the product, which outlive a turn of the factors
+    error_feedback: bool | Literal["transport"] = False
+    error_feedback_decay: Fraction = 1.0  # share of the memory that is kept at each participation
+    error_feedback_clip: Positive | None = None  # largest norm of the memory, relative to the update's
     # uniform: unbiased stochastic rounding; rotated: 1 to 8 bits, the least error of an update (see rotated.py)
     quantizer: Literal["uniform", "rotated"] = "uniform"
 
     rotates: ClassVar[bool] = False  # True where values travel as whole blocks, which is what rotation needs
+
+    @model_validator(mode="after")
+    def _memory_options(self) -> CodecConfig:
+        if not self.error_feedback and (self.error_feedback_decay != 1.0 or self.error_feedback_clip is not None):
+            raise ValueError("error_feedback_decay and error_feedback_clip need error_feedback: true or transport")
+        return self
 
     @model_validator(mode="after")
     def _rotated_values(self) -> CodecConfig:

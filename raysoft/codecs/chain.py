@@ -53,6 +53,8 @@ def _complete(member: Plugin) -> Plugin:
         raise ValueError(f"{member.name}: {error}") from None
     for option, default in (
         ("error_feedback", False),
+        ("error_feedback_decay", 1.0),
+        ("error_feedback_clip", None),
         ("bits_per_value", 32),
         ("head_bits", 32),
         ("quantizer", "uniform"),

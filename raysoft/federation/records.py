@@ -154,9 +154,10 @@ def _starvation(r: Round, sent_K: Sequence[SentUpdate]) -> tuple[Array | None, d
     share = counts[counts > 0] / counts.sum()
     entropy = float(-(share * np.log(share)).sum() / np.log(len(counts))) if len(counts) > 1 else 1.0
     metrics = {"components_never_sent": float((counts == 0).mean()), "selection_entropy": entropy}
-    cross = [float(one.stats["cross_term_share"]) for one in sent_K if "cross_term_share" in one.stats]
-    if cross:
-        metrics["cross_term_share"] = float(np.mean(cross))
+    for name in ("cross_term_share", "memory_residual"):
+        values = [float(one.stats[name]) for one in sent_K if name in one.stats]
+        if values:
+            metrics[name] = float(np.mean(values))
     return counts, metrics
 
 

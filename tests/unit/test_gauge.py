@@ -122,3 +122,4 @@ def test_plain_error_feedback_is_refused_with_turning_coordinates():
     with pytest.raises(ConfigError, match="reorthogonalize"):
         load_config("ffa", ["method.reorthogonalize=true"])
     load_config("soft", ["method.reorthogonalize=true"])
+    load_config("soft", ["method.reorthogonalize=true", "codec.error_feedback=transport"])
