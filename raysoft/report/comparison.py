@@ -23,6 +23,7 @@ _COLUMNS = (  # heading, key, factor, most decimals
     ("Bits per byte", "final_bits_per_byte", 1.0, 4),
     ("Accuracy at equal {equal} (%)", "equal_accuracy", 100.0, 2),
     ("Bits per byte at equal {equal}", "equal_bits_per_byte", 1.0, 4),
+    ("Read at round", "equal_round", 1.0, 1),
     ("Recovered gap (%)", "recovered_gap", 100.0, 1),
     ("Worst tenth of clients (%)", "worst10_client_accuracy", 100.0, 2),
     ("Uplink (MB)", "uplink_mb", 1.0, 4),

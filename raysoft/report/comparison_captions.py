@@ -50,7 +50,7 @@ def differences(file: ComparisonFile, pairs: Sequence[Pair], margin: float | Non
     text = (
         f"Difference of each arm to {file.reference}, seed by seed, with its 95 % t-interval where there are two seeds "
     )
-    text += "or more. Filled dots: shown to be non-inferior at the margin"
+    text += "or more. Filled dots: shown to be non-inferior (at 5 %, after Holm) at the margin"
     text += "" if margin is None else f" of {margin:.3g}" + _points(pairs[0].metric, margin)
     if file.equal is not None:
         text += f"; every arm is read at equal {EQUAL_UNITS[file.equal]}"

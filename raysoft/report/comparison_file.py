@@ -27,6 +27,7 @@ class Values(_Part):
     final_bits_per_byte: Maybe = None
     equal_accuracy: Maybe = None
     equal_bits_per_byte: Maybe = None
+    equal_round: Maybe = None
     uplink_mb: Maybe = None
     share_dense32: Maybe = None
     share_dense_same_bits: Maybe = None
@@ -97,6 +98,7 @@ class ComparisonFile(_Part):
     store: str | None = None
     reference: Text
     margin: Number
+    margin_bits_per_byte_relative: Number = 0.02  # of the reference
     equal: Literal["bits", "seconds", "joules"] | None = None
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()

@@ -29,7 +29,6 @@ COSTS = (
     ("mb", "uplink_mb", "Uplink in total (MB)"), ("latency", "mean_latency_s", "Mean round latency (s)"),
     ("joules", "energy_j", "Energy of all devices (J)"),
 )  # fmt: skip
-BITS_PER_BYTE_MARGIN = 0.02  # of the reference's mean
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,9 @@ def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
         return None
     margin: float | None = scale * file.margin
     if metric == "bits_per_byte":
-        mean = file.reference_arm.mean.final_bits_per_byte
-        margin = None if mean is None else BITS_PER_BYTE_MARGIN * mean
+        of_reference = file.reference_arm.mean
+        mean = of_reference.equal_bits_per_byte if file.equal else of_reference.final_bits_per_byte
+        margin = None if mean is None else file.margin_bits_per_byte_relative * mean
     unit = "accuracy (points)" if metric == "accuracy" else "bits per byte"
     draw = partial(
         rows_of.forest, items, f"Difference in {unit}", margin, file.reference, metric == "bits_per_byte", looks
