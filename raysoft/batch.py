@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from raysoft.config import RunConfig
 from raysoft.store import find, key_of, open_store, run_name, settled
@@ -157,8 +157,7 @@ def _tell(reply: Reply, job: Job, events: BatchEvents, outcomes: dict[str, Outco
 
 def _ensure_bases(configs: Sequence[RunConfig], events: BatchEvents) -> None:
     """Pretrain embedded bases once, before several workers would all do it."""
-    wanted: dict[tuple[str, int], Any] = {(c.model.name, c.actors.threads): None for c in configs}
-    for name, threads in wanted:
+    for name, threads in dict.fromkeys((config.model.name, config.actors.threads) for config in configs):
         if name.startswith("embedded/"):
             from raysoft.models.embedded import ensure
 

@@ -108,7 +108,8 @@ def text_table(table: Table) -> str:
 
 def note(data: Mapping[str, Any]) -> str:
     """How to read the tables, in a few sentences."""
-    margin = f"{100 * data['margin']:g} points of accuracy"
+    points = f"{100 * data['margin']:g}"
+    margin = f"{points} point{'' if points == '1' else 's'} of accuracy"
     text = 100 * data["margin_bits_per_byte_relative"]
     if any(pair["metric"] == "bits_per_byte" for pair in data["pairs"]):
         margin += f", {text:g} % of the reference's bits per byte"

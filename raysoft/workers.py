@@ -64,6 +64,7 @@ class Pool:
 
     def give(self, key: str, config: RunConfig, name: str) -> None:
         """Hand a run to a free worker."""
+        self._workers = [worker for worker in self._workers if worker.key is not None or worker.process.is_alive()]
         worker = next((worker for worker in self._workers if worker.key is None), None)
         if worker is None:
             worker = _Worker(self._store)
