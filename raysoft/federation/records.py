@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,7 +170,14 @@ def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
     for one in products[1:]:
         total = total + one
     mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, r.cohort)
-    return covariance_metrics(parts.info.space, mode, parts.rng, r.before.server.theta, r.sums, total)
+    measure = partial(covariance_metrics, parts.info.space, mode, parts.rng, r.before.server.theta)
+    measured = measure(r.sums, total)
+    mean = getattr(parts.method, "mean", None)  # a method may weigh components by their senders
+    applied = r.sums if mean is None else mean(r.sums)
+    if applied is not r.sums:
+        step = measure(applied, total)
+        measured |= {name: step[name] for name in ("applied_ratio", "applied_cosine") if name in step}
+    return measured
 
 
 def _known(values: Mapping[str, float | None], *names: str) -> dict[str, float]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from raysoft.methods.base import MethodConfig, add_sum, broadcast_all, difference, downlink_bits, pad_to_rank
+from raysoft.methods.base import add_sum, broadcast_all, difference, downlink_bits
+from raysoft.methods.senders import AveragingConfig, contribution, mean_change
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 
-class Config(MethodConfig):
+class Config(AveragingConfig):
     """Nothing beyond the common options."""
 
 
@@ -22,7 +23,7 @@ class Config(MethodConfig):
 class FedIT:
     """Separate averaging of both factors."""
 
-    config: MethodConfig
+    config: Config
     space: ParamSpace
     needs: ClassVar[Literal["sum", "updates"]] = "sum"
 
@@ -40,11 +41,17 @@ class FedIT:
 
     def contribute(self, received: Update) -> Tensors:
         """The decoded change, padded to the server's rank."""
-        return pad_to_rank(received, self.space)
+        return contribution(self.config, self.space, received)
+
+    def mean(self, sums: Tensors) -> Tensors:
+        """The mean change that a sum of contributions stands for."""
+        return mean_change(self.config, self.space, sums)
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """Add the weighted mean change."""
-        return add_sum(server, received.sums, self.config.server_lr)
+        if received.sums is None:  # nobody arrived
+            return server
+        return add_sum(server, self.mean(received.sums), self.config.server_lr)
 
 
 def build(config: Config, space: ParamSpace) -> FedIT:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from raysoft.config import NonNegative, Positive
-from raysoft.methods.base import MethodConfig, add_sum, broadcast_all, difference, downlink_bits, pad_to_rank
+from raysoft.methods.base import add_sum, broadcast_all, difference, downlink_bits
 from raysoft.methods.gauge import reorthogonalized
+from raysoft.methods.senders import AveragingConfig, contribution, mean_change
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Penalty = Literal["cosine", "offdiag", "identity", "none"]
 
 
-class Config(MethodConfig):
+class Config(AveragingConfig):
     """`penalty_weight` is lambda in loss + lambda * Omega(A, B)."""
 
     penalty: Penalty = "cosine"
@@ -106,14 +107,18 @@ class Soft:
 
     def contribute(self, received: Update) -> Tensors:
         """The decoded change, padded to the server's rank."""
-        return pad_to_rank(received, self.space)
+        return contribution(self.config, self.space, received)
+
+    def mean(self, sums: Tensors) -> Tensors:
+        """The mean change that a sum of contributions stands for."""
+        return mean_change(self.config, self.space, sums)
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """Add the weighted mean change, then choose the coordinates."""
-        after = add_sum(server, received.sums, self.config.server_lr)
-        if self.config.reorthogonalize and received.sums is not None:
-            return reorthogonalized(server, after, self.space)
-        return after
+        if received.sums is None:  # nobody arrived
+            return server
+        after = add_sum(server, self.mean(received.sums), self.config.server_lr)
+        return reorthogonalized(server, after, self.space) if self.config.reorthogonalize else after
 
 
 def build(config: Config, space: ParamSpace) -> Soft:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from raysoft import registry
 from raysoft.federation.client import SILENT, SentUpdate
 from raysoft.federation.diagnostics import product_sums
 from raysoft.federation.records import CLIENT_DETAIL_LIMIT, Round, record_of
@@ -34,7 +35,9 @@ COUNTS = {"count": 8.0, "correct": 6.0, "loss_sum": 4.0}
 
 def parts(bits_per_byte=False, *settings):
     config = load_config("soft", settings)
-    return SimpleNamespace(config=config, info=SimpleNamespace(space=SPACE, bits_per_byte=bits_per_byte), rng=Rng(0))
+    info = SimpleNamespace(space=SPACE, bits_per_byte=bits_per_byte)
+    method = registry.build("method", config.method, SPACE)
+    return SimpleNamespace(config=config, info=info, rng=Rng(0), method=method)
 
 
 def report(client, loss=1.0):
@@ -205,3 +208,16 @@ def test_covariance_is_measured_as_the_packs_did_also_when_clients_were_dropped(
     _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(theta))))
     assert record.aggregation_covariance == pytest.approx(0.0, abs=1e-12), "one update is its own mean"
     assert record.metrics["applied_ratio"] == pytest.approx(1.0)
+
+
+def test_the_step_that_is_measured_is_the_one_that_was_taken():
+    """Half the weight sent component 0 of B only: weighing by senders doubles the step."""
+    update = {PAIR.a: np.zeros((2, 2)), PAIR.b: np.array([[0.1, 0.0]] * 3)}
+    products = product_sums(SPACE, "exact", Rng(0), THETA, [update, {}], [update, update], [0.5, 0.5], [0.5, 0.5])
+    for settings, ratio in (([], 0.5), (["method.sender_weights=component"], 1.0)):
+        given = parts(False, *settings)
+        sums = {name: 0.5 * value for name, value in given.method.contribute(update).items()}
+        r = happened(sums=sums, products=[products])
+        _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(THETA))))
+        assert record.metrics["applied_ratio"] == pytest.approx(ratio)
+        assert record.metrics["applied_cosine"] == pytest.approx(1.0)
