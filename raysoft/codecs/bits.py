@@ -8,15 +8,17 @@ Trans. Inf. Theory 19(1), 1973); n itself is known from the plan, so n = 0 and n
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
+from raysoft.codecs.short_subsets import SHORT, comb, short_masks, short_ranks, splits
 from raysoft.types import Array, Payload
 
 BLOCK = 16384  # largest subset that is coded exactly; more are cut into blocks
-_LEAF = 24  # below this many items positions are ranked one by one
+_TABLED = 512  # longest lists whose splits are remembered
 
 
 class BitWriter:
@@ -170,13 +172,13 @@ def subset_rank(mask: Array) -> int:
     if count in (0, total):
         return 0
     if total <= BLOCK:
-        return _rank(mask)
+        return subset_ranks(mask[None])[0]
     code, used = 0, 0
     for start, stop in _blocks(total):
         part, size = mask[start:stop], stop - start
         inside = int(part.sum())
         width = _ceil_log2_comb(size, inside)
-        code = (code << _count_bits(size) | inside) << width | (_rank(part) if 0 < inside < size else 0)
+        code = (code << _count_bits(size) | inside) << width | (subset_ranks(part[None])[0] if 0 < inside < size else 0)
         used += _count_bits(size) + width
     return code << (subset_bits(total, count) - used)
 
@@ -186,7 +188,9 @@ def subset_mask(total: int, count: int, rank: int) -> Array:
     if count in (0, total):
         return np.full(total, count > 0)
     if total <= BLOCK:
-        return _unrank(total, count, rank)
+        if not 0 <= rank < comb(total, count):
+            raise ValueError(f"no subset of {count} out of {total} has number {rank}")
+        return subset_masks(total, [count], [rank])[0]
     mask = np.zeros(total, dtype=bool)
     left = subset_bits(total, count)
     for start, stop in _blocks(total):
@@ -217,87 +221,79 @@ def _ceil_log2_comb(total: int, count: int) -> int:
         estimate = _log2_comb(total, count)
         if abs(estimate - round(estimate)) > 1e-6:
             return math.ceil(estimate)
-    return (_comb(total, count) - 1).bit_length()
+    return (comb(total, count) - 1).bit_length()
 
 
-@lru_cache(maxsize=200_000)
-def _comb(total: int, count: int) -> int:
-    return math.comb(total, count)
+def subset_ranks(mask_MN: Array) -> list[int]:
+    """Every subset's number among all of its size, for M masks over any N items.
 
-
-def _rank(mask: Array) -> int:
-    """Rank within all subsets of one size.
-
-    Divide and conquer: first how many lie in the left half (in the order of `_splits`), then both halves. The sums
+    Divide and conquer: first how many lie in the left half (in the order of `splits`), then both halves. The sums
     touch a few standard deviations of a hypergeometric only, so N = 16384 takes milliseconds.
     """
-    ones = np.concatenate([[0], np.cumsum(mask)])
-    return _rank_range(np.flatnonzero(mask).tolist(), ones.tolist(), 0, mask.size)
+    size = mask_MN.shape[1]
+    if size <= SHORT:
+        return short_ranks(mask_MN).tolist()
+    middle = size // 2
+    left, right = mask_MN[:, :middle], mask_MN[:, middle:]
+    if size % 2:
+        left_ranks, right_ranks = subset_ranks(left), subset_ranks(right)
+    else:
+        both = subset_ranks(mask_MN.reshape(-1, middle))
+        left_ranks, right_ranks = both[::2], both[1::2]
+    counts = zip(left.sum(axis=1).tolist(), right.sum(axis=1).tolist(), strict=True)
+    return [
+        _before(size, inside + others, inside) + high * comb(size - middle, others) + low
+        for (inside, others), high, low in zip(counts, left_ranks, right_ranks, strict=True)
+    ]
 
 
-def _rank_range(places: list[int], ones: list[int], start: int, stop: int) -> int:
-    size, count = stop - start, ones[stop] - ones[start]
-    if count in (0, size):
-        return 0
-    if size <= _LEAF:
-        return sum(_comb(place - start, t + 1) for t, place in enumerate(places[ones[start] : ones[stop]]))
-    middle = start + size // 2
-    inside = ones[middle] - ones[start]
-    offset = 0
-    for left, ways in _splits(size, count):
+def subset_masks(size: int, counts: list[int], ranks: list[int]) -> Array:
+    """The subsets with these numbers, bool [M, size]; a rank must be below C(size, count)."""
+    if size <= SHORT:
+        return short_masks(size, np.array(counts, dtype=np.int64), np.array(ranks, dtype=np.int64))
+    middle = size // 2
+    inside, others, high, low = [], [], [], []
+    for count, rank in zip(counts, ranks, strict=True):
+        left, rest = _split(size, count, rank)
+        quotient, remainder = divmod(rest, comb(size - middle, count - left))
+        inside.append(left)
+        others.append(count - left)
+        high.append(quotient)
+        low.append(remainder)
+    if size % 2:
+        return np.concatenate([subset_masks(middle, inside, high), subset_masks(size - middle, others, low)], axis=1)
+    both = [[x for pair in zip(*halves, strict=True) for x in pair] for halves in ((inside, others), (high, low))]
+    return subset_masks(middle, *both).reshape(-1, size)
+
+
+def _before(size: int, count: int, inside: int) -> int:
+    """Subsets whose split comes before the one with `inside` items in the left half."""
+    if size <= _TABLED:
+        lefts, before = _order(size, count)
+        return before[lefts.index(inside)]
+    total = 0
+    for left, ways in splits(size, count):
         if left == inside:
             break
-        offset += ways
-    right_ways = _comb(stop - middle, count - inside)
-    return offset + _rank_range(places, ones, start, middle) * right_ways + _rank_range(places, ones, middle, stop)
+        total += ways
+    return total
 
 
-def _unrank(total: int, count: int, rank: int) -> Array:
-    if not 0 <= rank < _comb(total, count):
-        raise ValueError(f"no subset of {count} out of {total} has number {rank}")
-    mask = np.zeros(total, dtype=bool)
-    mask[_unrank_range(0, total, count, rank)] = True
-    return mask
-
-
-def _unrank_range(start: int, stop: int, count: int, rank: int) -> list[int]:
-    size = stop - start
-    if count == 0:
-        return []
-    if count == size:
-        return list(range(start, stop))
-    if size <= _LEAF:
-        places, place = [], size - 1
-        for t in range(count, 0, -1):
-            while _comb(place, t) > rank:
-                place -= 1
-            rank -= _comb(place, t)
-            places.append(start + place)
-        return places
-    middle = start + size // 2
-    left = 0
-    for split, ways in _splits(size, count):
-        left = split
+def _split(size: int, count: int, rank: int) -> tuple[int, int]:
+    """(items in the left half, number among the subsets with that split) of a subset's number."""
+    if size <= _TABLED:
+        lefts, before = _order(size, count)
+        at = bisect_right(before, rank) - 1
+        return lefts[at], rank - before[at]
+    for left, ways in splits(size, count):
         if rank < ways:
-            break
+            return left, rank
         rank -= ways
-    high, low = divmod(rank, _comb(stop - middle, count - left))
-    return _unrank_range(start, middle, left, high) + _unrank_range(middle, stop, count - left, low)
+    raise ValueError(f"no subset of {count} out of {size} has number {rank}")
 
 
-def _splits(size: int, count: int):
-    """(items in the left half, subsets with that split), from the most likely split outwards."""
-    half, rest = size // 2, size - size // 2
-    low, high = max(0, count - rest), min(half, count)
-    mode = min(max((half + 1) * (count + 1) // (size + 2), low), high)
-    yield mode, (ways := _comb(half, mode) * _comb(rest, count - mode))
-    up, up_ways, down, down_ways = mode, ways, mode, ways
-    while up < high or down > low:
-        if up < high:
-            up_ways = up_ways * ((half - up) * (count - up)) // ((up + 1) * (rest - count + up + 1))
-            up += 1
-            yield up, up_ways
-        if down > low:
-            down_ways = down_ways * (down * (rest - count + down)) // ((half - down + 1) * (count - down + 1))
-            down -= 1
-            yield down, down_ways
+@lru_cache(maxsize=4096)
+def _order(size: int, count: int) -> tuple[list[int], list[int]]:
+    """Items in the left half in the order of `splits`, and the subsets before each."""
+    lefts, ways = zip(*splits(size, count), strict=True)
+    return list(lefts), list(accumulate(ways[:-1], initial=0))

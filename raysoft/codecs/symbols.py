@@ -1,20 +1,23 @@
 """Small signed integers, mostly zero, as bits: the entropy coder of quantised updates.
 
 Entries come in blocks of the same kind. On the wire: the number of non-zero entries of every block (Rice code); which
-entries they are, all blocks as one number in mixed radix, ceil(log2 prod C(length, count)) bits (seldom one more); which magnitudes
-exceed one, as a subset; signs; the rest of those magnitudes (Rice code). All codes are exact and need no model on
-either side. Rice codes: quotients in unary, all of them first, then the remainders.
+entries they are, all blocks as one number in mixed radix, ceil(log2 prod C(length, count)) bits (seldom one more);
+which magnitudes exceed one, as a subset; signs; the rest of those magnitudes (Rice code). All codes are exact and need
+no model on either side. Rice codes: quotients in unary, all of them first, then the remainders.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaln
 
-from raysoft.codecs.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_rank
+from raysoft.codecs.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_masks, subset_rank, subset_ranks
+from raysoft.codecs.short_subsets import comb
 from raysoft.types import Array
 
 _RICE_BITS = 4  # the parameter of a Rice code, 0..15
@@ -27,40 +30,36 @@ class Symbols:
     values: Array
     lengths: Array
 
-    def counts(self) -> Array:
-        """Non-zero entries of every block, int64 [M]."""
-        edges = np.concatenate([[0], np.cumsum(self.lengths)])
-        below = np.concatenate([[0], np.cumsum(self.values != 0)])
-        return below[edges[1:]] - below[edges[:-1]]
-
 
 def symbol_bits(symbols: Symbols) -> int:
-    """Bits of `write_symbols`."""
-    counts = symbols.counts()
-    used = int(counts.sum())
-    magnitudes = np.abs(symbols.values[symbols.values != 0])
+    """Bits of `write_symbols`; signs do not matter."""
+    places = np.flatnonzero(symbols.values)
+    counts = _counts(places, symbols.lengths)
+    magnitudes = np.abs(symbols.values[places])
     large = magnitudes[magnitudes > 1] - 2
     return (
-        _rice_bits(counts)
-        + _places(symbols.lengths, counts)
-        + used.bit_length()
-        + subset_bits(used, large.size)
-        + used
-        + (_rice_bits(large) if large.size else 0)
+        _rice(counts)[1]
+        + _place_bits(symbols.lengths, counts)
+        + places.size.bit_length()
+        + subset_bits(places.size, large.size)
+        + places.size
+        + (_rice(large)[1] if large.size else 0)
     )
 
 
 def write_symbols(writer: BitWriter, symbols: Symbols) -> None:
-    """Append all symbols."""
-    counts = symbols.counts()
-    used = symbols.values[symbols.values != 0]
+    """Append all symbols, int64 of magnitudes below 2^31."""
+    mask = symbols.values != 0
+    counts = _counts(np.flatnonzero(mask), symbols.lengths)
+    used = symbols.values[mask]
     large = np.abs(used) > 1
+    size = int(large.sum())
     _write_rice(writer, counts)
-    writer.integer(_rank(symbols, counts), _places(symbols.lengths, counts))
-    writer.integer(int(large.sum()), used.size.bit_length())
-    writer.integer(subset_rank(large), subset_bits(used.size, int(large.sum())))
+    writer.integer(_rank(mask, symbols.lengths, counts), _place_bits(symbols.lengths, counts))
+    writer.integer(size, used.size.bit_length())
+    writer.integer(subset_rank(large), subset_bits(used.size, size))
     writer.integers((used < 0).astype(np.int64), 1)
-    if large.any():
+    if size:
         _write_rice(writer, np.abs(used[large]) - 2)
 
 
@@ -69,63 +68,113 @@ def read_symbols(reader: BitReader, lengths: Array) -> Symbols:
     counts = _read_rice(reader, len(lengths))
     if (counts > lengths).any():
         raise ValueError("a block cannot have more non-zero entries than entries")
-    places = _unrank(lengths, counts, reader.integer(_places(lengths, counts)))
+    mask = _unrank(lengths, counts, reader.integer(_place_bits(lengths, counts)))
     used = int(counts.sum())
     size = reader.integer(used.bit_length())
     large = subset_mask(used, size, reader.integer(subset_bits(used, size)))
+    if int(large.sum()) != size:  # lists beyond the exact code carry their counts themselves
+        raise ValueError(f"{size} magnitudes above one are announced, {int(large.sum())} are named")
     signs = reader.integers(used, 1)
     magnitudes = np.ones(used, dtype=np.int64)
-    if large.any():
+    if size:
         magnitudes[large] = 2 + _read_rice(reader, size)
     values = np.zeros(int(np.sum(lengths)), dtype=np.int64)
-    values[places] = np.where(signs == 1, -magnitudes, magnitudes)
+    values[mask] = np.where(signs == 1, -magnitudes, magnitudes)
     return Symbols(values, lengths)
 
 
-def _ways(lengths: Array, counts: Array) -> list[int]:
-    return [math.comb(n, k) for n, k in zip(lengths.tolist(), counts.tolist(), strict=True)]
+def _counts(places: Array, lengths: Array) -> Array:
+    """Non-zero entries of every block, int64 [M], from their places in increasing order."""
+    return np.diff(np.searchsorted(places, np.cumsum(lengths)), prepend=0)
 
 
-def _places(lengths: Array, counts: Array) -> int:
+def _place_bits(lengths: Array, counts: Array) -> int:
     """ceil(log2 prod C(length, count)), or one more where the sum of logarithms is too close to tell."""
-    log = gammaln(lengths + 1.0) - gammaln(counts + 1.0) - gammaln(lengths - counts + 1.0)
-    return math.ceil(float(log.sum()) / math.log(2.0) + 1e-6)
+    log = _log_factorials(int(lengths.max(initial=0)))
+    ways = log[lengths] - log[counts] - log[lengths - counts]
+    return math.ceil(float(ways.sum()) / math.log(2.0) + 1e-6)
 
 
-def _rank(symbols: Symbols, counts: Array) -> int:
+@lru_cache(maxsize=16)
+def _log_factorials(largest: int) -> Array:
+    """log n! for n = 0..largest."""
+    return gammaln(np.arange(largest + 1) + 1.0)
+
+
+def _rank(mask: Array, lengths: Array, counts: Array) -> int:
     """Every block's subset number, as digits of one number in mixed radix."""
-    code, start = 0, 0
-    mask = symbols.values != 0
-    for length, count, ways in zip(symbols.lengths, counts, _ways(symbols.lengths, counts), strict=True):
-        code *= ways
-        if 0 < count < length:
-            code += subset_rank(mask[start : start + length])
-        start += int(length)
-    return code
+    ranks = [0] * len(lengths)
+    for blocks, places in _equal_lengths(lengths):
+        for block, rank in zip(blocks.tolist(), subset_ranks(mask[places]), strict=True):
+            ranks[block] = rank
+    return _join(ranks, _ways(lengths, counts))
 
 
 def _unrank(lengths: Array, counts: Array, code: int) -> Array:
     """The mask over all entries."""
-    masks: list[Array] = []
-    for length, count, ways in zip(lengths[::-1], counts[::-1], _ways(lengths, counts)[::-1], strict=True):
-        code, rank = divmod(code, ways)
-        masks.append(subset_mask(int(length), int(count), rank))
-    if code:
+    ranks = _split(code, _ways(lengths, counts))
+    mask = np.zeros(int(np.sum(lengths)), dtype=bool)
+    for blocks, places in _equal_lengths(lengths):
+        mask[places] = subset_masks(places.shape[1], counts[blocks].tolist(), [ranks[k] for k in blocks.tolist()])
+    return mask
+
+
+def _equal_lengths(lengths: Array) -> Iterator[tuple[Array, Array]]:
+    """Per length that occurs, zero left out: its blocks [M'] and the places of their entries [M', length]."""
+    starts = np.cumsum(lengths) - lengths
+    for length in np.unique(lengths[lengths > 0]).tolist():
+        blocks = np.flatnonzero(lengths == length)
+        yield blocks, starts[blocks][:, None] + np.arange(length)
+
+
+def _ways(lengths: Array, counts: Array) -> list[int]:
+    return [comb(n, k) for n, k in zip(lengths.tolist(), counts.tolist(), strict=True)]
+
+
+def _join(digits: list[int], radices: list[int]) -> int:
+    """((d_1 r_2 + d_2) r_3 + d_3) ..., neighbours first, so that factors stay of equal size."""
+    for level in _products(radices)[:-1]:
+        pairs = [high * radix + low for high, low, radix in zip(digits[::2], digits[1::2], level[1::2], strict=False)]
+        digits = pairs + digits[2 * len(pairs) :]
+    return digits[0] if digits else 0
+
+
+def _split(code: int, radices: list[int]) -> list[int]:
+    """The digits of `_join`. Raises ValueError for a number that is too large."""
+    levels = _products(radices)
+    if code >= levels[-1][0]:
         raise ValueError("the payload names a subset that does not exist")
-    return np.concatenate(masks[::-1]) if masks else np.zeros(0, dtype=bool)
+    digits = [code]
+    for level in reversed(levels[:-1]):
+        pairs = [x for digit, radix in zip(digits, level[1::2], strict=False) for x in divmod(digit, radix)]
+        digits = pairs + digits[len(pairs) // 2 :]
+    return digits if radices else []
 
 
-def _rice_sizes(values: Array) -> Array:
-    """Bits of the values under every parameter, int64 [16]."""
-    return np.array([int((values >> k).sum()) + len(values) * (1 + k) for k in range(1 << _RICE_BITS)])
+def _products(radices: list[int]) -> list[list[int]]:
+    """The numbers, the products of neighbours, and so on up to the product of all."""
+    levels = [radices or [1]]
+    while len(levels[-1]) > 1:
+        last = levels[-1]
+        levels.append([math.prod(last[at : at + 2]) for at in range(0, len(last), 2)])
+    return levels
 
 
-def _rice_bits(values: Array) -> int:
-    return _RICE_BITS + int(_rice_sizes(values).min())
+def _rice(values: Array) -> tuple[int, int]:
+    """The parameter with the fewest bits, and the bits with the parameter itself."""
+    best, bits, rest = 0, int(values.sum()) + len(values), values
+    for k in range(1, 1 << _RICE_BITS):
+        if len(values) * (1 + k) >= bits:
+            break
+        rest = rest >> 1
+        now = int(rest.sum()) + len(values) * (1 + k)
+        if now < bits:
+            best, bits = k, now
+    return best, _RICE_BITS + bits
 
 
 def _write_rice(writer: BitWriter, values: Array) -> None:
-    k = int(_rice_sizes(values).argmin())
+    k = _rice(values)[0]
     writer.integer(k, _RICE_BITS)
     writer.unary(values >> k)
     if k:
