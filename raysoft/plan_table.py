@@ -19,7 +19,7 @@ from raysoft.errors import ConfigError
 from raysoft.tracking import PLAN, strict, write_atomic
 
 CHOSEN, FEASIBLE, REJECTED = "chosen", "feasible", "rejected"
-TABLE, FIGURE = "table.csv", "plan.png"
+TABLE, FIGURE, VALIDATION = "table.csv", "plan.png", "validation.json"
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _close(plan: Plan, chosen: Candidate) -> str:
 
 
 def write_plan(folder: Path, plan: Plan, draw: bool = True) -> None:
-    """plan.json, table.csv and plan.png in `folder`, which may hold an earlier plan but nothing else of that name.
+    """plan.json, table.csv and plan.png in `folder`, which may hold an earlier plan and its validation.
 
     Raises ConfigError("--out") where the folder holds anything that no plan has written.
     """
@@ -204,6 +204,7 @@ def write_plan(folder: Path, plan: Plan, draw: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("--out", f"{folder} cannot be written: {error.strerror}") from None
+    (folder / VALIDATION).unlink(missing_ok=True)  # it spoke of an earlier plan
     write_atomic(folder / PLAN, plan_json(plan))
     write_atomic(folder / TABLE, csv_text(plan))
     if draw:
@@ -212,7 +213,7 @@ def write_plan(folder: Path, plan: Plan, draw: bool = True) -> None:
         save_plan_figure(strict(plan.as_dict()), folder / FIGURE)
 
 
-OWN = frozenset({PLAN, TABLE, FIGURE, "runs", "validation.json"})
+OWN = frozenset({PLAN, TABLE, FIGURE, VALIDATION})
 
 
 def check_folder(folder: Path) -> None:
