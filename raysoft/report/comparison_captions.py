@@ -41,7 +41,7 @@ def progress(lines: Sequence[Curve], metric: str) -> str:
     ends = [f"{line.label} {line.mean_P[-1]:.3g}{unit}" for line in order]
     return (
         f"{text}{better} against the round and against what was spent until then; {spread}. A model holds until the "
-        f"next evaluation, and a line ends where the first of its seeds ends. At its end: {listed(ends)}."
+        f"next evaluation, and a line ends where the first of its seeds ends. After the last round: {listed(ends)}."
     )
 
 

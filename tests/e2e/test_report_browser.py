@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from raysoft.report import write_report
+from raysoft.report import write_comparison_report, write_report
 from raysoft.report.figures import DRAWINGS
 from tests.browser import Browser, find_chromium
+from tests.comparison_folders import make_comparison
 from tests.run_folders import make_run
 
 CHROMIUM = find_chromium()
@@ -31,7 +32,12 @@ def reports(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     one = make_run(root / "a run with spaces & <signs>", rounds=8)
     two = make_run(root / "text", rounds=6, seed=2, text=True)
-    return {"single": write_report(one), "comparison": write_report([one, two])}
+    arms = make_comparison(root / "arms", arms=9, seeds=2, rounds=3)
+    return {
+        "single": write_report(one),
+        "comparison": write_report([one, two]),
+        "arms": write_comparison_report(arms),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["single", "comparison"])
@@ -49,8 +55,21 @@ def test_the_figures_appear_and_the_console_stays_empty(browser, reports, kind):
     assert fetched == [reports[kind].as_uri()]
 
 
+def test_the_page_of_a_comparison_shows_every_figure_sharp_and_fetches_nothing(browser, reports):
+    visit = browser.open(reports["arms"].as_uri())
+    images = browser.evaluate(IMAGES)
+    assert len(images) == len(list((reports["arms"].parent / "figures").glob("*.png"))) == 14
+    for image in images:
+        assert image["done"]
+        assert image["width"] == 1050  # 3.5 inches at 300 dots
+        assert 300 < image["shown"] < 600  # side by side
+        assert image["alt"]
+    assert visit.problems == []
+    assert [url for url in visit.requests if not url.startswith("data:")] == [reports["arms"].as_uri()]
+
+
 @pytest.mark.parametrize("width", [360, 768, 1600])
-@pytest.mark.parametrize("kind", ["single", "comparison"])
+@pytest.mark.parametrize("kind", ["single", "comparison", "arms"])
 def test_no_page_is_wider_than_its_window(browser, reports, kind, width):
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
     try:
@@ -60,14 +79,15 @@ def test_no_page_is_wider_than_its_window(browser, reports, kind, width):
         browser.call("Emulation.clearDeviceMetricsOverride")
 
 
+@pytest.mark.parametrize("kind", ["single", "arms"])
 @pytest.mark.parametrize(
     ("media", "scheme"), [("screen", "light"), ("screen", "dark"), ("print", "light"), ("print", "dark")]
 )
-def test_every_text_has_enough_contrast(browser, reports, media, scheme):
+def test_every_text_has_enough_contrast(browser, reports, kind, media, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.call("Emulation.setEmulatedMedia", media=media, features=features)
     try:
-        browser.open(reports["single"].as_uri())
+        browser.open(reports[kind].as_uri())
         colours = browser.evaluate(COLOURS)
     finally:
         browser.call("Emulation.setEmulatedMedia", media="", features=[])
