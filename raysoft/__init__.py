@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "compare", "load_config", "run"]
+__all__ = ["RunConfig", "__version__", "compare", "load_config", "make_plan", "resolve_rank", "run"]
 _HOME = {
     "RunConfig": "raysoft.config",
     "compare": "raysoft.comparison",
     "load_config": "raysoft.presets",
+    "make_plan": "raysoft.planning",
+    "resolve_rank": "raysoft.planning",
     "run": "raysoft.runner",
 }
 

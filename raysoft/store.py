@@ -156,7 +156,8 @@ def _agree(asked: RunConfig, key: str, stored: RunConfig, folder: Path) -> bool:
                 update={"actors": asked.actors.model_copy(update={"pack_size": stored.actors.pack_size})}
             )
         if asked.model.lora.rank == "plan":
-            chosen = {"rank": stored.model.lora.rank, "alpha": stored.model.lora.alpha}  # both follow from the plan
+            follows = ("rank", "alpha", "use_rslora")  # from the plan
+            chosen = {name: getattr(stored.model.lora, name) for name in follows}
             lora = asked.model.lora.model_copy(update=chosen)
             asked = asked.model_copy(update={"model": asked.model.model_copy(update={"lora": lora})})
     return asked.config_hash() == stored.config_hash()
