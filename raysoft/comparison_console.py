@@ -104,7 +104,9 @@ def print_comparison(console: Console, found: Comparison) -> None:
     rows = [("folder", relative(found.folder)), ("report", relative(found.report))]
     console.print(aligned(rows), highlight=False, markup=False)
     if found.failed:
-        console.print(f"{len(found.failed)} runs failed:\n{failures(found.failed)}", highlight=False, markup=False)
+        total = len(found.failed) + sum(len(arm["runs"]) for arm in found.data["arms"])
+        console.print(f"{len(found.failed)} of {total} runs failed:", highlight=False)
+        console.print(failures(found.failed), highlight=False, markup=False)
 
 
 def print_comparison_plan(console: Console, plan: Plan) -> None:
