@@ -96,6 +96,13 @@ class _Search:
         )  # fmt: skip
 
 
+def fastest_s(problem: Problem, everything: bool = False) -> float:
+    """The shortest round time in which all send the least, or everything."""
+    bits = problem.bits_KJ[:, -1] if everything else problem.bits_KJ[:, 0]
+    band = (problem.bandwidth_hz, problem.max_efficiency)
+    return float(solve_minmax(problem.start_s_K, bits, problem.snr_hz_K, *band).tau_s)
+
+
 def solve_online(
     problem: Problem, v: float, drift_per_s: float, certify: float | None = None, longest_s: float | None = None,
     tolerance: float = 1e-6,
@@ -107,9 +114,8 @@ def solve_online(
     accuracy of J at which a local search stops. longest_s: no round longer than this, unless the least takes longer.
     Without drift everything is kept and the round takes tau_hi (or longest_s).
     """
-    bits = np.stack([problem.bits_KJ[:, 0], problem.bits_KJ[:, -1]])
-    ends = solve_minmax(problem.start_s_K, bits, problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency).tau_s
-    floor, ceiling = float(ends[0]), float(ends.max())
+    floor = fastest_s(problem)
+    ceiling = max(fastest_s(problem, everything=True), floor)
     last = ceiling if longest_s is None else min(ceiling, max(floor, longest_s))
     search = _Search(problem, v, drift_per_s)
     if drift_per_s <= 0:

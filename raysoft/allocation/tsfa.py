@@ -31,7 +31,7 @@ from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.allocation.inner import solve_inner
 from raysoft.allocation.menus import round_to_menu
-from raysoft.allocation.online import solve_online
+from raysoft.allocation.online import fastest_s, solve_online
 from raysoft.config import NonNegative, Positive
 from raysoft.rng import Rng
 from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
@@ -45,7 +45,8 @@ class Config(AllocatorConfig):
     v: weight of the error against the queue (1 to 3 work well; 10 overshot the budget by 5 % over 40 rounds).
     queue_init: `zero` starts with an empty queue, so the first rounds keep everything and overrun the budget until
     the queue is filled. `steady` starts at the queue at which a round takes about one budget: `queue_start` budgets,
-    or, if that is null, the queue that makes the budget stationary for the curves and channels of the first round.
+    or, if that is null, the median over the first rounds of the queue that makes the budget stationary for a round's
+    curves and channels. (The first round alone may meet a cohort in a fade: a price that a whole run could not work off.)
     longest_round: no round is planned longer than this many budgets (unless the least takes longer); null: no limit. An
     empty queue keeps everything at any price: if one client is in a fade, that can cost many budgets at once.
     certify: prove this relative optimality gap in every round (slower); null: grid and refinement.
@@ -60,7 +61,11 @@ class Config(AllocatorConfig):
 
 @dataclass(frozen=True)
 class Tsfa:
-    """Remembers the queue in seconds: {"queue_s": scalar}, nan until a steady start is known."""
+    """Remembers the queue in seconds, nan until a steady start is known: {"queue_s": scalar}.
+
+    While a steady start is being found also the stationary queue of every round so far and the time overrun since the
+    start: {"starts_s": [up to WARM_UP], "overrun_s": scalar}.
+    """
 
     config: Config
     context: AllocationContext
@@ -76,7 +81,9 @@ class Tsfa:
         if self.config.queue_init == "zero":
             return {"queue_s": np.array(0.0)}
         start = self.config.queue_start
-        return {"queue_s": np.array(np.nan if start is None else start * self.budget_s)}
+        if start is not None:
+            return {"queue_s": np.array(start * self.budget_s)}
+        return {"queue_s": np.array(np.nan), "starts_s": np.zeros(0), "overrun_s": np.array(0.0)}
 
     def select(self, candidates_K: Array, channel: ChannelState, state: State, tick: int, rng: Rng) -> Array:
         """All candidates, by client id: the coordinator has sampled uniformly."""
@@ -92,9 +99,13 @@ class Tsfa:
             return cohort.nobody({"queue_s": 0.0 if np.isnan(queue_s) else queue_s})
         problem, menus, penalty = cohort.problem()
         v, budget = self.config.v, self.budget_s
-        if np.isnan(queue_s):
-            queue_s = v * budget**2 * max(0.0, -float(solve_inner(problem, np.array([budget])).slope_G[0]))
-            queue_s = min(queue_s, MOST_QUEUE * budget)  # the slope is infinite where not even the least fits
+        found: dict[str, float] = {}
+        if _warming_up(state):
+            # Where not even the least fits, or hardly, the price at the budget is infinite: a little above the least.
+            at_s = max(budget, ROOM * fastest_s(problem))
+            start_s = v * budget**2 * max(0.0, -float(solve_inner(problem, np.array([at_s])).slope_G[0]))
+            queue_s = _steady_queue(state, start_s)
+            found = {"queue_start_s": start_s}
         longest_s = None if self.config.longest_round is None else self.config.longest_round * budget
         best = solve_online(problem, v, queue_s / budget**2, self.config.certify, longest_s)
         chosen, slack = round_to_menu(problem, menus, penalty, best.bits_K, best.tau_s)
@@ -102,15 +113,31 @@ class Tsfa:
             "queue_s": queue_s, "tau_s": best.tau_s, "price_per_hz": best.price, "objective": best.objective,
             "continuous_penalty": best.penalty, "slack": slack, "gap": best.gap, "floor_s": best.floor_s,
             "ceiling_s": best.ceiling_s, "infeasible": float(best.floor_s > budget),
-            "evaluations": float(best.evaluations),
+            "evaluations": float(best.evaluations), **found,
         })  # fmt: skip
 
     def observe(self, plan: Allocation, outcome: Outcome, state: State) -> State:
         """The queue after the realised latency."""
-        return {"queue_s": np.array(next_queue(plan.diagnostics, outcome.round_s, self.budget_s))}
+        queue = {"queue_s": np.array(next_queue(plan.diagnostics, outcome.round_s, self.budget_s))}
+        if not _warming_up(state):
+            return queue
+        start_s = plan.diagnostics.get("queue_start_s")  # None: nobody could send, nothing was learned
+        starts = np.append(state["starts_s"], [] if start_s is None else start_s)
+        overrun = np.array(float(state["overrun_s"]) + outcome.round_s - self.budget_s)
+        return queue if len(starts) >= WARM_UP else {**queue, "starts_s": starts, "overrun_s": overrun}
 
 
-MOST_QUEUE = 1000.0  # budgets
+ROOM = 1.25
+WARM_UP = 8  # rounds whose median sets the steady start
+
+
+def _warming_up(state: State) -> bool:
+    return "starts_s" in state
+
+
+def _steady_queue(state: State, start_s: float) -> float:
+    """The queue of a run that had started at the median of the stationary queues seen so far, this round's included."""
+    return max(float(np.median(np.append(state["starts_s"], start_s))) + float(state["overrun_s"]), 0.0)
 
 
 def next_queue(diagnostics: Mapping[str, float], round_s: float, budget_s: float) -> float:

@@ -10,6 +10,7 @@ from raysoft.allocation.base import AllocationContext
 from raysoft.allocation.cohort import CSI_BITS, PLAN_BITS, control_bits
 from raysoft.allocation.menus import Menus
 from raysoft.allocation.solvers import Draws, check_budget, latency_floor, smallest_feasible_budget, solve_minmax
+from raysoft.allocation.tsfa import WARM_UP
 from raysoft.codecs.report import report_bits
 from raysoft.config import DeviceConfig, Plugin
 from raysoft.errors import ConfigError
@@ -215,6 +216,29 @@ def test_steady_start():
     assert abs(steady_taus.mean() - 0.16) < abs(zero_taus.mean() - 0.16)
     loose = budgeted("tsfa", 5.0, queue_init="steady")  # everything fits into the budget: the queue starts empty
     assert loose.allocate(*inputs(1), loose.init(), 1, RNG).diagnostics["queue_s"] == 0.0
+
+
+def test_a_steady_start_survives_a_first_round_in_a_fade():
+    """One cohort whose least hardly fits has a price far above the others: the median over the warm-up forgets it."""
+    allocator, state = budgeted("tsfa", 0.16, queue_init="steady"), None
+    queues, overrun, starts = [], 0.0, []
+    for tick in range(1, 13):
+        reports, who = inputs(tick)
+        if tick == 1:
+            who = replace(who, compute_s_K=np.full(len(who.clients_K), 0.159))  # a millisecond is left for uploads
+        state = allocator.init() if state is None else state
+        plan = allocator.allocate(reports, who, state, tick, RNG)
+        queues.append(plan.diagnostics["queue_s"])
+        if tick <= WARM_UP:
+            starts.append(plan.diagnostics["queue_start_s"])
+            assert queues[-1] == pytest.approx(max(np.median(starts) + overrun, 0.0))
+        else:
+            assert "queue_start_s" not in plan.diagnostics
+        overrun += plan.round_s - 0.16
+        state = allocator.observe(plan, deliver(plan), state)
+    assert queues[0] == starts[0] > 3 * np.median(starts)
+    assert max(queues) < 0.16
+    assert set(state) == {"queue_s"}
 
 
 def test_certified_rounds_report_their_gap():
