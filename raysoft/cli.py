@@ -150,6 +150,8 @@ def plan(
             checked = run_ranks(config, found, validate, store, workers, bar)
         write_validation(folder, checked)
         console.print(display.aligned(validation_rows(checked)), highlight=False, markup=False)
+        if checked.failed:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -112,7 +112,8 @@ def validate(
             found.setdefault(seed, {})[rank] = float(accuracy)
     whole = [seed for seed in sorted(found) if len(found[seed]) == len(candidates)]
     if not whole:
-        raise RaysoftError("no seed has a finished run of every rank: " + "; ".join(failed))
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise RaysoftError(f"no seed has a finished run of every rank: {failed[0]}{more}")
     accuracy_RS = np.array([[found[seed][one.rank] for seed in whole] for one in candidates])
     return compare_ranks(candidates, plan.rank(), whole, accuracy_RS, config.rounds, tuple(failed))
 

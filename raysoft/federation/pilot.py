@@ -93,7 +93,7 @@ def deal_proxy(config: RunConfig, workload: Workload, rng: Rng) -> Workload:
 
 
 def _cohort(config: RunConfig, clients: int) -> CohortConfig:
-    return config.cohort.model_copy(update={"size": max(2, min(config.cohort.size, clients))})
+    return config.cohort.model_copy(update={"size": min(config.cohort.size, clients)})
 
 
 def pilot_config(config: RunConfig, clients: int, kept_fraction: float, seed: int) -> RunConfig:

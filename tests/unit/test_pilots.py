@@ -146,3 +146,9 @@ def test_natural_clients_of_the_proxy_are_those_of_the_data():
     assert dealt.partition.clients == len(np.unique(groups))
     for k in range(dealt.partition.clients):
         assert len(set(groups[dealt.partition.indices(k)].tolist())) == 1
+
+
+def test_a_cohort_of_one_has_nothing_to_average(digits):
+    config, workload = digits
+    alone = config.model_copy(update={"cohort": config.cohort.model_copy(update={"size": 1})})
+    assert pilot_terms(alone, workload, 0.5).covariance.mean == pytest.approx(0.0, abs=1e-12)
