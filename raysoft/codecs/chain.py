@@ -119,6 +119,16 @@ class Thinned:
         """As the first scheme."""
         return self.first.support_sets_length
 
+    @property
+    def age_bonus(self) -> float:
+        """As the first scheme."""
+        return getattr(self.first, "age_bonus", 0.0)
+
+    @property
+    def random_share(self) -> float:
+        """As the first scheme."""
+        return getattr(self.first, "random_share", 0.0)
+
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Every unit carried out; the expectation over the quantiser."""
         layout, kind = factors.layout, factors.kind

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from raysoft.codecs.base import Codec, CodecConfig, Encoded
-from raysoft.codecs.fading import PREFIX, Fading
+from raysoft.codecs.fading import PREFIX, Fading, of_feedback, of_inner
 from raysoft.codecs.transport import TransportedFeedback
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
@@ -33,19 +33,24 @@ class ErrorFeedback:
         """As the inner codec."""
         return self.inner.superposable
 
+    @property
+    def draws(self) -> bool:
+        """As the inner codec."""
+        return getattr(self.inner, "draws", False)
+
     def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
         """The curve of update plus memory."""
-        return self.inner.menu(self._corrected(update, memory), start, {})
+        return self.inner.menu(self._corrected(update, memory), start, of_inner(memory))
 
     def encode(
         self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
     ) -> Encoded:
         """Encodes update plus memory; the relative error refers to that sum."""
         wanted = self._corrected(update, memory)
-        encoded = self.inner.encode(wanted, start, {}, units, mask, rng)
+        encoded = self.inner.encode(wanted, start, of_inner(memory), units, mask, rng)
         sent = self.inner.decode(encoded.payload, start, units)
-        delivered = dict(memory)
-        lost = dict(memory)
+        delivered = {**of_feedback(memory), **encoded.memory_if_delivered}
+        lost = {**of_feedback(memory), **encoded.memory_if_lost}
         for name, value in wanted.items():
             lost[PREFIX + name] = value
             delivered[PREFIX + name] = value - sent[name] if name in sent else value

@@ -104,6 +104,8 @@ class Factors:
     layout: Layout
     kind: str
     parts: tuple[Part, ...]
+    age_LR: Array | None = None  # participations since the client sent each component, where it counts them
+    lottery: int | None = None  # seed of what is drawn, where something is
 
     @property
     def scale2(self) -> float:

@@ -1,10 +1,24 @@
-"""What both kinds of error feedback share: names in a client's memory, and how it is damped."""
+"""Names in a client's memory, and how that of error feedback is damped before it is used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raysoft.types import Tensors
+
 PREFIX = "ef/"
+AGE = "age"  # participations since a component was sent, float64 [L, R]
+LOTTERY = "lottery"  # the round's own seed of this client, int64 []: given to the codec, never kept
+
+
+def of_feedback(memory: Tensors) -> Tensors:
+    """What error feedback remembers."""
+    return {name: value for name, value in memory.items() if name.startswith(PREFIX)}
+
+
+def of_inner(memory: Tensors) -> Tensors:
+    """What is left to the codec inside."""
+    return {name: value for name, value in memory.items() if not name.startswith(PREFIX)}
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,33 @@ def rank_greedily(losses: Losses, cost_L: Array, scope: Scope) -> Ranking:
     return Ranking(orders, choice, tuple(ways), errors.argmin(axis=0))
 
 
+def with_lottery(ranking: Ranking, losses: Losses, scope: Scope, share: float, draw: np.random.Generator) -> Ranking:
+    """A ranking by score in which every 1/share-th place goes to a component drawn from those left."""
+    matrices, rank = ranking.orders[0].shape
+    if scope == "matrix":
+        rows = [_interleaved(row, draw.permutation(rank), share) for row in ranking.orders[0]]
+        order, steps = np.stack(rows), ranking.ways[0].steps_N
+    else:
+        steps = ranking.ways[0].steps_N
+        best = np.empty(matrices * rank, dtype=np.int64)
+        for matrix in range(matrices):
+            best[steps == matrix] = matrix * rank + ranking.orders[0][matrix]
+        steps, component = np.divmod(_interleaved(best, draw.permutation(matrices * rank), share), rank)
+        order = np.stack([component[steps == matrix] for matrix in range(matrices)])
+    way = _way(steps, losses.table(order))
+    return Ranking((order,), ranking.choice_LM, (way,), ranking.way_N1)
+
+
+def _interleaved(best: Array, drawn: Array, share: float) -> Array:
+    """All items: place t is the next of `drawn` where floor(share (t + 1)) > floor(share t), else of `best`."""
+    queues = [iter(best.tolist()), iter(drawn.tolist())]
+    out: dict[int, None] = {}
+    for place in range(len(best)):
+        lot = int(share * (place + 1)) > int(share * place)
+        out[next(item for item in queues[lot] if item not in out)] = None
+    return np.array(list(out), dtype=np.int64)
+
+
 def _merge(ratio_LR: Array, scope: Scope) -> Array:
     """The matrix of every step: largest ratio first, a matrix's own steps in their order."""
     matrices, rank = ratio_LR.shape

@@ -15,16 +15,28 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.curves import counts
 from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent, zeros
-from raysoft.codecs.importance import Importance, Losses, Ranking, Scope, norm_scores, rank_components, rank_greedily
+from raysoft.codecs.importance import (
+    Importance,
+    Losses,
+    Ranking,
+    Scope,
+    norm_scores,
+    rank_components,
+    rank_greedily,
+    with_lottery,
+)
 from raysoft.codecs.quantizer import ValueCoder, Values
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.config import NonNegative, Unit
 from raysoft.lowrank import component_gram
+from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace
 
 
@@ -35,6 +47,14 @@ class Config(CodecConfig):
 
     importance: Importance = "update"
     scope: Scope = "model"
+    age_bonus: NonNegative = 0.0  # scores times 1 + age_bonus * (participations since the client sent the component)
+    random_share: Unit = 0.0  # of the kept components, drawn at random instead of by score
+
+    @model_validator(mode="after")
+    def _scores(self) -> Config:
+        if self.importance == "gram_greedy" and (self.age_bonus or self.random_share):
+            raise ValueError("age_bonus and random_share need importance: norm or update; gram_greedy has no scores")
+        return self
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,8 @@ class RankComponents:
 
     importance: Importance
     scope: Scope
+    age_bonus: float = 0.0
+    random_share: float = 0.0
     superposable: ClassVar[bool] = True
     support_sets_length: ClassVar[bool] = True
 
@@ -99,7 +121,13 @@ class RankComponents:
         if self.importance == "gram_greedy":
             return rank_greedily(lost, cost, self.scope)
         scores = norm_scores(factors) if self.importance == "norm" else np.diagonal(lost.dropped, axis1=1, axis2=2)
-        return rank_components(lost, scores, cost, self.scope)
+        if factors.age_LR is not None:
+            scores = scores * (1.0 + self.age_bonus * factors.age_LR)
+        ranking = rank_components(lost, scores, cost, self.scope)
+        if self.random_share and factors.lottery is not None:
+            draw = Rng(factors.lottery)("component_lottery")
+            ranking = with_lottery(ranking, lost, self.scope, self.random_share, draw)
+        return ranking
 
 
 def losses(factors: Factors, coder: ValueCoder) -> Losses:
@@ -180,7 +208,7 @@ def _mask_bits(total: int) -> Array:
 
 def scheme(config: Config) -> Scheme:
     """What is sent, without how it is written."""
-    return RankComponents(config.importance, config.scope)
+    return RankComponents(config.importance, config.scope, config.age_bonus, config.random_share)
 
 
 def build(config: Config, space: ParamSpace) -> Codec:

@@ -7,7 +7,7 @@ plan (units), so a count costs nothing; which factors travel (A, B or both) is t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from raysoft.codecs.base import CodecConfig, Encoded
 from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.codecs.curves import convex_curve
 from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
+from raysoft.codecs.fading import AGE, LOTTERY
 from raysoft.codecs.quantizer import BlockCoder, ValueCoder, Values
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
@@ -103,6 +104,33 @@ class SchemeCodec:
         """True where all clients can be told one common support."""
         return self.scheme.superposable
 
+    @property
+    def draws(self) -> bool:
+        """True where some of what travels is drawn: the memory then has to hold the round's own seed."""
+        return getattr(self.scheme, "random_share", 0.0) > 0
+
+    @property
+    def counts_ages(self) -> bool:
+        """True where the client remembers when it sent each component."""
+        return getattr(self.scheme, "age_bonus", 0.0) > 0
+
+    def _factors(self, layout: Layout, update: Update, start: Tensors, memory: Tensors) -> Factors:
+        factors = read_update(layout, update, start)
+        age, lottery = memory.get(AGE), memory.get(LOTTERY)
+        fits = self.counts_ages and age is not None and age.shape == (layout.matrices, layout.rank)
+        return replace(factors, age_LR=age if fits else None, lottery=None if lottery is None else int(lottery))
+
+    def _memories(self, factors: Factors, memory: Tensors, sent: Array) -> tuple[Tensors, Tensors]:
+        """What is remembered if the payload is delivered, or lost; `sent` in the r_max layout."""
+        if LOTTERY in memory:
+            memory = {name: value for name, value in memory.items() if name != LOTTERY}
+        if not self.counts_ages:
+            return memory, memory
+        layout = factors.layout
+        older = 1.0 + (np.zeros((layout.matrices, layout.rank)) if factors.age_LR is None else factors.age_LR)
+        kept = sent.reshape(layout.matrices, layout.space.rank)[:, : layout.rank]
+        return {**memory, AGE: np.where(kept, 0.0, older)}, {**memory, AGE: older}
+
     def layout(self, rank: int) -> Layout:
         """The parameter space at this rank."""
         if rank not in self.layouts:
@@ -112,7 +140,7 @@ class SchemeCodec:
     def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
         """The rate-distortion curve: bits exact, errors in squared effective weights."""
         layout = self.layout(client_rank(self.space, start))
-        factors = read_update(layout, update, start)
+        factors = self._factors(layout, update, start, memory)
         if not factors.kind:  # the head alone: sent whole or not at all
             return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         bits, errors = self.scheme.curve(factors, self.coder)
@@ -124,7 +152,7 @@ class SchemeCodec:
     ) -> Encoded:
         """The payload of `units`. Raises ValueError for units outside the menu or a mask the scheme cannot follow."""
         layout = self.layout(client_rank(self.space, start))
-        factors = read_update(layout, update, start)
+        factors = self._factors(layout, update, start, memory)
         if mask is not None and not self.superposable:
             raise ValueError("this codec chooses its own support; only rank_components follows a given mask")
         missing = [name for name in layout.heads if name not in update]
@@ -138,7 +166,9 @@ class SchemeCodec:
             self.head_coder.write(writer, Values(flat, layout.head_sizes), rng)
         if units == 0:
             energy = factors.energy()
-            return Encoded(writer.payload(), memory, memory, float(energy > 0), _nothing_sent(layout))
+            nothing = _nothing_sent(layout)
+            memories = self._memories(factors, memory, nothing["sent"])
+            return Encoded(writer.payload(), *memories, float(energy > 0), nothing)
         choice = self.scheme.pick(factors, self.coder, units, mask, rng)
         parcel = choice.parcel
         sent = (parcel.coder or self.coder).write(writer, parcel.values, rng)
@@ -151,7 +181,8 @@ class SchemeCodec:
             plan = Plan(parcel.values.sizes, tuple(value for value, _ in parcel.sides), support=parcel.support)
             error = factors.error(self.scheme.place(layout, factors.kind, units, plan, sent))
         total = factors.energy() if total is None else total
-        return Encoded(payload, memory, memory, _ratio(error, total), choice.stats)
+        memories = self._memories(factors, memory, choice.stats.get("sent", _nothing_sent(layout)["sent"]))
+        return Encoded(payload, *memories, _ratio(error, total), choice.stats)
 
     def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
         """The server's view: float32 deltas at the client's rank, zero where nothing was sent.

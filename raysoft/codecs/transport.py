@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raysoft.codecs.base import Codec, Encoded
-from raysoft.codecs.fading import PREFIX, Fading
+from raysoft.codecs.fading import PREFIX, Fading, of_inner
 from raysoft.lowrank import change_factors, product_norm2, product_svd
 from raysoft.types import Array, Curve, LoraPair, ParamSpace, Payload, Tensors, Update
 
@@ -47,19 +47,24 @@ class TransportedFeedback:
         """As the inner codec."""
         return self.inner.superposable
 
+    @property
+    def draws(self) -> bool:
+        """As the inner codec."""
+        return getattr(self.inner, "draws", False)
+
     def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
         """The curve of update plus memory."""
-        return self.inner.menu(self._wanted(update, start, memory).update, start, {})
+        return self.inner.menu(self._wanted(update, start, memory).update, start, of_inner(memory))
 
     def encode(
         self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
     ) -> Encoded:
         """Encodes update plus memory; the relative error refers to that sum."""
         wanted = self._wanted(update, start, memory)
-        encoded = self.inner.encode(wanted.update, start, {}, units, mask, rng)
+        encoded = self.inner.encode(wanted.update, start, of_inner(memory), units, mask, rng)
         sent = self.inner.decode(encoded.payload, start, units)
         factors = {name for pair in self.space.pairs for name in (pair.a, pair.b)}
-        delivered, lost = {}, {}
+        delivered, lost = dict(encoded.memory_if_delivered), dict(encoded.memory_if_lost)
         for name, value in wanted.update.items():
             if name not in factors:
                 lost[PREFIX + name] = value

@@ -15,6 +15,7 @@ import numpy as np
 
 from raysoft import registry
 from raysoft.codecs.base import Codec
+from raysoft.codecs.fading import LOTTERY
 from raysoft.codecs.report import quantize_curve
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError, ResourceError
@@ -189,7 +190,7 @@ class Worker:
                     cycles=float(samples_K[k]) * self.config.device.cycles_per_sample,
                     downlink_bits=jobs[k].downlink_bits,
                     finite=finite,
-                    curve=quantize_curve(self.codec.menu(update, starts[k], state.codec)),
+                    curve=quantize_curve(self.codec.menu(update, starts[k], self._memory(state, pack.tick, client))),
                 )
             )
             updates.append(update)
@@ -214,8 +215,9 @@ class Worker:
                 lost.append(state.codec)
                 continue
             start = self._start(down, state.rank)
+            memory = self._memory(state, pack.tick, client)
             encoded = self.codec.encode(
-                update, start, state.codec, units, request.mask, self.rng("codec", pack.tick, client)
+                update, start, memory, units, request.mask, self.rng("codec", pack.tick, client)
             )
             decoded = self.codec.decode(encoded.payload, start, units)
             finite = all(np.isfinite(value).all() for value in decoded.values())
@@ -271,6 +273,12 @@ class Worker:
         counts_N3 = self.trainer.evaluate_samples(down.common, samples, self.config.eval.batch_size)
         edges = np.cumsum([len(index) for index in drawn])[:-1]
         return np.array([part.sum(axis=0) for part in np.split(counts_N3, edges)]), None
+
+    def _memory(self, state: ClientState, tick: int, client: int) -> Tensors:
+        """What the codec is given: its memory, and one seed for menu and encode where it draws."""
+        if not getattr(self.codec, "draws", False):
+            return state.codec
+        return {**state.codec, LOTTERY: np.array(self.rng("codec_choice", tick, client).integers(2**63))}
 
     def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
         return cut_to_rank(down.common, self.workload.space, rank)
