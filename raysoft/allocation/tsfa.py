@@ -46,7 +46,7 @@ class Config(AllocatorConfig):
     queue_init: `zero` starts with an empty queue, so the first rounds keep everything and overrun the budget until
     the queue is filled. `steady` starts at the queue at which a round takes about one budget: `queue_start` budgets,
     or, if that is null, the median over the first rounds of the queue that makes the budget stationary for a round's
-    curves and channels. (The first round alone may meet a cohort in a fade: a price that a whole run could not work off.)
+    curves and channels. (The first alone may meet a cohort in a fade: a price that a whole run could not work off.)
     longest_round: no round is planned longer than this many budgets (unless the least takes longer); null: no limit. An
     empty queue keeps everything at any price: if one client is in a fade, that can cost many budgets at once.
     certify: prove this relative optimality gap in every round (slower); null: grid and refinement.
