@@ -80,7 +80,7 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
     today's defaults, says the same.
     """
     found: dict[str, Path] = {}
-    others: list[Path] = []
+    finished: list[Path] = []
     for folder in sorted(item for item in store.iterdir() if item.is_dir()) if store.is_dir() else ():
         summary = _done(folder)
         if summary is None:
@@ -88,11 +88,10 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
         recorded = str(summary.get("config_hash"))
         if recorded in configs and recorded not in found:
             found[recorded] = folder
-        else:
-            others.append(folder)
+        finished.append(folder)
     wanted = {key: config for key, config in configs.items() if key not in found}
     heads = {(config.seed, config.rounds) for config in wanted.values()}
-    for folder in others:
+    for folder in finished:
         if len(found) == len(configs):
             break
         if not _worth_reading(folder, heads):
