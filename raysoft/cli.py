@@ -51,7 +51,10 @@ def run(
         bool, typer.Option("--dry-run", help="Check the settings, print the plan, run nothing.")
     ] = False,
 ) -> None:
-    """Run a configuration: train, transmit, measure, and write a report."""
+    """Run a configuration: train, transmit, measure, and write a report.
+
+    model.lora.rank=plan chooses the LoRA rank first (see `raysoft plan --help`); plan.json in the run folder says why.
+    """
     from raysoft.presets import load_config
     from raysoft.tracking import check_name, name_of
 
