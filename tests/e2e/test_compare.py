@@ -221,11 +221,29 @@ def under_way(store: Path, runs: int) -> bool:
     return len(found) >= runs and all(len(path.read_text().splitlines()) >= 2 for path in found)
 
 
-def start(*words: str, cwd: Path) -> subprocess.Popen:
-    # A process group of its own: as in a terminal, the signal of Ctrl-C can reach all of it.
-    return subprocess.Popen(
-        command(*words), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+@pytest.fixture
+def start():
+    """Starts commands; none outlives its test."""
+    started: list[subprocess.Popen] = []
+
+    def begin(*words: str, cwd: Path) -> subprocess.Popen:
+        # A process group of its own: as in a terminal, the signal of Ctrl-C can reach all of it.
+        started.append(
+            subprocess.Popen(
+                command(*words),
+                cwd=cwd,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()  # its workers end with the next round
+        process.communicate()
 
 
 LONG = [word for word in SETTINGS if not word.startswith("rounds")] + ["rounds=400", "--seeds", "2", "--name", "long"]
@@ -233,7 +251,7 @@ LONG = [word for word in SETTINGS if not word.startswith("rounds")] + ["rounds=4
 
 @pytest.mark.slow
 @pytest.mark.parametrize("everyone", [False, True], ids=["only the command", "the whole process group"])
-def test_ctrl_c_ends_workers_keeps_runs_and_exits_130(tmp_path, everyone):
+def test_ctrl_c_ends_workers_keeps_runs_and_exits_130(start, tmp_path, everyone):
     store = tmp_path / "outputs/runs"
     process = start("soft", *LONG, cwd=tmp_path)
     wait_for(lambda: under_way(store, 2))
@@ -251,7 +269,7 @@ def test_ctrl_c_ends_workers_keeps_runs_and_exits_130(tmp_path, everyone):
 
 
 @pytest.mark.slow
-def test_workers_of_a_killed_command_end_and_leave_no_claim(tmp_path):
+def test_workers_of_a_killed_command_end_and_leave_no_claim(start, tmp_path):
     store = tmp_path / "outputs/runs"
     process = start("soft", *LONG, cwd=tmp_path)
     wait_for(lambda: under_way(store, 2))
@@ -264,13 +282,13 @@ def test_workers_of_a_killed_command_end_and_leave_no_claim(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_fails_its_run_only(tmp_path):
+def test_a_killed_worker_fails_its_run_only(start, tmp_path):
     store = tmp_path / "outputs/runs"
-    words = ["long: soft rounds=400", "soft rounds=2", *SETTINGS[:-1], "--seeds", "1", "--name", "mixed"]
+    words = ["long: soft rounds=400", "short: soft rounds=2", *SETTINGS[:-1], "--seeds", "1", "--name", "mixed"]
     process = start(*words, cwd=tmp_path)
     long = [word for word in SETTINGS if word != "rounds=2"] + ["rounds=400"]
     folder = store / run_name("long", load_config("soft", long))
-    wait_for(lambda: (folder / "rounds.jsonl").exists() and summary_of(store, "soft") == "done")
+    wait_for(lambda: (folder / "rounds.jsonl").exists() and summary_of(store, "short") == "done")
     for worker in children_of(process):
         worker.kill()
     out, err = process.communicate(timeout=60)
@@ -286,7 +304,7 @@ def summary_of(store: Path, label: str) -> str | None:
 
 
 @pytest.mark.slow
-def test_two_commands_at_once_share_the_work(tmp_path):
+def test_two_commands_at_once_share_the_work(start, tmp_path):
     words = ["soft", "ideal", *SETTINGS, "--seeds", "2"]
     both = [start(*words, "--name", name, cwd=tmp_path) for name in ("one", "two")]
     outputs = [process.communicate(timeout=250) for process in both]
