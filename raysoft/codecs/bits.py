@@ -189,7 +189,7 @@ def subset_mask(total: int, count: int, rank: int) -> Array:
         return np.full(total, count > 0)
     if total <= BLOCK:
         if not 0 <= rank < comb(total, count):
-            raise ValueError(f"no subset of {count} out of {total} has number {rank}")
+            raise ValueError(f"no subset of {count} out of {total} has this number")
         return subset_masks(total, [count], [rank])[0]
     mask = np.zeros(total, dtype=bool)
     left = subset_bits(total, count)
@@ -289,7 +289,7 @@ def _split(size: int, count: int, rank: int) -> tuple[int, int]:
         if rank < ways:
             return left, rank
         rank -= ways
-    raise ValueError(f"no subset of {count} out of {size} has number {rank}")
+    raise ValueError(f"no subset of {count} out of {size} has this number")
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 An entry of column b_j moves the product by ||a_j||, an entry of row a_j by ||b_j||. Entries are measured in these units
 and rounded with one step for the whole model; then every bit is spent where it lowers the error in effective weights
-most (reverse water-filling; exact where the rows of A are orthogonal, which is what SOFT works for). A component whose
+most (reverse water-filling; to first order exact where rows of A, and columns of B, are orthogonal). A component whose
 entries all round to zero is dropped, so sparsification is the coarse end of this codec. ECSQ with a dead zone:
 Sullivan, IEEE Trans. Inf. Theory 42(5), 1996. The arithmetic is in steps.py, the entropy coder in symbols.py.
 

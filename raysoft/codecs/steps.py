@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ class Level:
 
     step: float
     gains: tuple[float, ...]
-    magnitudes: Array
+    magnitudes: Array  # whole numbers, float64
     bits: int
     error: float
 
@@ -60,28 +61,19 @@ class Worth:
         """Of every entry of B, [P_b]."""
         return np.repeat(_flat(self.norms_LR), self.lengths_b)
 
-    def own_rows(self) -> Array:
-        """Of every entry of A by the client's own columns, [P_a]."""
-        norms = [np.linalg.norm(part.b0 + part.db, axis=1) for part in self.factors.parts]
-        return np.repeat(_flat(norms), self.lengths_a)
-
     def rows(self, columns: Array | None) -> Array:
-        """Of every entry of A by the decoded columns [P_b] (None: they did not move), [P_a]."""
+        """Of the entries of every row of A by the decoded columns [P_b] (None: by the client's own), [blocks of A]."""
         if columns is None:
-            return self.own_rows()
-        norms = [
-            np.linalg.norm(np.swapaxes(part.b0, 1, 2) + db, axis=2)
-            for part, db in zip(self.factors.parts, self.changes(columns), strict=True)
-        ]
-        return np.repeat(_flat(norms), self.lengths_a)
+            return _flat([np.linalg.norm(part.b0 + part.db, axis=1) for part in self.factors.parts])
+        changes = zip(self.factors.parts, self.changes(columns), strict=True)
+        return _flat([np.linalg.norm(np.swapaxes(part.b0, 1, 2) + db, axis=2) for part, db in changes])
 
     def changes(self, columns: Array) -> list[Array]:
         """The change of B of every group that entries [P_b] in units stand for, [L, R, O]."""
         out, at = [], 0
         for part, norm in zip(self.factors.parts, self.norms_LR, strict=True):
             count, width, rank = part.b0.shape
-            db = columns[at : at + part.b0.size].reshape(count, rank, width)
-            out.append(np.divide(db, norm[:, :, None], out=np.zeros_like(db), where=norm[:, :, None] > 0))
+            out.append(columns[at : at + part.b0.size].reshape(count, rank, width) / _divisor(norm)[:, :, None])
             at += part.b0.size
         return out
 
@@ -92,8 +84,9 @@ class Entries:
 
     worth: Worth
     columns: Array  # entries of dB in units [P_b]
-    rows: Array  # entries of dA, magnitudes [P_a]
+    rows: Array  # magnitudes of dA [P_a]
     own: Array  # what those are worth by the client's own columns [P_a]
+    units: Array  # magnitudes in units, of B and of A [P_b + P_a]
     negative: Array  # bool [P_b + P_a]
     rms: float
     energy: float
@@ -105,12 +98,13 @@ class Entries:
         b = _flat([np.swapaxes(part.db, 1, 2) for part in factors.parts]) if "b" in kind else np.zeros(0)
         a = _flat([part.da for part in factors.parts]) if "a" in kind else np.zeros(0)
         columns = b * worth.columns() if "b" in kind else b
-        own = worth.own_rows() if "a" in kind else a
+        own = np.repeat(worth.rows(None), worth.lengths_a) if "a" in kind else a
         units = a * own
-        sizes = [_rms(columns), _rms(units)]
+        sizes = _rms(columns), _rms(units)
         rms = sizes[0] if sizes[0] > _NEGLIGIBLE * sizes[1] else sizes[1]
         energy = float(columns @ columns + units @ units)
-        return cls(worth, columns, np.abs(a), own, np.concatenate([b, a]) < 0, rms, energy)
+        whole = np.abs(np.concatenate([columns, units]))
+        return cls(worth, columns, np.abs(a), own, whole, np.concatenate([b, a]) < 0, rms, energy)
 
     def levels(self, count: int, gain: Gain) -> list[Level]:
         """The update at the `count` coarsest steps."""
@@ -118,31 +112,33 @@ class Entries:
 
     def symbols(self, level: Level) -> Symbols:
         """The signed integers of a level."""
-        lengths = np.concatenate([self.worth.lengths_b, self.worth.lengths_a])
-        return Symbols(np.where(self.negative, -level.magnitudes, level.magnitudes), lengths)
+        return Symbols(np.where(self.negative, -level.magnitudes, level.magnitudes).astype(np.int64), self._lengths)
+
+    @cached_property
+    def _lengths(self) -> Array:
+        return np.concatenate([self.worth.lengths_b, self.worth.lengths_a])
 
     def _level(self, number: int, gain: Gain) -> Level:
-        kind = self.worth.factors.kind
+        kind, edge = self.worth.factors.kind, self.columns.size
         size = COARSEST * self.rms * _RATIO**number
         step = float(np.float32(size)) if size <= _FLOAT_MAX else 0.0  # beyond what can be told nothing is sent
         gains, magnitudes, error, decoded = [], [], 0.0, None
         if "b" in kind:
-            absolute = np.abs(self.columns)
+            absolute = self.units[:edge]
             q, gain_b = _round(absolute, step, gain)
             error += _error(absolute, q, gain_b * step)
             decoded = np.copysign(q, self.columns) * (gain_b * step)
             gains.append(gain_b)
             magnitudes.append(q)
         if "a" in kind:
-            known = self.worth.rows(decoded)
-            q, gain_a = _round(self.rows * known, step, gain)
-            ratio = np.divide(self.own, known, out=np.zeros_like(known), where=known > 0)
-            error += _error(self.rows * self.own, q * ratio, gain_a * step)
+            norms, lengths = self.worth.rows(decoded), self.worth.lengths_a
+            q, gain_a = _round(self.rows * np.repeat(norms, lengths), step, gain)
+            ratio = self.own / np.repeat(_divisor(norms), lengths)
+            error += _error(self.units[edge:], q * ratio, gain_a * step)
             gains.append(gain_a)
             magnitudes.append(q)
-        whole = np.concatenate(magnitudes).astype(np.int64)
-        lengths = np.concatenate([self.worth.lengths_b, self.worth.lengths_a])
-        bits = KIND_BITS + FLOAT_BITS * (1 + len(gains)) + symbol_bits(Symbols(whole, lengths))
+        whole = np.concatenate(magnitudes)
+        bits = KIND_BITS + FLOAT_BITS * (1 + len(gains)) + symbol_bits(Symbols(whole, self._lengths))
         return Level(step, tuple(gains), whole, bits, min(error, self.energy))
 
 
@@ -165,9 +161,7 @@ def dequantise(factors: Factors, step: float, gains: tuple[float, ...], values: 
     changes = worth.changes(columns) if columns is not None else None
     rows = np.zeros(0)
     if "a" in kind:
-        known = worth.rows(columns)
-        rows = q[edge:] * (gains[-1] * step)
-        rows = np.divide(rows, known, out=np.zeros_like(rows), where=known > 0)
+        rows = q[edge:] * (gains[-1] * step) / np.repeat(_divisor(worth.rows(columns)), worth.lengths_a)
     sent: Sent = []
     at = 0
     for number, part in enumerate(factors.parts):
@@ -186,7 +180,8 @@ def _round(x: Array, step: float, gain: Gain) -> tuple[Array, float]:
     if step <= 0.0 or not x.size:
         return np.zeros(x.size), 0.0
     y = x / step
-    q = np.minimum(np.floor(y + (1.0 - DEAD_ZONE)), _LARGEST)
+    q = y + (1.0 - DEAD_ZONE)
+    np.minimum(np.floor(q, out=q), _LARGEST, out=q)
     inner, size, energy = float(y @ q), float(q @ q), float(y @ y)
     if inner <= 0.0:
         return np.zeros(x.size), 0.0
@@ -202,6 +197,11 @@ def _error(x: Array, q: Array, factor: float) -> float:
     """Least squared error that any gain leaves: the sparsification error proper, whatever the reader's gain."""
     qq = float(q @ q)
     return max(float(x @ x) - (float(x @ q) ** 2 / qq if qq > 0 and factor > 0 else 0.0), 0.0)
+
+
+def _divisor(norm: Array) -> Array:
+    """The norm, or infinity for zero: an entry that is worth nothing is read as zero."""
+    return np.where(norm > 0, norm, np.inf)
 
 
 def _rms(x: Array) -> float:

@@ -32,10 +32,10 @@ class Symbols:
 
 
 def symbol_bits(symbols: Symbols) -> int:
-    """Bits of `write_symbols`; signs do not matter."""
-    places = np.flatnonzero(symbols.values)
+    """Bits of `write_symbols`; signs do not matter, and the integers may be of any type."""
+    places = np.flatnonzero(symbols.values != 0)
     counts = _counts(places, symbols.lengths)
-    magnitudes = np.abs(symbols.values[places])
+    magnitudes = np.abs(symbols.values[places]).astype(np.int64)
     large = magnitudes[magnitudes > 1] - 2
     return (
         _rice(counts)[1]

@@ -35,6 +35,7 @@ CODECS = {
     "randomk unbiased": ["codec.name=randomk", "codec.unbiased=true"],
     "svd": ["codec.name=svd"],
     "quantize": ["codec.name=quantize"],
+    "ecsq": ["codec.name=ecsq"],
     "chain": ["codec={name: chain, codecs: [{name: topk}, {name: quantize}]}"],
 }
 ALLOCATORS = {
@@ -59,6 +60,13 @@ ODD = {
         "method.name=head_only",
         "codec.head_bits=8",
         *ALLOCATORS["ideal"],
+    ],
+    "ecsq, head only": ["codec.name=ecsq", "model.lora.train_head=true", "method.name=head_only"],
+    "ecsq, mixed ranks, trained head in 8 bits, error feedback": [
+        "codec={name: ecsq, gain: unbiased, head_bits: 8, error_feedback: true}",
+        "model.lora.rank={low: 2, high: 8}",
+        "model.lora.train_head=true",
+        "allocator.name=minmax",
     ],
     "error feedback": ["codec.error_feedback=true"],
     "error feedback, everything lost": ["codec.error_feedback=true", "uplink.deadline_s=1e-6", "allocator.name=equal"],

@@ -14,6 +14,7 @@ FEEDBACK = [
     ("randomk", {"unit": "entry"}),
     ("svd", {"bits_per_value": 16}),
     ("quantize", {"bits": 3}),
+    ("ecsq", {}),
     ("chain", {"codecs": [{"name": "rank_components"}, {"name": "quantize", "bits": 5}]}),
 ]
 

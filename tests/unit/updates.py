@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.codecs import chain, identity, quantize, randomk, rank_components, svd, topk, waterfill
+from raysoft.codecs import chain, ecsq, identity, quantize, randomk, rank_components, svd, topk, waterfill
 from raysoft.codecs.base import Codec
 from raysoft.config import parse_section
 from raysoft.types import Curve, LoraPair, ParamSpace
@@ -21,6 +21,7 @@ MODULES: dict[str, ModuleType] = {
     "svd": svd,
     "quantize": quantize,
     "waterfill": waterfill,
+    "ecsq": ecsq,
     "chain": chain,
 }
 
