@@ -95,10 +95,14 @@ def _short(target: str, settings: Sequence[str]) -> str:
 
 
 def pick_reference(arms: Sequence[Arm], wanted: str | None) -> str:
-    """The label of the reference: the one asked for, else `ideal`, else the first. Raises ConfigError."""
+    """The label of the reference: the one asked for, else `ideal`, else the first. Raises ConfigError.
+
+    `ideal` is the arm of that label, else the first one of a preset `ideal` or `ideal-...` (of another task).
+    """
     labels = [arm.label for arm in arms]
     if wanted is None:
-        return "ideal" if "ideal" in labels else labels[0]
+        presets = [arm.label for arm in arms if arm.target == "ideal" or arm.target.startswith("ideal-")]
+        return "ideal" if "ideal" in labels else [*presets, *labels][0]
     if wanted not in labels:
         raise ConfigError("--reference", f"{wanted[:80]!r} is not one of the arms: {', '.join(labels)}")
     return wanted

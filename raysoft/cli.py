@@ -173,7 +173,7 @@ def compare(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="Arm to compare with (default: ideal if present, else the first)."),
+        typer.Option(metavar="LABEL", help="Arm to compare with (default: that of an ideal preset, else the first)."),
     ] = None,
     margin: Annotated[float, typer.Option(help="Accuracy that counts as no worse; 0.01 is one point.")] = 0.01,
     workers: Annotated[int, typer.Option(help="Runs side by side, one thread each.")] = 2,

@@ -35,6 +35,7 @@ class BatchDisplay:
         self._text = ""
         self._runs = self._done = self._known = self._rounds = 0
         self._now: dict[int, Job] = {}
+        self._seen: dict[int, int] = {}  # rounds of a job that the bar has counted
 
     def __enter__(self) -> BatchDisplay:
         self.progress.start()
@@ -64,8 +65,7 @@ class BatchDisplay:
 
     def round(self, job: Job, tick: int) -> None:
         """Move the bar."""
-        if tick:
-            self.progress.advance(self._task)
+        self._count(job, tick)
 
     def finished(self, outcome: Outcome) -> None:
         """One line."""
@@ -73,6 +73,7 @@ class BatchDisplay:
         self._now.pop(id(outcome.job), None)
         if self._done <= self._known:
             return  # the head of the log has counted them
+        self._count(outcome.job, outcome.job.config.rounds)  # also those that a failed run has left out
         what = f"FAILED: {outcome.error}" if outcome.error else "done elsewhere" if outcome.reused else "done"
         self._say(f"[{self._done}/{self._runs}] {outcome.job.label}, seed {outcome.job.config.seed}: {what}")
         self._draw()
@@ -81,9 +82,14 @@ class BatchDisplay:
         """Say once that others are at work."""
         self.preparing(0.0, f"waiting for {runs} runs that another process is computing")
 
+    def _count(self, job: Job, rounds: int) -> None:
+        self.progress.advance(self._task, rounds - self._seen.get(id(job), 0))
+        self._seen[id(job)] = rounds
+
     def _draw(self) -> None:
         if self._task is not None:
-            now = ", ".join(f"{job.label} s{job.config.seed}" for job in self._now.values())
+            now = ", ".join(f"{job.label} s{job.config.seed}" for job in self._now.values()) or "starting"
+            now = now if self._done < self._runs else ""
             text = f"runs {min(self._done, self._runs)} / {self._runs}  {now}"
             self.progress.update(self._task, description=text.replace("[", r"\["))
 

@@ -306,6 +306,8 @@ def test_the_reference_is_ideal_or_the_first():
     assert pick_reference(parse_arms(["soft", "ideal"]), None) == "ideal"
     assert pick_reference(parse_arms(["soft", "topk"]), None) == "soft"
     assert pick_reference(parse_arms(["soft", "topk"]), "topk") == "topk"
+    assert pick_reference(parse_arms(["soft-text", "all: ideal-text", "topk"]), None) == "all"
+    assert pick_reference(parse_arms(["all: ideal", "ideal: soft"]), None) == "ideal"
 
 
 def test_long_labels_are_cut():
