@@ -88,7 +88,10 @@ class Codec(Protocol):
 
 
 def value_bits(config: CodecConfig) -> int:
-    """Bits at which kept values travel (the finest, where a codec chooses): for `dense at the same bits`."""
+    """Bits at which kept values travel (the finest, where a codec chooses): for `dense at the same bits`.
+
+    32 where values have no width of their own (ecsq): shares of a narrower dense uplink would have no meaning.
+    """
     members = getattr(config, "codecs", None)  # a chain: its last member may quantise
     own = members[-1].options().get("bits") if members else getattr(config, "bits", None)
     return own or config.bits_per_value

@@ -41,9 +41,9 @@ LEVELS = 18
 class Config(CodecConfig):
     """How received values are scaled.
 
-    The step follows from the units and a value has no width of its own, so `bits_per_value` stays at 32. Shares "of the
-    dense uplink at its own value bits" are therefore shares of the dense 32-bit uplink: no smaller than any other
-    width would make them look good.
+    The step follows from the units and a value has no width of its own, so `bits_per_value` stays at 32. The share "of
+    the dense uplink at its own value bits" is therefore the share of the dense 32-bit uplink, which says nothing about
+    how this codec would compare with a dense uplink of narrower values.
     """
 
     gain: Gain = "balanced"
@@ -78,9 +78,13 @@ class Ecsq:
         if not factors.kind:  # the head alone: sent whole or not at all
             return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         entries = Entries.of(factors)
-        levels = entries.levels(LEVELS, self.gain)
-        errors = np.array([entries.energy, *(level.error for level in levels)]) * factors.scale2
-        return convex_curve(self._head_bits(layout), np.array([0, *_increasing(x.bits for x in levels)]), errors)
+        bits, errors = [], [entries.energy]
+        for number in range(LEVELS):
+            level = entries.level(number, self.gain)
+            bits.append(level.bits)
+            errors.append(level.error)
+        fixed = self._head_bits(layout)
+        return convex_curve(fixed, np.array([0, *_increasing(bits)]), np.array(errors) * factors.scale2)
 
     def encode(
         self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
@@ -104,12 +108,13 @@ class Ecsq:
             nothing = {"sent": np.zeros(layout.matrices * self.space.rank, dtype=bool)}
             return Encoded(writer.payload(), memory, memory, float(factors.energy() > 0), nothing)
         entries = Entries.of(factors)
-        levels = entries.levels(units, self.gain)
-        level, symbols, head = levels[-1], entries.symbols(levels[-1]), writer.num_bits
+        coarser = [entries.level(number, self.gain).bits for number in range(units - 1)]
+        level = entries.level(units - 1, self.gain)
+        symbols, head = entries.symbols(level), writer.num_bits
         writer.integer(KINDS.index(factors.kind), KIND_BITS)
         writer.floats(np.array([level.step, *level.gains]), FLOAT_BITS)
         write_symbols(writer, symbols)
-        writer.integer(0, _increasing(one.bits for one in levels)[-1] - (writer.num_bits - head))
+        writer.integer(0, _increasing([*coarser, level.bits])[-1] - (writer.num_bits - head))
         sent = dequantise(factors, level.step, level.gains, symbols.values)
         energy = factors.energy()
         error = factors.error(sent) / energy if energy > 0 else 0.0

@@ -106,19 +106,8 @@ class Entries:
         whole = np.abs(np.concatenate([columns, units]))
         return cls(worth, columns, np.abs(a), own, whole, np.concatenate([b, a]) < 0, rms, energy)
 
-    def levels(self, count: int, gain: Gain) -> list[Level]:
-        """The update at the `count` coarsest steps."""
-        return [self._level(number, gain) for number in range(count)]
-
-    def symbols(self, level: Level) -> Symbols:
-        """The signed integers of a level."""
-        return Symbols(np.where(self.negative, -level.magnitudes, level.magnitudes).astype(np.int64), self._lengths)
-
-    @cached_property
-    def _lengths(self) -> Array:
-        return np.concatenate([self.worth.lengths_b, self.worth.lengths_a])
-
-    def _level(self, number: int, gain: Gain) -> Level:
+    def level(self, number: int, gain: Gain) -> Level:
+        """The update at a step, 0 the coarsest."""
         kind, edge = self.worth.factors.kind, self.columns.size
         size = COARSEST * self.rms * _RATIO**number
         step = float(np.float32(size)) if size <= _FLOAT_MAX else 0.0  # beyond what can be told nothing is sent
@@ -140,6 +129,14 @@ class Entries:
         whole = np.concatenate(magnitudes)
         bits = KIND_BITS + FLOAT_BITS * (1 + len(gains)) + symbol_bits(Symbols(whole, self._lengths))
         return Level(step, tuple(gains), whole, bits, min(error, self.energy))
+
+    def symbols(self, level: Level) -> Symbols:
+        """The signed integers of a level."""
+        return Symbols(np.where(self.negative, -level.magnitudes, level.magnitudes).astype(np.int64), self._lengths)
+
+    @cached_property
+    def _lengths(self) -> Array:
+        return np.concatenate([self.worth.lengths_b, self.worth.lengths_a])
 
 
 def block_lengths(layout: Layout, kind: str) -> Array:

@@ -85,7 +85,8 @@ def read_symbols(reader: BitReader, lengths: Array) -> Symbols:
 
 def _counts(places: Array, lengths: Array) -> Array:
     """Non-zero entries of every block, int64 [M], from their places in increasing order."""
-    return np.diff(np.searchsorted(places, np.cumsum(lengths)), prepend=0)
+    below = np.concatenate([[0], np.searchsorted(places, np.cumsum(lengths))])
+    return below[1:] - below[:-1]
 
 
 def _place_bits(lengths: Array, counts: Array) -> int:
