@@ -1,0 +1,271 @@
+"""What the study runs: every experiment as arms x seeds. Nothing here runs anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from raysoft.arms import Arm
+from raysoft.batch import Job
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of the embedded tasks and its presets. `shared`: settings of all its arms."""
+
+    name: str
+    soft: str
+    plus: str
+    shared: tuple[str, ...]
+    kept_soft: float  # mean kept fraction of `soft` on the validation split (seeds 0 and 1), for arms that fix it
+    kept_plus: float  # the same of `soft-plus`
+    budgets_s: tuple[float, ...]  # of the latency-budget sweep
+    time_s: float  # simulated time at which the sweep is read
+    plan_budgets_s: tuple[float, ...]
+    sgd_lr: float
+    adamw_lr: float
+    optimizer: str  # of the preset
+
+
+DIGITS = Task(
+    name="digits", soft="soft", plus="soft-plus", shared=(), kept_soft=0.165, kept_plus=0.8,
+    budgets_s=(0.2, 0.3, 0.5, 0.8), time_s=12.0, plan_budgets_s=(0.2, 0.3, 0.6), sgd_lr=0.15, adamw_lr=5e-3,
+    optimizer="sgd",
+)  # fmt: skip
+TEXT = Task(
+    name="python-source", soft="soft-text", plus="soft-plus-text", shared=("data.max_test_samples=5120",),
+    kept_soft=0.369, kept_plus=0.5, budgets_s=(0.4, 0.8, 1.6), time_s=19.2, plan_budgets_s=(0.4, 0.8, 1.6), sgd_lr=0.3,
+    adamw_lr=1e-2, optimizer="adamw",
+)  # fmt: skip
+TASKS = {task.name: task for task in (DIGITS, TEXT)}
+
+# The largest kept fraction whose mean latency over three seeds' first 64 rounds meets the budget (`equal` meets the
+# smallest one of digits with none: it gets the least).
+FIXED_KEPT: dict[str, dict[float, dict[str, float]]] = {
+    "digits": {
+        0.2: {"minmax": 0.079, "equal": 0.05},
+        0.3: {"minmax": 0.141, "equal": 0.079},
+        0.5: {"minmax": 0.219, "equal": 0.141},
+        0.8: {"minmax": 0.282, "equal": 0.188},
+    },
+    "python-source": {
+        0.4: {"minmax": 0.079, "equal": 0.05},
+        0.8: {"minmax": 0.204, "equal": 0.141},
+        1.6: {"minmax": 0.407, "equal": 0.282},
+    },
+}
+
+IDEAL = "method.name=fedit codec.name=identity allocator.name=ideal uplink.name=ideal"
+FIXED = "allocator.name=minmax allocator.latency_budget_s=null codec.min_kept_fraction=0.01"
+DENSE = "method.name=fedit codec.name=identity allocator.name=minmax"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One arm of an experiment. `point`: where it lies on the experiment's axis (kept fraction, budget, V, rank)."""
+
+    label: str
+    arm: Arm
+    seeds: int
+    family: str = ""
+    point: float = 0.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms of one task. `reference`: the label that everything is compared with."""
+
+    name: str
+    task: Task
+    settings: tuple[Setting, ...]
+    reference: str = "ideal"
+
+    def jobs(self) -> list[Job]:
+        """All runs, seed by seed, so that an interrupted study has whole seeds."""
+        return [
+            Job(one.label, one.arm.config(seed))
+            for seed in range(max(one.seeds for one in self.settings))
+            for one in self.settings
+            if seed < one.seeds
+        ]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the study: `seeds` caps the seeds of every arm, `rounds` the rounds (None: the preset's)."""
+
+    seeds: int = 10
+    rounds: int | None = None
+    points: int = 99  # at most this many arms an experiment, the reference included
+    extra: tuple[str, ...] = field(default_factory=tuple)
+
+
+def setting(
+    task: Task, label: str, overrides: str, seeds: int, target: str | None = None, family: str = "", point: float = 0.0
+) -> Setting:
+    """An arm from its overrides in one string."""
+    arm = Arm(label, target or task.soft, tuple(overrides.split()), task.shared)
+    return Setting(label, arm, seeds, family or label, point)
+
+
+def headline(task: Task) -> Experiment:
+    """SOFT + TSFA, soft-plus and all baselines. Ten seeds where non-inferiority is claimed."""
+    few = 10 if task is DIGITS else 5
+    rows = [
+        ("ideal", IDEAL, 10, None),
+        ("soft", "", 10, None),
+        ("soft-plus", "", 10, task.plus),
+        ("soft-plus codec, equal", f"allocator.name=equal codec.kept_fraction={task.kept_plus}", 10, task.plus),
+        ("equal", f"allocator.name=equal codec.kept_fraction={task.kept_soft}", few, None),
+        ("minmax", f"allocator.name=minmax codec.kept_fraction={task.kept_soft}", few, None),
+        ("greedy", "allocator.name=greedy", few, None),
+        ("fedit 8 bit", f"{DENSE} codec.bits_per_value=8 allocator.outage_factor=10", few, None),
+        ("fedit 4 bit", f"{DENSE} codec.bits_per_value=4 allocator.outage_factor=5", few, None),
+        ("topk", "codec.name=topk", few, None),
+        ("randomk", "codec.name=randomk", few, None),
+        ("random components", "codec.name=randomk codec.unit=component", few, None),
+        ("svd", "codec.name=svd", few, None),
+    ]
+    return Experiment(
+        f"headline-{task.name}", task, tuple(setting(task, name, over, n, target) for name, over, n, target in rows)
+    )
+
+
+def frontier(task: Task) -> Experiment:
+    """Final metric against total bits: every codec at fixed kept fractions under min-max bandwidth, nobody lost."""
+    families: dict[str, tuple[str, tuple[float, ...]]] = {
+        "components": ("", (0.5, 0.25, 0.1, 0.05)),
+        "components, 4 bit": ("codec.bits_per_value=4", (0.8, 0.4, 0.2, 0.1)),
+        "top-k": ("codec.name=topk", (0.5, 0.25, 0.1, 0.05)),
+        "top-k, 4 bit, error feedback": (
+            "codec.name=topk codec.bits_per_value=4 codec.error_feedback=true", (0.4, 0.2, 0.1, 0.05),
+        ),
+        "random components": ("codec.name=randomk codec.unit=component", (0.5, 0.25, 0.1)),
+        "random entries": ("codec.name=randomk", (0.5, 0.25, 0.1)),
+        "svd": ("codec.name=svd", (0.5, 0.25, 0.1)),
+        "waterfill": ("codec.name=waterfill", (0.8, 0.4, 0.16, 0.08)),
+        "ecsq": ("codec.name=ecsq", (0.8, 0.4, 0.16, 0.08)),
+    }  # fmt: skip
+    rows = [setting(task, "ideal", IDEAL, 2)]
+    rows += [
+        setting(task, f"{name} {kept:g}", f"{FIXED} codec.kept_fraction={kept} {over}", 2, None, name, kept)
+        for name, (over, kept_fractions) in families.items()
+        for kept in kept_fractions
+    ]
+    plain = f"{FIXED} method.name=fedit codec.name=identity"
+    for name, over, widths in (
+        ("all values", "", (8, 4, 3, 2)),
+        ("all, rotated", "codec.quantizer=rotated", (4, 3, 2)),
+    ):
+        rows += [
+            setting(task, f"{name}, {q} bit", f"{plain} codec.bits_per_value={q} {over}", 2, None, name, q / 32)
+            for q in widths
+        ]
+    return Experiment(f"frontier-{task.name}", task, tuple(rows))
+
+
+def sweep(task: Task) -> Experiment:
+    """Allocators under the same latency budgets, with the same simulated time to learn in.
+
+    TSFA and greedy choose what is sent; `minmax` and `equal` send the largest fraction that meets it on average.
+    """
+    seeds = 3 if task is DIGITS else 2
+    rows = []
+    for budget in task.budgets_s:
+        rounds = round(1.15 * task.time_s / budget)  # a little more than the time holds: rounds may be shorter
+        own = f"rounds={rounds} eval.every={max(1, rounds // 12)} allocator.latency_budget_s={budget}"
+        choices = {"tsfa": "", "greedy": ""}
+        choices |= {name: f"codec.kept_fraction={kept}" for name, kept in FIXED_KEPT[task.name][budget].items()}
+        rows += [
+            setting(task, f"{name}, {budget:g} s", f"{own} allocator.name={name} {over}", seeds, None, name, budget)
+            for name, over in choices.items()
+        ]
+    return Experiment(f"sweep-{task.name}", task, tuple(rows), reference=rows[0].label)
+
+
+def options(task: Task) -> Experiment:
+    """The options beyond the paper, alone and together, at about a tenth of the dense 32-bit uplink for everybody."""
+    tenth = f"{FIXED} codec.kept_fraction=0.1"
+    eight = f"{FIXED} codec.kept_fraction=0.8 codec.bits_per_value=4"  # the same bits
+    rows = [
+        ("soft", tenth),
+        ("error feedback", f"{tenth} codec.error_feedback=true"),
+        ("error feedback, transported", f"{tenth} codec.error_feedback=transport"),
+        ("re-orthogonalised", f"{tenth} method.reorthogonalize=true"),
+        ("re-orthogonalised, transport", f"{tenth} method.reorthogonalize=true codec.error_feedback=transport"),
+        ("server lr 1.5", f"{tenth} method.server_lr=1.5"),
+        ("component weights", f"{tenth} method.sender_weights=component"),
+        ("age bonus 1", f"{tenth} codec.age_bonus=1.0"),
+        ("random share 0.25", f"{tenth} codec.random_share=0.25"),
+        ("4 bit", eight),
+        ("4 bit, rotated", f"{eight} codec.quantizer=rotated"),
+        ("4 bit, rotated, error feedback", f"{eight} codec.quantizer=rotated codec.error_feedback=true"),
+        ("waterfill", f"{FIXED} codec.name=waterfill codec.kept_fraction=0.8"),
+        ("ecsq", f"{FIXED} codec.name=ecsq codec.kept_fraction=0.8"),
+        ("ecsq, error feedback", f"{FIXED} codec.name=ecsq codec.kept_fraction=0.8 codec.error_feedback=true"),
+        ("ecsq, re-orthogonalised", f"{FIXED} codec.name=ecsq codec.kept_fraction=0.8 method.reorthogonalize=true"),
+    ]
+    return Experiment(
+        f"options-{task.name}", task, tuple(setting(task, name, over, 2) for name, over in rows), reference="soft"
+    )
+
+
+def optimizers(task: Task) -> Experiment:
+    """The same arms under the other optimiser, at its own learning rate."""
+    other = "adamw" if task.optimizer == "sgd" else "sgd"
+    lr = task.adamw_lr if other == "adamw" else task.sgd_lr
+    train = f"train.optimizer={other} train.lr={lr}"
+    return Experiment(
+        f"optimizers-{task.name}",
+        task,
+        tuple(
+            setting(task, name, f"{over} {train}", 3, target)
+            for name, over, target in (("ideal", IDEAL, None), ("soft", "", None), ("soft-plus", "", task.plus))
+        ),
+    )
+
+
+def tradeoff(task: Task) -> Experiment:
+    """TSFA as specified (queue from zero, no bound on a single round) over V."""
+    own = "allocator.queue_init=zero allocator.longest_round=null"
+    rows = [setting(task, f"V = {v:g}", f"{own} allocator.v={v}", 3, None, "tsfa", v) for v in (0.1, 0.3, 1, 3, 10, 30)]
+    return Experiment(f"tradeoff-{task.name}", task, tuple(rows), reference="V = 1")
+
+
+def offline(task: Task) -> Experiment:
+    """Every rank at three latency budgets, s constant."""
+    seeds = 3 if task is DIGITS else 2
+    rows = []
+    for budget in task.plan_budgets_s:
+        for rank in (2, 4, 8, 16):
+            over = f"model.lora.rank={rank} model.lora.alpha={2 * rank} allocator.latency_budget_s={budget}"
+            rows.append(setting(task, f"rank {rank}, {budget:g} s", over, seeds, None, f"{budget:g} s", rank))
+    return Experiment(f"offline-{task.name}", task, tuple(rows), reference=rows[0].label)
+
+
+def head(task: Task) -> Experiment:
+    """With a trained head: how much the head explains alone."""
+    own = "model.lora.train_head=true"
+    rows = [
+        setting(task, "ideal, head trained", f"{IDEAL} {own}", 3),
+        setting(task, "soft, head trained", own, 3),
+        setting(task, "head only", f"{own} method.name=head_only codec.name=identity allocator.name=minmax", 3),
+    ]
+    return Experiment(f"head-{task.name}", task, tuple(rows), reference="ideal, head trained")
+
+
+def scaled(experiment: Experiment, scale: Scale) -> Experiment:
+    """A smaller copy."""
+    more = (() if scale.rounds is None else (f"rounds={scale.rounds}",)) + scale.extra
+    rows = tuple(
+        replace(one, seeds=min(one.seeds, scale.seeds), arm=replace(one.arm, overrides=(*one.arm.overrides, *more)))
+        for one in experiment.settings[: scale.points]
+    )
+    return replace(experiment, settings=rows)
+
+
+def everything(scale: Scale) -> list[Experiment]:
+    """All experiments, the most important first."""
+    out = [headline(DIGITS), headline(TEXT), frontier(DIGITS), frontier(TEXT)]
+    out += [sweep(DIGITS), sweep(TEXT), offline(DIGITS), offline(TEXT), options(DIGITS), options(TEXT)]
+    out += [optimizers(DIGITS), optimizers(TEXT), tradeoff(DIGITS), head(DIGITS)]
+    return [scaled(one, scale) for one in out]

@@ -1,0 +1,65 @@
+"""The study: does SOFT + TSFA work, for whom, and how far can it go? Runs everything, draws and tabulates it.
+
+    python studies/study.py [--only NAME,NAME] [--short] [--workers 2] [--out outputs/study] [--publish]
+
+Resumable: runs are kept in OUT/runs and found again by their configuration. `--publish` copies figures into
+docs/images/study and tables into docs/study.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from settings import Scale, everything  # type: ignore[import-not-found]
+
+from raysoft.batch import Job, run_batch
+from raysoft.comparison_console import BatchDisplay
+from raysoft.console import stdout
+
+SHORT = Scale(seeds=2, rounds=6, points=5, extra=("data.max_test_samples=512", "data.max_train_samples=4000"))
+
+
+def main() -> int:
+    """Run, then read."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="experiments, separated by commas (default: all; see --list)")
+    parser.add_argument("--list", action="store_true", help="name the experiments and their numbers of runs")
+    parser.add_argument("--short", action="store_true", help="a few seeds and rounds of everything: minutes, for CI")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("outputs/study"))
+    parser.add_argument("--runs-only", action="store_true", help="no tables, no figures")
+    parser.add_argument("--publish", action="store_true", help="copy figures and tables into docs/")
+    args = parser.parse_args()
+    experiments = everything(SHORT if args.short else Scale())
+    if args.list:
+        for one in experiments:
+            print(f"{one.name:28} {len(one.settings):3} arms {len(one.jobs()):4} runs")
+        return 0
+    wanted = [name for name in args.only.split(",") if name]
+    unknown = sorted(set(wanted) - {one.name for one in experiments})
+    if unknown:
+        print(f"--only: {', '.join(unknown)} is not an experiment; see --list", file=sys.stderr)
+        return 2
+    by_name = {one.name: one for one in experiments}
+    experiments = [by_name[name] for name in wanted or by_name]
+    jobs: list[Job] = [job for one in experiments for job in one.jobs()]
+    with BatchDisplay(stdout()) as shown:
+        outcomes = run_batch(jobs, args.out / "runs", args.workers, shown)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        print(f"{outcome.job.label}, seed {outcome.job.config.seed}: {outcome.error}", file=sys.stderr)
+    if not args.runs_only:
+        from reading import report  # type: ignore[import-not-found]
+
+        report(experiments, outcomes, args.out, publish=args.publish)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
