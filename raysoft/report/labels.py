@@ -48,8 +48,8 @@ def spread(value_N: Array, gap: float, low: float, high: float) -> Array:
 
     Equal or too many positions keep their order and, where there is no room, the gap shrinks.
 
-    >>> spread(np.array([0.5, 0.5]), 0.2, 0.0, 1.0).tolist()
-    [0.4, 0.6]
+    >>> spread(np.array([0.5, 0.5]), 0.25, 0.0, 1.0).tolist()
+    [0.375, 0.625]
     """
     count = len(value_N)
     if count == 0:
