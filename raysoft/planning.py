@@ -210,7 +210,7 @@ def _with_latency(row: Candidate, config: RunConfig, workload: Workload, budget_
         latency_median_s=fit.latency.median_s,
         latency_p95_s=fit.latency.p95_s,
         senders=fit.senders,
-        bit_floor=(cost.fixed_bits + cost.control_bits) / cost.downlink_bits,
+        bit_floor=(cost.fixed_bits + cost.control_bits) / cost.dense_bits,
         smallest_budget_s=smallest_feasible_budget(draws, parts.link, factor),
     )
     if fit.units is None:

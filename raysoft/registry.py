@@ -116,6 +116,8 @@ def _check_pairs(config: RunConfig) -> None:
         options("allocator", allocator).latency_budget_s is None
     ):
         raise ConfigError("allocator.latency_budget_s", f"is required by allocator {allocator.name}, e.g. 0.22")
+    if getattr(options("method", config.method), "shared_mask", False):
+        _check_shared_mask(config.codec)
     # Capabilities of configurations that plug-ins of other packages may leave out.
     if getattr(options("method", config.method), "changes_gauge", False) and (
         options("codec", config.codec).error_feedback is True
@@ -125,3 +127,23 @@ def _check_pairs(config: RunConfig) -> None:
             "true remembers changes of the factors' coordinates, which method.reorthogonalize turns every round; "
             "use codec.error_feedback=transport, or method.reorthogonalize=false",
         )
+
+
+def _check_shared_mask(section: Plugin) -> None:
+    """Refuse codecs that cannot follow the server's order, and options that would choose beside it."""
+    codec = options("codec", section)
+    if not getattr(codec, "superposable", False):
+        raise ConfigError(
+            "method.shared_mask",
+            f"true gives all clients one order of rank components, which codec.name={section.name} does not "
+            "follow; use codec.name=rank_components (or a chain that starts with it), or method.shared_mask=false",
+        )
+    chosen = codec.codecs[0].options() if hasattr(codec, "codecs") else section.options()
+    for name in ("age_bonus", "random_share"):
+        if chosen.get(name):
+            raise ConfigError(
+                f"codec.{name}",
+                f"{chosen[name]:g} is for clients that choose their components, which method.shared_mask=true leaves "
+                f"to the server; use {name}=0 (method.shared_mask_age_bonus is the server's), or "
+                "method.shared_mask=false",
+            )

@@ -76,6 +76,7 @@ class Broadcast:
     model: str = "main"
     base_version: int = 0
     base_delta: tuple[Update, ...] = ()
+    order: Array | None = None  # rank components, the first n of which travel where a client sends n; int64 [N]
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class LocalJob:
     trainable: Mapping[str, bool]  # parameter name -> trained this round (FFA freezes A)
     loss_term: Callable[[Mapping[str, Any], Mapping[str, Any]], Any] | None = None
     """(now, start) as torch tensors stacked over K -> added loss, shape [K]."""
+    order_bits: int = 0  # those of downlink_bits that say an order of components, not values
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class ClientReport:
     curve: Curve
     stats: Mapping[str, Array] = field(default_factory=dict)
     finite: bool = True
+    order_bits: int = 0  # those of downlink_bits that are no values
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,6 @@ class Allocation:
     round_s: float
     control_bits_K: Array
     weights_K: Array | None = None
-    mask: Array | None = None  # one support for all (superposed sums)
     controls: Mapping[str, Array] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
@@ -210,6 +212,7 @@ class Reception:
     reports: tuple[ClientReport, ...]
     sums: Tensors | None = None
     updates: tuple[Update, ...] | None = None
+    sent_counts: Array | None = None  # of how many clients each rank component arrived, int64 [N], where known
 
 
 @dataclass(frozen=True)

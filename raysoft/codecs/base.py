@@ -2,6 +2,9 @@
 
 Everything is numpy and computed in float64. `start` is the client's own part of the broadcast (its rank may be smaller
 than r_max), known to both ends. A payload is real bytes: `num_bits` is counted on them, never assumed.
+
+So is `order`, where the broadcast holds one: all r_max components, numbered matrix * r_max + j. Every client then
+sends a prefix of it (of what is left of it at a smaller rank), and which components travel costs no bit.
 """
 
 from __future__ import annotations
@@ -69,20 +72,20 @@ class Codec(Protocol):
 
     @property
     def superposable(self) -> bool:
-        """True where all clients can be given one common support (`mask`)."""
+        """True where all clients can send prefixes of one common `order`; then `stats` has "sent"."""
         ...
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
         """The rate-distortion curve of this update."""
         ...
 
     def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
+        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
     ) -> Encoded:
-        """The payload that keeps `units` units of the menu (or the given support `mask`)."""
+        """The payload that keeps `units` units of the menu."""
         ...
 
-    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
         """The server's view of the update: what was not sent is zero."""
         ...
 

@@ -90,6 +90,11 @@ class Config(CodecConfig):
             raise ValueError(f"quantizer: rotated needs whole columns and rows, which {first} does not send")
         return self
 
+    @property
+    def superposable(self) -> bool:
+        """As the first member."""
+        return getattr(_options(self.codecs[0]), "superposable", False)
+
     @field_validator("codecs", mode="after")
     @classmethod
     def _members(cls, members: list[Plugin]) -> list[Plugin]:
@@ -112,7 +117,11 @@ class Thinned:
     first: Scheme
     share: float
     coder: ValueCoder
-    superposable: ClassVar[bool] = False
+
+    @property
+    def superposable(self) -> bool:
+        """As the first scheme."""
+        return self.first.superposable
 
     @property
     def support_sets_length(self) -> bool:
@@ -136,7 +145,7 @@ class Thinned:
         unused = np.random.default_rng(0)  # identity and rank_components draw nothing
         bits, errors = [0], [factors.energy()]
         for unit in range(1, units):
-            parcel = self.first.pick(factors, coder, unit, None, unused).parcel
+            parcel = self.first.pick(factors, coder, unit, unused).parcel
             first = _plan_of(self.first, layout, kind, coder, unit, tuple(value for value, _ in parcel.sides))
             values, kept = self._thin(parcel.values)
             mean, variance = np.zeros(kept.size), np.zeros(kept.size)
@@ -151,11 +160,9 @@ class Thinned:
             bits.append(coder.size(values.flat.size, len(values.sizes)) + sides)
         return np.array(bits), np.array(errors)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """The first scheme's values, thinned out."""
-        choice = self.first.pick(factors, coder, units, mask, rng)
+        choice = self.first.pick(factors, coder, units, rng)
         values, kept = self._thin(choice.parcel.values)
         side = (subset_rank(kept), subset_bits(kept.size, values.flat.size))
         parcel = Parcel(values, (*choice.parcel.sides, side), support=kept)

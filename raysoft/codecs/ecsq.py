@@ -65,15 +65,17 @@ class Ecsq:
     superposable: ClassVar[bool] = False
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
 
-    def layout(self, rank: int) -> Layout:
-        """The parameter space at this rank."""
+    def layout(self, rank: int, order: Array | None = None) -> Layout:
+        """The parameter space at this rank. Raises ValueError for a given order: nothing is left out whole."""
+        if order is not None:
+            raise ValueError("this codec chooses its own support; only rank_components follows a given order")
         if rank not in self.layouts:
             self.layouts[rank] = Layout(self.space, rank)
         return self.layouts[rank]
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
         """Bits are exact; errors are the least that any gain leaves, without cross terms between components."""
-        layout = self.layout(client_rank(self.space, start))
+        layout = self.layout(client_rank(self.space, start), order)
         factors = read_update(layout, update, start)
         if not factors.kind:  # the head alone: sent whole or not at all
             return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
@@ -87,12 +89,10 @@ class Ecsq:
         return convex_curve(fixed, np.array([0, *_increasing(bits)]), np.array(errors) * factors.scale2)
 
     def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
+        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
     ) -> Encoded:
-        """The payload at step number `units`. Raises ValueError for a step that is not there, or a given mask."""
-        if mask is not None:
-            raise ValueError("this codec chooses its own support; only rank_components follows a given mask")
-        layout = self.layout(client_rank(self.space, start))
+        """The payload at step number `units`. Raises ValueError for a step that is not there, or a given order."""
+        layout = self.layout(client_rank(self.space, start), order)
         factors = read_update(layout, update, start)
         most = LEVELS if factors.kind else 0
         if not 0 <= units <= most:
@@ -120,9 +120,9 @@ class Ecsq:
         error = factors.error(sent) / energy if energy > 0 else 0.0
         return Encoded(writer.payload(), memory, memory, error, {"sent": _sent_components(layout, sent)})
 
-    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
         """The server's view, float32 deltas at the client's rank. Raises ValueError for a malformed payload."""
-        layout = self.layout(client_rank(self.space, start))
+        layout = self.layout(client_rank(self.space, start), order)
         reader = BitReader(payload)
         heads = self._read_heads(layout, reader)
         if units == 0:

@@ -38,17 +38,17 @@ class ErrorFeedback:
         """As the inner codec."""
         return getattr(self.inner, "draws", False)
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
         """The curve of update plus memory."""
-        return self.inner.menu(self._corrected(update, memory), start, of_inner(memory))
+        return self.inner.menu(self._corrected(update, memory), start, of_inner(memory), order)
 
     def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
+        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
     ) -> Encoded:
         """Encodes update plus memory; the relative error refers to that sum."""
         wanted = self._corrected(update, memory)
-        encoded = self.inner.encode(wanted, start, of_inner(memory), units, mask, rng)
-        sent = self.inner.decode(encoded.payload, start, units)
+        encoded = self.inner.encode(wanted, start, of_inner(memory), units, order, rng)
+        sent = self.inner.decode(encoded.payload, start, units, order)
         delivered = {**of_feedback(memory), **encoded.memory_if_delivered}
         lost = {**of_feedback(memory), **encoded.memory_if_lost}
         for name, value in wanted.items():
@@ -56,9 +56,9 @@ class ErrorFeedback:
             delivered[PREFIX + name] = value - sent[name] if name in sent else value
         return replace(encoded, memory_if_delivered=delivered, memory_if_lost=lost)
 
-    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
         """As the inner codec; the server knows nothing of the memory."""
-        return self.inner.decode(payload, start, units)
+        return self.inner.decode(payload, start, units, order)
 
     def _corrected(self, update: Update, memory: Tensors) -> dict[str, Array]:
         """u + e in float64."""

@@ -9,7 +9,7 @@ there are no units to choose.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,26 @@ class Layout:
 
     space: ParamSpace
     rank: int
+    order_N: Array | None = field(default=None, compare=False)  # all components, where a prefix of them travels
+
+    def following(self, order: Array) -> Layout:
+        """The same where all clients send a prefix of `order` (components of r_max, numbered matrix * r_max + j).
+
+        Raises ValueError where it is not an order of them all.
+        """
+        total = self.matrices * self.space.rank
+        if np.shape(order) != (total,) or (np.sort(order) != np.arange(total)).any():
+            raise ValueError(f"an order must hold each of the {total} components once")
+        matrix, component = np.divmod(np.asarray(order, dtype=np.int64), self.space.rank)
+        own = component < self.rank
+        return Layout(self.space, self.rank, matrix[own] * self.rank + component[own])
+
+    def prefix(self, count: int) -> Array:
+        """The first `count` components of the order, bool [matrices, R]."""
+        assert self.order_N is not None
+        kept = np.zeros(self.components, dtype=bool)
+        kept[self.order_N[:count]] = True
+        return kept.reshape(self.matrices, self.rank)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

@@ -33,9 +33,7 @@ class Identity:
         """Two points."""
         return np.array([0, dense_bits(factors.layout, factors.kind, coder)]), dense_errors(factors, coder)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """Everything."""
         _check(units)
         kept = everything(factors.layout)

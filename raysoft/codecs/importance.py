@@ -140,10 +140,19 @@ def with_lottery(ranking: Ranking, losses: Losses, scope: Scope, share: float, d
         best = np.empty(matrices * rank, dtype=np.int64)
         for matrix in range(matrices):
             best[steps == matrix] = matrix * rank + ranking.orders[0][matrix]
-        steps, component = np.divmod(_interleaved(best, draw.permutation(matrices * rank), share), rank)
-        order = np.stack([component[steps == matrix] for matrix in range(matrices)])
+        return follow_order(losses, _interleaved(best, draw.permutation(matrices * rank), share))
     way = _way(steps, losses.table(order))
     return Ranking((order,), ranking.choice_LM, (way,), ranking.way_N1)
+
+
+def follow_order(losses: Losses, order_N: Array) -> Ranking:
+    """The ranking that is this order of all components, numbered matrix * R + j."""
+    matrices, rank = losses.dropped.shape[:2]
+    steps, component = np.divmod(order_N, rank)
+    order = np.stack([component[steps == matrix] for matrix in range(matrices)])
+    table = losses.table(order)
+    way = _way(steps, table)
+    return Ranking((order,), np.zeros(table.shape, dtype=np.int64), (way,), np.zeros(way.error_N1.size, dtype=np.int64))
 
 
 def _interleaved(best: Array, drawn: Array, share: float) -> Array:

@@ -56,9 +56,7 @@ class Quantize:
         errors = [float(dense_errors(factors, each)[1]) for each in coders]
         return np.array([0, *costs]), np.array([factors.energy(), *errors])
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """Everything at this unit's resolution."""
         kept = everything(factors.layout)
         parcel = Parcel(kept_values(factors, kept), coder=self._coder(coder, units))

@@ -76,9 +76,7 @@ class RandomEntries:
             errors.append(factors.scale2 * sum(s.expected(gain, _inclusion(total, count), True) for s in sums))
         return np.array([bits for _, bits in menu]), np.array(errors)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """A fresh seed and the entries it gives."""
         layout, kind = factors.layout, factors.kind
         total, count = layout.entries(kind), self._count(layout, kind, coder, units)
@@ -135,9 +133,7 @@ class RandomComponents:
             errors.append(factors.scale2 * error)
         return np.array([bits for _, bits in menu]), np.array(errors)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """A fresh seed and the components it gives."""
         layout = factors.layout
         each = self._counts(layout, factors.kind, coder, units)

@@ -4,8 +4,8 @@ A component (b_j, a_j) travels whole or not at all; what is not sent keeps the b
 kept pairs and a mask of ceil(log2 C(N, n)) bits. Units are counts n of components (65 of them where N > 64); larger
 counts nest where the importance is `norm` or `update`.
 
-A given support (`mask`) replaces the client's own choice; it travels in the payload like any other mask, and `units`
-must be the unit of its size.
+Where the broadcast holds an `order` of all components (method.shared_mask), it takes the place of the client's own
+choice, importance and scope included: n components are its first n, both ends know them, and the mask costs nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from raysoft.codecs.importance import (
     Losses,
     Ranking,
     Scope,
+    follow_order,
     norm_scores,
     rank_components,
     rank_greedily,
@@ -49,6 +50,11 @@ class Config(CodecConfig):
     scope: Scope = "model"
     age_bonus: NonNegative = 0.0  # scores times 1 + age_bonus * (participations since the client sent the component)
     random_share: Unit = 0.0  # of the kept components, drawn at random instead of by score
+
+    @property
+    def superposable(self) -> bool:
+        """All clients can send prefixes of one order."""
+        return True
 
     @model_validator(mode="after")
     def _scores(self) -> Config:
@@ -76,21 +82,16 @@ class RankComponents:
             [[0], component_bits(factors.layout, factors.kind, coder)[ranking.steps(total)].cumsum()]
         )
         menu = np.array(counts(total))
-        return spent[menu] + _mask_bits(total), ranking.error_N1[menu]
+        told = 0 if factors.layout.order_N is not None else _mask_bits(total)
+        return spent[menu] + told, ranking.error_N1[menu]
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
-        """The best components of this count, or the given ones."""
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
+        """The best components of this count, or the first ones of the given order."""
         layout = factors.layout
         lost = losses(factors, coder)
         count = _count(layout, units)
-        if mask is None:
-            kept = self._ranking(factors, lost, coder).kept(count)
-        else:
-            kept = np.asarray(mask, dtype=bool).reshape(layout.matrices, layout.space.rank)[:, : layout.rank]
-            if kept.sum() != count:
-                raise ValueError(f"the mask keeps {kept.sum()} components of this client, {units} units are {count}")
+        given = layout.order_N is not None
+        kept = layout.prefix(count) if given else self._ranking(factors, lost, coder).kept(count)
         # float32 values arrive as they are, so what is lost is what was dropped.
         gone = ~kept
         error = float((lost.dropped * (gone[:, :, None] & gone[:, None, :])).sum()) if coder.bits == 32 else None
@@ -100,12 +101,15 @@ class RankComponents:
             "sent": sent_components(layout, kept),
             "cross_term_share": np.array((energy - diagonal) / energy if energy > 0 else 0.0),
         }
-        side = (subset_rank(kept.reshape(-1)), subset_bits(layout.components, count))
-        return Choice(Parcel(kept_values(factors, kept), (side,), support=kept), error, energy, stats)
+        sides = () if given else ((subset_rank(kept.reshape(-1)), subset_bits(layout.components, count)),)
+        return Choice(Parcel(kept_values(factors, kept), sides, support=kept), error, energy, stats)
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
-        """Reads the mask."""
+        """Reads the mask, or knows it."""
         count = _count(layout, units)
+        if layout.order_N is not None:
+            kept = layout.prefix(count)
+            return Plan(kept_sizes(layout, kind, kept), support=kept)
         width = subset_bits(layout.components, count)
         rank = take(width)
         kept = subset_mask(layout.components, count, rank).reshape(layout.matrices, layout.rank)
@@ -118,6 +122,8 @@ class RankComponents:
 
     def _ranking(self, factors: Factors, lost: Losses, coder: ValueCoder) -> Ranking:
         cost = component_bits(factors.layout, factors.kind, coder)
+        if factors.layout.order_N is not None:
+            return follow_order(lost, factors.layout.order_N)
         if self.importance == "gram_greedy":
             return rank_greedily(lost, cost, self.scope)
         scores = norm_scores(factors) if self.importance == "norm" else np.diagonal(lost.dropped, axis1=1, axis2=2)

@@ -60,7 +60,7 @@ class Scheme(Protocol):
 
     @property
     def superposable(self) -> bool:
-        """True where a given support can be followed."""
+        """True where the layout's order is followed."""
         ...
 
     @property
@@ -72,9 +72,7 @@ class Scheme(Protocol):
         """Bits and squared errors of every unit, int64 and float64 [J]; unit 0 sends nothing."""
         ...
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """The parcel of this unit, 0 < units."""
         ...
 
@@ -101,7 +99,7 @@ class SchemeCodec:
 
     @property
     def superposable(self) -> bool:
-        """True where all clients can be told one common support."""
+        """True where all clients can send prefixes of one common order."""
         return self.scheme.superposable
 
     @property
@@ -131,15 +129,19 @@ class SchemeCodec:
         kept = sent.reshape(layout.matrices, layout.space.rank)[:, : layout.rank]
         return {**memory, AGE: np.where(kept, 0.0, older)}, {**memory, AGE: older}
 
-    def layout(self, rank: int) -> Layout:
-        """The parameter space at this rank."""
+    def layout(self, rank: int, order: Array | None = None) -> Layout:
+        """The parameter space at this rank. Raises ValueError for an order that the scheme cannot follow."""
         if rank not in self.layouts:
             self.layouts[rank] = Layout(self.space, rank)
-        return self.layouts[rank]
+        if order is None:
+            return self.layouts[rank]
+        if not self.superposable:
+            raise ValueError("this codec chooses its own support; only rank_components follows a given order")
+        return self.layouts[rank].following(order)
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
         """The rate-distortion curve: bits exact, errors in squared effective weights."""
-        layout = self.layout(client_rank(self.space, start))
+        layout = self.layout(client_rank(self.space, start), order)
         factors = self._factors(layout, update, start, memory)
         if not factors.kind:  # the head alone: sent whole or not at all
             return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
@@ -148,13 +150,11 @@ class SchemeCodec:
         return convex_curve(self._head_bits(layout), bits, errors)
 
     def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
+        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
     ) -> Encoded:
-        """The payload of `units`. Raises ValueError for units outside the menu or a mask the scheme cannot follow."""
-        layout = self.layout(client_rank(self.space, start))
+        """The payload of `units`. Raises ValueError for units outside the menu or an order it cannot follow."""
+        layout = self.layout(client_rank(self.space, start), order)
         factors = self._factors(layout, update, start, memory)
-        if mask is not None and not self.superposable:
-            raise ValueError("this codec chooses its own support; only rank_components follows a given mask")
         missing = [name for name in layout.heads if name not in update]
         if missing:
             raise ValueError(f"an update must hold the always-sent parameters, missing {', '.join(missing)}")
@@ -169,7 +169,7 @@ class SchemeCodec:
             nothing = _nothing_sent(layout)
             memories = self._memories(factors, memory, nothing["sent"])
             return Encoded(writer.payload(), *memories, float(energy > 0), nothing)
-        choice = self.scheme.pick(factors, self.coder, units, mask, rng)
+        choice = self.scheme.pick(factors, self.coder, units, rng)
         parcel = choice.parcel
         sent = (parcel.coder or self.coder).write(writer, parcel.values, rng)
         writer.integer(0, self._padding(layout, factors.kind, units, _first(choice)))
@@ -184,12 +184,12 @@ class SchemeCodec:
         memories = self._memories(factors, memory, choice.stats.get("sent", _nothing_sent(layout)["sent"]))
         return Encoded(payload, *memories, _ratio(error, total), choice.stats)
 
-    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
         """The server's view: float32 deltas at the client's rank, zero where nothing was sent.
 
         Raises ValueError for a payload that is not one of `units` units at this rank.
         """
-        layout = self.layout(client_rank(self.space, start))
+        layout = self.layout(client_rank(self.space, start), order)
         reader = BitReader(payload)
         heads = self._read_heads(layout, reader)
         if units == 0 and reader.left == 0:
@@ -237,17 +237,23 @@ class SchemeCodec:
         """
         if kind == "ab" or (kind == "b" and not self._fixed_lengths(layout)):
             return 0  # on one support B alone is shorter than both
-        key = (layout.rank, kind, units, 0 if self._fixed_lengths(layout) else side)
+        side = 0 if self._fixed_lengths(layout) else side
+        if layout.order_N is not None:  # another one every round: nothing to remember
+            return self._least_padding(layout, kind, units, side)
+        key = (layout.rank, kind, units, side)
         if key not in self.paddings:
             if len(self.paddings) > 10_000:
                 self.paddings.clear()
-            lengths = []
-            for other in KINDS[: KINDS.index(kind)]:
-                length = self._length(layout, other, units, key[-1])
-                lengths.append(None if length is None else length + self._padding(layout, other, units, key[-1]))
-            own = self._length(layout, kind, units, key[-1]) or 0
-            self.paddings[key] = next(p for p in range(len(lengths) + 1) if own + p not in lengths)
+            self.paddings[key] = self._least_padding(layout, kind, units, side)
         return self.paddings[key]
+
+    def _least_padding(self, layout: Layout, kind: str, units: int, side: int) -> int:
+        lengths = []
+        for other in KINDS[: KINDS.index(kind)]:
+            length = self._length(layout, other, units, side)
+            lengths.append(None if length is None else length + self._padding(layout, other, units, side))
+        own = self._length(layout, kind, units, side) or 0
+        return next(p for p in range(len(lengths) + 1) if own + p not in lengths)
 
     def _length(self, layout: Layout, kind: str, units: int, side: int) -> int | None:
         """Bits of a kind at this unit without padding, None where it has no such unit."""
@@ -259,14 +265,15 @@ class SchemeCodec:
         return None if plan is None else self._size(plan)
 
     def _fixed_lengths(self, layout: Layout) -> bool:
-        return not self.scheme.support_sets_length or len(layout.groups) == 1
+        """Whether both ends know the length of a kind at a unit before they read."""
+        return not self.scheme.support_sets_length or len(layout.groups) == 1 or layout.order_N is not None
 
     def _menu_padding(self, factors: Factors, units: int) -> int:
         layout, kind = factors.layout, factors.kind
         if kind != "a" or self._fixed_lengths(layout):
             return self._padding(layout, kind, units, 0)
         unused = np.random.default_rng(0)  # schemes whose support sets the length draw nothing
-        return self._padding(layout, kind, units, _first(self.scheme.pick(factors, self.coder, units, None, unused)))
+        return self._padding(layout, kind, units, _first(self.scheme.pick(factors, self.coder, units, unused)))
 
 
 def _first(choice: Choice) -> int:

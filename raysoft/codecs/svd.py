@@ -61,9 +61,7 @@ class Svd:
         bits = [_bits(layout, kind, rank, coder) for rank in menu]
         return np.array(bits), np.array(errors)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """The truncation of this unit."""
         rank = _rank(factors.layout, factors.kind, coder, units)
         if rank is None:

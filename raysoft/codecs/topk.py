@@ -55,9 +55,7 @@ class TopK:
             errors.append(factors.error(split_flat(layout, kind, mean * kept), spread))
         return np.array([bits for _, bits in menu]), np.array(errors)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """The best entries."""
         count = _count(factors.layout, factors.kind, coder, units)
         flat = factors.flat()

@@ -52,17 +52,17 @@ class TransportedFeedback:
         """As the inner codec."""
         return getattr(self.inner, "draws", False)
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors) -> Curve:
+    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
         """The curve of update plus memory."""
-        return self.inner.menu(self._wanted(update, start, memory).update, start, of_inner(memory))
+        return self.inner.menu(self._wanted(update, start, memory).update, start, of_inner(memory), order)
 
     def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, mask: Array | None, rng: np.random.Generator
+        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
     ) -> Encoded:
         """Encodes update plus memory; the relative error refers to that sum."""
         wanted = self._wanted(update, start, memory)
-        encoded = self.inner.encode(wanted.update, start, of_inner(memory), units, mask, rng)
-        sent = self.inner.decode(encoded.payload, start, units)
+        encoded = self.inner.encode(wanted.update, start, of_inner(memory), units, order, rng)
+        sent = self.inner.decode(encoded.payload, start, units, order)
         factors = {name for pair in self.space.pairs for name in (pair.a, pair.b)}
         delivered, lost = dict(encoded.memory_if_delivered), dict(encoded.memory_if_lost)
         for name, value in wanted.update.items():
@@ -75,9 +75,9 @@ class TransportedFeedback:
         stats = {**encoded.stats, "memory_residual": np.array(wanted.residual_share)}
         return replace(encoded, memory_if_delivered=delivered, memory_if_lost=lost, stats=stats)
 
-    def decode(self, payload: Payload, start: Tensors, units: int) -> Update:
+    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
         """As the inner codec; the server knows nothing of the memory."""
-        return self.inner.decode(payload, start, units)
+        return self.inner.decode(payload, start, units, order)
 
     def _wanted(self, update: Update, start: Tensors, memory: Tensors) -> Wanted:
         """The update in float64 with the memory expressed in today's factors. ValueError where B does not move."""

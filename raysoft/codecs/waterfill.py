@@ -100,9 +100,7 @@ class Waterfill:
         errors += [grades.error(self._resolutions(grades, int(budget))) for budget in budgets[1:]]
         return budgets, np.array(errors)
 
-    def pick(
-        self, factors: Factors, coder: ValueCoder, units: int, mask: Array | None, rng: np.random.Generator
-    ) -> Choice:
+    def pick(self, factors: Factors, coder: ValueCoder, units: int, rng: np.random.Generator) -> Choice:
         """What the budget of this unit buys."""
         layout, kind = factors.layout, factors.kind
         budget = self._budget(layout, kind, units)

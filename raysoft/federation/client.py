@@ -52,7 +52,6 @@ class EncodeRequest:
     """How many units each client of the pack may send; None: told not to send."""
 
     units: tuple[int | None, ...]
-    mask: Array | None
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,10 @@ class Worker:
                     cycles=float(samples_K[k]) * self.config.device.cycles_per_sample,
                     downlink_bits=jobs[k].downlink_bits,
                     finite=finite,
-                    curve=quantize_curve(self.codec.menu(update, starts[k], self._memory(state, pack.tick, client))),
+                    order_bits=jobs[k].order_bits,
+                    curve=quantize_curve(
+                        self.codec.menu(update, starts[k], self._memory(state, pack.tick, client), down.order)
+                    ),
                 )
             )
             updates.append(update)
@@ -216,10 +218,8 @@ class Worker:
                 continue
             start = self._start(down, state.rank)
             memory = self._memory(state, pack.tick, client)
-            encoded = self.codec.encode(
-                update, start, memory, units, request.mask, self.rng("codec", pack.tick, client)
-            )
-            decoded = self.codec.decode(encoded.payload, start, units)
+            encoded = self.codec.encode(update, start, memory, units, down.order, self.rng("codec", pack.tick, client))
+            decoded = self.codec.decode(encoded.payload, start, units, down.order)
             finite = all(np.isfinite(value).all() for value in decoded.values())
             sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
             views.append(decoded)

@@ -43,6 +43,7 @@ class RankCost:
     fixed_bits: float  # always sent
     control_bits: int
     downlink_bits: float
+    dense_bits: float  # all values as float32
 
     @property
     def least_bits(self) -> float:
@@ -61,11 +62,12 @@ def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
     }
     update, _ = parts.method.upload(start, end, ClientState(rank))
     codec = registry.build("codec", config.codec, parts.info.space)
-    curve = codec.menu(update, start, {})
+    curve = codec.menu(update, start, {}, parts.method.broadcast(server, 1).order)
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
     control = int(control_bits(menu.units_K, needs_curve=True)[0])
-    return RankCost(menu, scale * curve.fixed_bits, control, scale * job.downlink_bits)
+    down = scale * job.downlink_bits
+    return RankCost(menu, scale * curve.fixed_bits, control, down, down - scale * job.order_bits)
 
 
 def sample_rounds(parts: Parts, costs: Mapping[int, RankCost], ticks: Iterable[int]) -> Draws:

@@ -14,6 +14,7 @@ import numpy as np
 from raysoft.federation.client import SentUpdate
 from raysoft.federation.diagnostics import ProductSums, covariance_metrics, covariance_mode
 from raysoft.federation.evaluation import scores
+from raysoft.federation.reduction import arrived_components
 from raysoft.types import Allocation, Array, ClientReport, Outcome, Participants, RoundRecord, Tensors
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def base_record(parts: Parts, counts: dict[str, float] | None, began: float) -> 
 def _dense_bits(parts: Parts, report: ClientReport) -> int:
     """Bits of one client's whole update as float32, on the air: the yardstick of `uplink share`."""
     # The broadcast a client receives has exactly the values that a dense update would send back.
-    return round(report.downlink_bits * parts.config.device.payload_scale)
+    return round((report.downlink_bits - report.order_bits) * parts.config.device.payload_scale)
 
 
 def _status(r: Round, sent_K: Sequence[SentUpdate]) -> list[str]:
@@ -145,11 +146,9 @@ def _kept_mean(r: Round) -> float | None:
 
 def _starvation(r: Round, sent_K: Sequence[SentUpdate]) -> tuple[Array | None, dict[str, float]]:
     """How often each rank component arrived so far; share never sent, and entropy of the selection (1 = even)."""
-    counts = r.before.sent_counts
-    for one, arrived in zip(sent_K, r.arrived_K, strict=True):
-        if arrived and "sent" in one.stats:
-            sent = np.asarray(one.stats["sent"], dtype=np.int64)
-            counts = sent if counts is None else counts + sent
+    counts, sent = r.before.sent_counts, arrived_components(r.who, r.sent, r.arrived_K)
+    if sent is not None:
+        counts = sent if counts is None else counts + sent
     if counts is None or counts.sum() == 0:
         return counts, {}
     share = counts[counts > 0] / counts.sum()

@@ -66,6 +66,13 @@ def by_client(packs: Sequence[Pack], replies: Iterable[Sequence[SentUpdate]]) ->
     }
 
 
+def arrived_components(who: Participants, sent: Mapping[int, SentUpdate], arrived_K: Array) -> Array | None:
+    """Of how many clients each rank component arrived, int64 [N]; None where no codec says."""
+    told = [sent[int(k)].stats for k, arrived in zip(who.clients_K, arrived_K, strict=True) if arrived]
+    sent_KN = [np.asarray(stats["sent"], dtype=np.int64) for stats in told if "sent" in stats]
+    return np.sum(sent_KN, axis=0) if sent_KN else None
+
+
 def sum_requests(
     packs: Sequence[Pack], who: Participants, arrived_K: Array, mix_K: Array, cohort: int
 ) -> list[SumRequest]:

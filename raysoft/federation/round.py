@@ -18,6 +18,7 @@ from raysoft.federation.evaluation import evaluate
 from raysoft.federation.executor import Executor
 from raysoft.federation.records import Round, record_of
 from raysoft.federation.reduction import (
+    arrived_components,
     by_client,
     client_weights,
     finite_reports,
@@ -94,7 +95,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # encode
     units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
-    orders = [EncodeRequest(tuple(units.get(k) for k in pack.clients), plan.mask) for pack in packs]
+    orders = [EncodeRequest(tuple(units.get(k) for k in pack.clients)) for pack in packs]
     encoded = executor.map("encode", down, orders, [handle for _, handle in trained])
     sent = by_client(packs, (reply for reply, _ in encoded))
 
@@ -110,11 +111,11 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # receive
     sums = total(replies)
-    if sums is not None:
-        sums = dict(parts.uplink.receive(sums, outcome, rng))
+    sums = None if sums is None else dict(parts.uplink.receive(sums, outcome, rng))
 
     # aggregate, observe
-    server = parts.method.aggregate(state.server, Reception(outcome, reports, sums=sums), tick)
+    received = Reception(outcome, reports, sums=sums, sent_counts=arrived_components(who, sent, arrived_K))
+    server = parts.method.aggregate(state.server, received, tick)
     after = replace(
         state,
         server=server,
@@ -125,10 +126,9 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # evaluate, record
     counts = evaluate(parts, server, tick)
-    products = [reply.products for reply in replies]
     happened = Round(
         tick, state, len(cohort_K), everybody, reports, who, plan, outcome, arrived_K, mix_K, bits_K, sent, sums,
-        products, counts, began,
+        [reply.products for reply in replies], counts, began,
     )  # fmt: skip
     return record_of(parts, after, happened)
 

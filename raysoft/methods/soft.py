@@ -4,19 +4,23 @@ Kim and Choi, arXiv 2505.00333. Clients train both LoRA factors with a penalty t
 orthogonal, so that the norm of a component is close to its singular value and unimportant components can be left out
 without an SVD (the `rank_components` codec). The server averages what arrives; what a client did not send keeps the
 broadcast's value. Uploaded: the change of the kept rank components and of a trained head.
-The penalties are this project's reading of the paper's idea, not quoted equations.
+The penalties are this project's reading of the paper's idea, not quoted equations. An option beyond the paper:
+`shared_mask`, one order of components for all clients (see shared_order.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from raysoft.config import NonNegative, Positive
+from pydantic import model_validator
+
+from raysoft.config import NonNegative, Positive, Unit
 from raysoft.methods.base import add_sum, broadcast_all, difference, downlink_bits
 from raysoft.methods.gauge import reorthogonalized
 from raysoft.methods.senders import AveragingConfig, contribution, mean_change
+from raysoft.methods.shared_order import observed, order_bits, shared_order
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 if TYPE_CHECKING:
@@ -32,6 +36,20 @@ class Config(AveragingConfig):
     penalty_weight: NonNegative = 1e-3
     norm_floor: Positive = 1e-2  # cosine: shorter rows count as this long, so that B = 0 has a bounded gradient
     reorthogonalize: bool = False  # broadcast the factors in singular coordinates, largest first (see gauge.py)
+    # All clients send the first components of one order, which the server makes of the mean changes it has seen: no bit
+    # for masks, and no mean over clients that did not send (see shared_order.py). With reorthogonalize a component is
+    # a place in the order of singular values.
+    shared_mask: bool = False
+    shared_mask_age_bonus: Positive = 0.1  # a round of waiting in units of the largest score
+    shared_mask_memory: Unit = 0.5  # share of a component's score that is kept when it arrives again
+
+    @model_validator(mode="after")
+    def _shared_mask_options(self) -> Config:
+        default = type(self).model_fields
+        for name in ("shared_mask_age_bonus", "shared_mask_memory"):
+            if not self.shared_mask and getattr(self, name) != default[name].default:
+                raise ValueError(f"{name} needs shared_mask: true")
+        return self
 
     @property
     def changes_gauge(self) -> bool:
@@ -87,8 +105,11 @@ class Soft:
     needs: ClassVar[Literal["sum", "updates"]] = "sum"
 
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
-        """All trained parameters."""
-        return broadcast_all(server)
+        """All trained parameters, and the order of components that all clients follow."""
+        down = broadcast_all(server)
+        if not self.config.shared_mask:
+            return down
+        return replace(down, order=shared_order(server, self.space, self.config.shared_mask_age_bonus))
 
     def _loss_term(self) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor] | None:
         if self.config.penalty == "none" or self.config.penalty_weight == 0:
@@ -96,10 +117,11 @@ class Soft:
         return OrthogonalityPenalty(self.space, self.config.penalty, self.config.penalty_weight, self.config.norm_floor)
 
     def local(self, start: Tensors, client: ClientState, steps: int, tick: int) -> LocalJob:
-        """Train everything, with the penalty."""
-        return LocalJob(
-            start, downlink_bits(start), steps, trainable=dict.fromkeys(start, True), loss_term=self._loss_term()
-        )
+        """Train everything, with the penalty. A client receives the order of the components that its rank has."""
+        own = sum(len(start[pair.a]) for pair in self.space.pairs)
+        order = order_bits(own) if self.config.shared_mask else 0
+        trainable = dict.fromkeys(start, True)
+        return LocalJob(start, downlink_bits(start) + order, steps, trainable, self._loss_term(), order_bits=order)
 
     def upload(self, start: Tensors, end: Tensors, client: ClientState) -> tuple[Update, ClientState]:
         """The change of every parameter; the codec chooses the components."""
@@ -114,10 +136,15 @@ class Soft:
         return mean_change(self.config, self.space, sums)
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
-        """Add the weighted mean change, then choose the coordinates."""
+        """Add the weighted mean change, note what it says of the components, then choose the coordinates."""
         if received.sums is None:  # nobody arrived
             return server
-        after = add_sum(server, self.mean(received.sums), self.config.server_lr)
+        change = self.mean(received.sums)
+        after = add_sum(server, change, self.config.server_lr)
+        if self.config.shared_mask:
+            assert received.sent_counts is not None  # a codec that follows an order says what it sent
+            memory = self.config.shared_mask_memory
+            after = observed(server, after, self.space, change, received.sent_counts, memory)
         return reorthogonalized(server, after, self.space) if self.config.reorthogonalize else after
 
 

@@ -116,9 +116,9 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._codec, name)
 
-    def decode(self, payload: Any, start: Any, units: int) -> Any:
+    def decode(self, payload: Any, start: Any, units: int, order: Any = None) -> Any:
         self._seen.append(payload)
-        return self._codec.decode(payload, start, units)
+        return self._codec.decode(payload, start, units, order)
 
 
 def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, report: bool = False) -> RunConfig:

@@ -12,7 +12,7 @@ from raysoft.codecs.importance import Losses, norm_scores, rank_components, rank
 from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.rank_components import component_bits, losses
 from raysoft.lowrank import change_norm2, component_gram, product_inner, product_norm2, product_svd
-from tests.unit.updates import build, client, dense_error, products
+from tests.unit.updates import build, client, products
 
 FLOAT = ValueCoder(32)
 
@@ -202,24 +202,6 @@ def test_masks_never_separate_a_pair(seed, rank, importance, data):
             expected = (update[pair.b][:, j], update[pair.a][j]) if sent[number, j] else (0.0, 0.0)
             assert (received[pair.b][:, j] == expected[0]).all()
             assert (received[pair.a][j] == expected[1]).all()
-
-
-def test_a_given_support_is_followed_and_counted():
-    space, start, update = client([(8, 6)] * 3, 3, r_max=4)
-    codec = build("rank_components", space)
-    mask = np.array([[1, 0, 1, 1], [0, 0, 0, 1], [0, 1, 0, 0]], dtype=bool)  # the client has rank 3 of 4
-    encoded = codec.encode(update, start, {}, 3, mask.ravel(), np.random.default_rng(0))
-    wanted = mask.copy()
-    wanted[:, 3] = False
-    assert (encoded.stats["sent"].reshape(3, 4) == wanted).all()
-    received = codec.decode(encoded.payload, start, 3)
-    assert encoded.relative_error == pytest.approx(
-        dense_error(space, start, update, received) / dense_error(space, start, update, {}), rel=1e-10
-    )
-    with pytest.raises(ValueError, match="3 components of this client, 4 units are 4"):
-        codec.encode(update, start, {}, 4, mask.ravel(), np.random.default_rng(0))
-    with pytest.raises(ValueError, match="chooses its own support"):
-        build("topk", space).encode(update, start, {}, 3, mask.ravel(), np.random.default_rng(0))
 
 
 def test_cross_term_share():
