@@ -1,9 +1,10 @@
 """The study: does SOFT + TSFA work, for whom, and how far can it go? Runs everything, draws and tabulates it.
 
-    python studies/study.py [--only NAME,NAME] [--short] [--workers 2] [--out outputs/study] [--publish]
+    python studies/study.py [--only NAME,NAME] [--short] [--workers 2] [--out outputs/study] [--read-only] [--publish]
 
-Resumable: runs are kept in OUT/runs and found again by their configuration. `--publish` copies figures into
-docs/images/study and tables into docs/study.md.
+Resumable: runs are kept in OUT/runs and found again by their configuration. Tables, figures, numbers.json and the
+reports of the headline comparisons go to OUT. `--read-only` runs nothing: it reads what is there and names what is
+missing. `--publish` copies figures into docs/images/study and tables into docs/study.md.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from settings import Scale, everything  # type: ignore[import-not-found]
-
 from raysoft.batch import Job, run_batch
 from raysoft.comparison_console import BatchDisplay
 from raysoft.console import stdout
+from studies.loading import found_only
+from studies.settings import Scale, everything
 
 SHORT = Scale(seeds=2, rounds=6, points=5, extra=("data.max_test_samples=512", "data.max_train_samples=4000"))
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("outputs/study"))
     parser.add_argument("--runs-only", action="store_true", help="no tables, no figures")
+    parser.add_argument("--read-only", action="store_true", help="run nothing: read the finished runs and plans of OUT")
     parser.add_argument("--publish", action="store_true", help="copy figures and tables into docs/")
     args = parser.parse_args()
     experiments = everything(SHORT if args.short else Scale())
@@ -49,15 +51,21 @@ def main() -> int:
     by_name = {one.name: one for one in experiments}
     experiments = [by_name[name] for name in wanted or by_name]
     jobs: list[Job] = [job for one in experiments for job in one.jobs()]
-    with BatchDisplay(stdout()) as shown:
-        outcomes = run_batch(jobs, args.out / "runs", args.workers, shown)
+    if args.short and args.publish:
+        print("--publish: a short study is no result; leave out --short", file=sys.stderr)
+        return 2
+    if args.read_only:
+        outcomes = found_only(jobs, args.out / "runs")
+    else:
+        with BatchDisplay(stdout()) as shown:
+            outcomes = run_batch(jobs, args.out / "runs", args.workers, shown)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"{outcome.job.label}, seed {outcome.job.config.seed}: {outcome.error}", file=sys.stderr)
     if not args.runs_only:
-        from reading import report  # type: ignore[import-not-found]
+        from studies.reading import report
 
-        report(experiments, outcomes, args.out, publish=args.publish)
+        report(experiments, outcomes, args.out, publish=args.publish, plan=not args.read_only)
     return 1 if failed else 0
 
 
