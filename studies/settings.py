@@ -196,6 +196,7 @@ def options(task: Task) -> Experiment:
         ("component weights", f"{tenth} method.sender_weights=component"),
         ("age bonus 1", f"{tenth} codec.age_bonus=1.0"),
         ("random share 0.25", f"{tenth} codec.random_share=0.25"),
+        ("shared mask", f"{tenth} method.shared_mask=true"),
         ("4 bit", eight),
         ("4 bit, rotated", f"{eight} codec.quantizer=rotated"),
         ("4 bit, rotated, error feedback", f"{eight} codec.quantizer=rotated codec.error_feedback=true"),

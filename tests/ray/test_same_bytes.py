@@ -79,3 +79,11 @@ def test_a_killed_actor_is_replaced_and_nothing_changes(small_inline_run, tmp_pa
     assert watch.done
     assert records(folder) == records(small_inline_run)
     assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+
+
+def test_the_shared_order_of_components_reaches_every_actor(tmp_path):
+    settings = ["rounds=2", "method.shared_mask=true", "allocator={name: minmax}", "codec.kept_fraction=0.25"]
+    for where in ("inline", "ray"):
+        run(load_config("soft", [*SMALL_RUN, *settings, f"executor={where}"]), tmp_path / where, report=False)
+    assert summary(tmp_path / "ray")["adapter_sha256"] == summary(tmp_path / "inline")["adapter_sha256"]
+    assert records(tmp_path / "ray") == records(tmp_path / "inline")
