@@ -7,7 +7,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow lint bench clean
+.PHONY: help demo setup setup-dev test test-slow lint bench study study-short clean
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -27,7 +27,7 @@ install = set -o pipefail; echo "Installing $(2) into .venv (log: .venv/install.
 
 help:  ## show this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12 (which Python makes .venv),"
 	@echo "  TORCH_INDEX=https://download.pytorch.org/whl/cpu (PyTorch without CUDA: a much smaller download on Linux)"
 
@@ -57,6 +57,12 @@ bench: .venv/.installed  ## measure speed: packed training against a plain loop,
 	@set -e; shopt -s nullglob; scripts=(benchmarks/[a-z]*.py); \
 	[ $${#scripts[@]} -gt 0 ] || { echo "no scripts in benchmarks/" >&2; exit 1; }; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; .venv/bin/python "$$script"; done
+
+study: .venv/.installed  ## the whole study into outputs/study: hours; go on after an interruption by calling it again
+	.venv/bin/python studies/study.py
+
+study-short: .venv/.installed  ## every experiment of the study with a few rounds of few clients: minutes
+	.venv/bin/python studies/study.py --short --out outputs/study-short
 
 clean:  ## remove .venv and caches; outputs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache raysoft.egg-info

@@ -11,7 +11,7 @@ from raysoft.report.study_figures import FrontierPoint
 from raysoft.statistics import mean_std
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows
-from studies.product import Product, needs_reference, sentences
+from studies.product import Product, brief, needs_reference, sentences
 from studies.sheets import Column, Sheet, cost_columns, metric_columns, number, numeric, text
 
 
@@ -96,7 +96,7 @@ def _or_none(heading: str, metric: Metric) -> Column:
 def draw(points: Sequence[Row], level: float, metric: Metric, reference: str) -> Any:
     """The figure of one metric: mean and range over seeds against the share."""
     shown = [
-        FrontierPoint(row["family"], 100 * row["share_dense32"], *(metric.factor * row[f"{metric.name}{end}"]
+        FrontierPoint(brief(row["family"]), 100 * row["share_dense32"], *(metric.factor * row[f"{metric.name}{end}"]
                       for end in ("", "_min", "_max")))
         for row in points
         if row["share_dense32"] and row[metric.name] is not None

@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from raysoft.report import page
+from raysoft.report.row_figures import Difference
+from raysoft.report.style import Look
 from raysoft.tracking import write_atomic
 from studies.sheets import Sheet
 
@@ -53,3 +55,18 @@ def sentences(*parts: str) -> str:
 def needs_reference(rows: Sequence[Any], reference: str) -> str:
     """A remark where the reference has no run, so that nothing can be compared."""
     return "" if rows else f"No run of {reference} is finished, so nothing is compared with it."
+
+
+def one_look(items: Sequence[Difference]) -> dict[str, Look]:
+    """The same colour for all rows of a figure whose rows are named beside it."""
+    return {item.label: Look.of(0) for item in items}
+
+
+def brief(label: str) -> str:
+    """A label that fits a figure: EF is error feedback."""
+    for long, short in _BRIEF.items():
+        label = label.replace(long, short)
+    return label
+
+
+_BRIEF = {"error feedback": "EF", "re-orthogonalised": "re-orth.", "transported": "transport"}

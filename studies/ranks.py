@@ -19,7 +19,7 @@ from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, difference_row
 from studies.plans import PlanData, budgets, terms_of
 from studies.product import Product
-from studies.sheets import Sheet, cost_columns, interval, numeric, plus_minus, text
+from studies.sheets import Sheet, cost_columns, interval, number, numeric, plus_minus, text
 
 MIDDLE, LARGE = 4, 8
 Reached = Mapping[float, Mapping[int, Mapping[int, float]]]  # metric (larger is better) by budget, rank, seed
@@ -29,15 +29,16 @@ def read(results: Results, plans: Mapping[float, PlanData]) -> Product:
     """A row a rank and budget; regrets of the plan, the fitted plan and two fixed ranks; tau; a scatter figure."""
     name, metrics = results.experiment.name, metrics_of(results.experiment.task)
     rows = _rank_rows(results, plans, metrics)
-    regrets: list[Row] = []
+    sheets = {name: _rank_sheet(rows, metrics)}
     numbers: dict[str, Any] = {}
     figures = {}
     for metric in metrics:
         reached = reached_of(results, metric)
         rules, fitted = choices(reached, plans)
-        regrets += [row for rule, chosen in rules.items() for row in regret_rows(rule, chosen, reached, metric)]
         taus = {f"{b:g} s": score_ranking({b: reached[b]}, plans) for b in reached if b in plans}
         taus["all"] = score_ranking(reached, plans)
+        regrets = [row for rule, chosen in rules.items() for row in regret_rows(rule, chosen, reached, metric)]
+        sheets[f"{name}-regret-{metric.name}"] = _regret_sheet(regrets, metric, taus["all"])
         numbers[metric.name] = {
             "tau": {key: None if one is None else one.__dict__ for key, one in taus.items()},
             "fitted_without_the_budget": {f"{b:g} s": weights for b, weights in fitted.items()},
@@ -48,7 +49,6 @@ def read(results: Results, plans: Mapping[float, PlanData]) -> Product:
         table = heat_table(rows, metric)
         if table is not None:
             figures[f"{name}-{metric.name}-table"] = partial(draw_heat, *table, metric)
-    sheets = {name: _rank_sheet(rows, metrics), f"{name}-regret": _regret_sheet(regrets, metrics, numbers)}
     return Product(name, sheets, figures, numbers, results.remark())
 
 
@@ -172,23 +172,22 @@ def _rank_sheet(rows: Sequence[Row], metrics: Sequence[Metric]) -> Sheet:
     return Sheet(tuple(columns), tuple(shown), note)
 
 
-def _regret_sheet(rows: Sequence[Row], metrics: Sequence[Metric], numbers: Mapping[str, Any]) -> Sheet:
-    columns = [text("Rule", "rule"), text("Budget", "budget"), numeric("Chosen", "chosen", digits=0)]
-    columns += [numeric("Best", "best", digits=0)]
-    for m in metrics:
-        key = f"{m.name}_regret"
-        unit = "points" if m.unit == "%" else ""
-        heading = f"Regret in {m.label.lower()} {unit}".strip() + " [95 %]"
-        columns.append(interval(heading, f"{key}_difference", f"{key}_low", f"{key}_high", m.factor, m.digits))
-    note = ["Regret: the best rank (by its mean on these runs, which favours it) minus the chosen, paired by seed."]
-    for m in metrics:
-        tau = numbers[m.name]["tau"].get("all")
-        if tau is not None and tau["tau"] is not None:
-            note.append(
-                f"Kendall's tau of −score and {m.label.lower()} within budget and seed: "
-                f"{tau['tau']:.2f} [{tau['low']:.2f}, {tau['high']:.2f}].".replace("-", "−")
-            )
-    return Sheet(tuple(columns), tuple(rows), " ".join(note))
+def _regret_sheet(rows: Sequence[Row], metric: Metric, tau: Ranking | None) -> Sheet:
+    key = f"{metric.name}_regret"
+    unit = " (points)" if metric.unit == "%" else ""
+    columns = (
+        text("Rule", "rule"), text("Budget", "budget"), numeric("Chosen", "chosen", digits=0),
+        numeric("Best", "best", digits=0),
+        interval(f"Regret in {metric.label.lower()}{unit} [95 %]", f"{key}_difference", f"{key}_low", f"{key}_high",
+                 metric.factor, metric.digits),
+    )  # fmt: skip
+    note = "Regret: the best rank (by its mean on these runs, which favours it) minus the chosen, paired by seed."
+    if tau is not None and tau.tau is not None:
+        note += (
+            f" Kendall's tau of the negative score and {metric.label.lower()} within budget and seed: "
+            f"{number(tau.tau)} [{number(tau.low)}, {number(tau.high)}]."
+        )
+    return Sheet(columns, tuple(rows), note)
 
 
 def draw(rows: Sequence[Row], tau: Ranking | None, metric: Metric) -> Any:
@@ -205,7 +204,7 @@ def draw(rows: Sequence[Row], tau: Ranking | None, metric: Metric) -> Any:
 def heat_table(rows: Sequence[Row], metric: Metric) -> tuple[Any, list[str], list[str]] | None:
     """[budgets, ranks] means of the metric, NaN for none; with the names of both."""
     found = [row for row in rows if row[metric.name] is not None]
-    if not found:
+    if len(found) < 2:
         return None
     seconds, ranks = (sorted({row[key] for row in found}) for key in ("budget_s", "rank"))
     table = np.full((len(seconds), len(ranks)), np.nan)

@@ -17,6 +17,7 @@ from studies.loading import Results, read_results
 from studies.plans import PlanData, plans_of
 from studies.product import Product, numbers_of, write_product
 from studies.settings import Experiment
+from studies.sheets import Sheet, numeric, text
 
 NUMBERS = "numbers.json"
 READERS = {
@@ -46,7 +47,7 @@ def report(
         if _kind(one) == "offline" and any(one.runs.values())
     }
     numbers = _earlier(out / NUMBERS)
-    for product in products(results, plans, out):
+    for product in [*products(results, plans, out), overview(results)]:
         drawn = write_product(product, out)
         numbers[product.name] = numbers_of(product)
         print(f"{product.name}: {len(product.sheets)} tables, {len(drawn)} figures. {product.remark}".rstrip())
@@ -77,6 +78,29 @@ def products(
         if bound is not None:
             found.append(bound)
     return found
+
+
+def overview(results: Mapping[str, Results]) -> Product:
+    """What was run: arms, seeds, runs and rounds of every experiment."""
+    rows = []
+    for name, one in results.items():
+        seeds = sorted({setting.seeds for setting in one.experiment.settings})
+        rounds = sorted({job.config.rounds for job in one.experiment.jobs()})
+        found = sum(map(len, one.runs.values()))
+        rows.append({
+            "experiment": name, "arms": len(one.experiment.settings), "seeds": _span(seeds), "rounds": _span(rounds),
+            "runs": len(one.experiment.jobs()), "finished": found, "reference": one.experiment.reference,
+        })  # fmt: skip
+    columns = (
+        text("Experiment", "experiment"), numeric("Arms", "arms", digits=0), text("Seeds", "seeds"),
+        text("Rounds", "rounds"), numeric("Runs", "runs", digits=0), numeric("Finished", "finished", digits=0),
+        text("Compared with", "reference"),
+    )  # fmt: skip
+    return Product("experiments", {"experiments": Sheet(columns, tuple(rows))})
+
+
+def _span(values: Sequence[int]) -> str:
+    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def _kind(one: Results) -> str:

@@ -100,7 +100,7 @@ class Scale:
 
     seeds: int = 10
     rounds: int | None = None
-    points: int = 99  # at most this many arms an experiment, the reference included
+    points: int = 99  # at most this many arms an experiment (at least two)
     extra: tuple[str, ...] = field(default_factory=tuple)
 
 
@@ -260,13 +260,20 @@ def head(task: Task) -> Experiment:
 
 
 def scaled(experiment: Experiment, scale: Scale) -> Experiment:
-    """A smaller copy."""
+    """A smaller copy: the first arm and others evenly spread over the rest, so that every axis keeps several points."""
     more = (() if scale.rounds is None else (f"rounds={scale.rounds}",)) + scale.extra
     rows = tuple(
         replace(one, seeds=min(one.seeds, scale.seeds), arm=replace(one.arm, overrides=(*one.arm.overrides, *more)))
-        for one in experiment.settings[: scale.points]
+        for one in _spread(experiment.settings, scale.points)
     )
     return replace(experiment, settings=rows)
+
+
+def _spread(settings: tuple[Setting, ...], points: int) -> tuple[Setting, ...]:
+    """The first, the last and others in even steps, at most `points` (at least two)."""
+    if len(settings) <= points:
+        return settings
+    return tuple(settings[round(i * (len(settings) - 1) / (points - 1))] for i in range(points))
 
 
 def everything(scale: Scale) -> list[Experiment]:

@@ -63,7 +63,7 @@ def number(value: Any, factor: float = 1.0, digits: int = 2, signed: bool = Fals
 
 def text(heading: str, key: str) -> Column:
     """A column of words."""
-    return Column(heading, lambda row: str(row.get(key, NOTHING)), left=True)
+    return Column(heading, lambda row: NOTHING if row.get(key) is None else str(row[key]), left=True)
 
 
 def numeric(heading: str, key: str, factor: float = 1.0, digits: int = 2, signed: bool = False) -> Column:
@@ -106,7 +106,9 @@ def metric_columns(metric: Metric, reference: str, ends: tuple[str, str] = ("low
     name, low, high = metric.name, *(f"{metric.name}_{end}" for end in ends)
     return [
         plus_minus(f"{metric.label}{unit}", name, metric.factor, metric.digits),
-        interval(f"− {reference}, {points} [95 %]", f"{name}_difference", low, high, metric.factor, metric.digits),
+        interval(
+            f"Against {reference}, {points} [95 %]", f"{name}_difference", low, high, metric.factor, metric.digits
+        ),
     ]
 
 

@@ -14,7 +14,7 @@ from raysoft.statistics import mean_std
 from raysoft.tracking import Run
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, cost_row, spread_row
-from studies.product import Product, needs_reference, sentences
+from studies.product import Product, brief, needs_reference, one_look, sentences
 from studies.sheets import Sheet, cost_columns, metric_columns, numeric, plus_minus, text
 
 
@@ -64,10 +64,11 @@ def draw_differences(rows: Sequence[Row], metric: Metric, reference: str) -> Any
         mean, low, high = (row[f"{metric.name}_{key}"] for key in ("difference", "pooled_low", "pooled_high"))
         sure = None if low is None or high is None else not low <= 0.0 <= high
         low, high = (None if end is None else metric.factor * end for end in (low, high))
-        items.append(Difference(row["arm"], metric.factor * mean, low, high, sure))
+        items.append(Difference(brief(row["arm"]), metric.factor * mean, low, high, sure))
     unit = "points" if metric.unit == "%" else metric.label.lower()
-    label = f"{metric.label}, difference in {unit}" if metric.unit == "%" else f"Difference in {unit}"
-    return row_figures.forest(items, label, None, reference, metric.lower_is_better)
+    return row_figures.forest(
+        items, f"Difference ({unit})", None, reference, metric.lower_is_better, one_look(items)
+    )  # fmt: skip
 
 
 def read_tradeoff(results: Results) -> Product:

@@ -23,7 +23,14 @@ from raysoft.console import stdout
 from studies.loading import found_only
 from studies.settings import Scale, everything
 
-SHORT = Scale(seeds=2, rounds=6, points=5, extra=("data.max_test_samples=512", "data.max_train_samples=4000"))
+# The offline stage's own settings are those of its plans; everything is as small as still runs.
+SHORT = Scale(
+    seeds=2, rounds=4, points=4,
+    extra=(
+        "data.max_test_samples=256", "cohort.size=5", "train.steps=2", "eval.every=2", "plan.draws=16",
+        "plan.pilot_steps=2", "plan.pilot_rounds=1", "plan.repetitions=2",
+    ),
+)  # fmt: skip
 
 
 def main() -> int:

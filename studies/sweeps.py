@@ -14,10 +14,10 @@ from raysoft.report.study_figures import BudgetPoint
 from raysoft.statistics import mean_std
 from studies.loading import Metric, Results, by_seed, clock, metrics_of
 from studies.measures import Row, add_pooled, apart, cost_row, difference_row, spread_row
-from studies.product import Product, sentences
+from studies.product import Product, one_look, sentences
 from studies.sheets import Sheet, cost_columns, interval, numeric, plus_minus, text
 
-OWN = "tsfa"
+OWN, ALL = "tsfa", "all (mean)"
 Learned = Mapping[str, Mapping[int, float]]  # by label and seed
 
 
@@ -26,15 +26,15 @@ def read(results: Results) -> Product:
     experiment = results.experiment
     name, task, metrics = experiment.name, experiment.task, metrics_of(experiment.task)
     rows: list[Row] = [_row(results, one.label, one.family, one.point) for one in results.settings]
-    figures, gains = {}, []
+    figures, gains = {}, {}
     for metric in metrics:
         values = {one.label: by_seed(results.runs[one.label], metric, task.time_s) for one in results.settings}
         for row in rows:
             row.update(spread_row(metric.name, list(values[row["arm"]].values())))
         mine = own_against_best(rows, values, metric)
-        gains += mine
+        gains[f"{name}-gain-{metric.name}"] = gain_sheet(mine, metric)
         if any(row[metric.name] is not None for row in rows):
-            figures[f"{name}-{metric.name}"] = partial(draw, rows, metric, task.time_s)
+            figures[f"{name}-{metric.name}"] = partial(draw, rows, metric)
         if mine:
             figures[f"{name}-{metric.name}-gain"] = partial(draw_gain, mine, metric)
     columns = [text("Allocator", "family"), numeric("Budget s", "point", digits=1), numeric("Seeds", "seeds", digits=0)]
@@ -47,10 +47,10 @@ def read(results: Results) -> Product:
     note = sentences(
         f"Read at {task.time_s:g} simulated seconds: the mean of the last five evaluations up to there.",
         "Silent: share of the participants that the outage rule kept from sending. Costs are those of the whole run.",
-        *[f"{row['arm']} ended before that time." for row in rows if not row["reaches_time"]],
+        _early(rows),
     )
     ordered = sorted(rows, key=lambda row: (row["point"], row["family"] != OWN, row["family"]))
-    sheets = {name: Sheet(tuple(columns), tuple(ordered), note), f"{name}-gain": gain_sheet(gains, metrics)}
+    sheets = {name: Sheet(tuple(columns), tuple(ordered), note), **gains}
     return Product(name, sheets, figures, {"time_s": task.time_s}, results.remark())
 
 
@@ -64,8 +64,15 @@ def _row(results: Results, label: str, family: str, budget_s: float) -> Row:
         # The budget stands in the arm, also where the allocator (minmax, equal) knows none.
         "latency_over_budget": _over(cost_row(results.runs[label])["mean_latency_s"], budget_s),
         "rounds_in_time": mean_std(inside)[0], "silent": silent / asked if asked else None,
+        "ends_s": mean_std([float(clock(run)[-1]) for run in runs])[0],
         "reaches_time": all(float(clock(run)[-1]) >= results.experiment.task.time_s * (1 - 1e-9) for run in runs),
     }  # fmt: skip
+
+
+def _early(rows: Sequence[Row]) -> str:
+    """Names the arms whose rounds ended before the time of reading."""
+    early = [f"{row['arm']} ({row['ends_s']:.1f} s)" for row in rows if not row["reaches_time"]]
+    return f"Read at their end, because some seed ended earlier (mean end): {', '.join(early)}." if early else ""
 
 
 def _over(latency_s: float | None, budget_s: float) -> float | None:
@@ -103,32 +110,30 @@ def own_against_best(rows: Sequence[Row], values: Learned, metric: Metric) -> li
     common = set.intersection(*(set(one) for one in apart_by_budget)) if len(apart_by_budget) > 1 else set()
     if common:
         means = {seed: float(np.mean([one[seed] for one in apart_by_budget])) for seed in common}
-        row: Row = {"metric": metric.name, "budget": "all (mean)", "best_other": "the best at each"}
+        row: Row = {"metric": metric.name, "budget": ALL, "best_other": "the best at each"}
         out.append(row | difference_row(metric.name, means, dict.fromkeys(means, 0.0)))
     return out
 
 
-def gain_sheet(rows: Sequence[Row], metrics: Sequence[Metric]) -> Sheet:
-    """TSFA against the best other allocator."""
-    columns = [text("Budget", "budget"), text("Best other", "best_other")]
-    for metric in metrics:
-        unit = "points" if metric.unit == "%" else ""
-        ends = (f"{metric.name}_low", f"{metric.name}_high")
-        columns += [
-            interval(f"{metric.label}, {unit} [95 %]".replace(", [", " ["), f"{metric.name}_difference", *ends,
-                     metric.factor, metric.digits),
-            interval("[pooled 95 %]", f"{metric.name}_difference", f"{metric.name}_pooled_low",
-                     f"{metric.name}_pooled_high", metric.factor, metric.digits),
-            numeric("Pairs", f"{metric.name}_pairs", digits=0),
-        ]  # fmt: skip
+def gain_sheet(rows: Sequence[Row], metric: Metric) -> Sheet:
+    """TSFA against the best other allocator in one metric."""
+    key = metric.name
+    heading = f"{metric.label}, points" if metric.unit == "%" else metric.label
+    ends = (f"{key}_low", f"{key}_high"), (f"{key}_pooled_low", f"{key}_pooled_high")
+    columns = (
+        text("Budget", "budget"), text("Best other", "best_other"),
+        interval(f"{heading} [95 %]", f"{key}_difference", *ends[0], metric.factor, metric.digits),
+        interval(f"{heading} [pooled 95 %]", f"{key}_difference", *ends[1], metric.factor, metric.digits),
+        numeric("Pairs", f"{key}_pairs", digits=0),
+    )  # fmt: skip
     note = (
         "TSFA minus the best other allocator of each budget (by its mean on the same runs), paired by seed. "
         "Pooled: the variance of the paired differences is taken to be the same at every budget."
     )
-    return Sheet(tuple(columns), tuple(rows), note)
+    return Sheet(columns, tuple(rows), note)
 
 
-def draw(rows: Sequence[Row], metric: Metric, time_s: float) -> Any:
+def draw(rows: Sequence[Row], metric: Metric) -> Any:
     """Mean and range over seeds against the budget, one line an allocator."""
     points = [
         BudgetPoint(row["family"], row["point"], *(metric.factor * row[f"{metric.name}{end}"]
@@ -136,19 +141,19 @@ def draw(rows: Sequence[Row], metric: Metric, time_s: float) -> Any:
         for row in rows
         if row[metric.name] is not None
     ]  # fmt: skip
-    unit = f" ({metric.unit})" if metric.unit else ""
-    return study_figures.budget_sweep(points, f"{metric.label}{unit} after {time_s:g} s")
+    return study_figures.budget_sweep(points, f"{metric.label} ({metric.unit})" if metric.unit else metric.label)
 
 
 def draw_gain(rows: Sequence[Row], metric: Metric) -> Any:
     """TSFA minus the best other at each budget with pooled (or own) intervals."""
     key, factor = metric.name, metric.factor
     items = []
-    for row in rows:
+    for row in (row for row in rows if row["budget"] != ALL):  # its interval would be the widest by far
         ends = [row.get(f"{key}_pooled_{end}", row[f"{key}_{end}"]) for end in ("low", "high")]
         low, high = (None if end is None else factor * end for end in ends)
-        items.append(Difference(f"{row['budget']}", factor * row[f"{key}_difference"], low, high))
+        sure = None if low is None or high is None else not low <= 0.0 <= high
+        items.append(Difference(row["budget"], factor * row[f"{key}_difference"], low, high, sure))
     unit = "points" if metric.unit == "%" else metric.label.lower()
     return row_figures.forest(
-        items, f"TSFA − best other allocator ({unit})", None, "best other", metric.lower_is_better
+        items, f"TSFA − best other allocator ({unit})", None, "best other", metric.lower_is_better, one_look(items)
     )
