@@ -117,15 +117,16 @@ def plan(
     middle rank, Kendall's tau of -score and accuracy, and constants fitted to these runs (plan.weights takes them).
     Runs have the configuration's rounds, read the validation split, and are found again in --store.
     """
-    from raysoft.errors import ConfigError
     from raysoft.presets import load_config
     from raysoft.tracking import check_name, name_of
 
-    if validate is not None and validate < 1:
-        raise ConfigError("--validate", f"must be at least 1 seed, got {validate}")
     words = [*(overrides or ()), *(() if ranks is None else [f"plan.ranks=[{ranks}]"])]
     words += [] if alpha is None else [f"plan.alpha={alpha}"]
     config = load_config(target, words)
+    if validate is not None:
+        from raysoft.validation import check_validation
+
+        check_validation(config, validate, workers)
     folder = out or Path("outputs") / f"{name_of(target) if name is None else check_name(name)}-plan"
     from raysoft import console as display
     from raysoft.plan_table import check_folder, summary_rows, text_table, write_plan

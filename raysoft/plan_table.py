@@ -79,10 +79,12 @@ class Plan:
         return min(finite) if finite else (None, None)
 
     def rank(self) -> int:
-        """The chosen rank. Raises ConfigError("allocator.latency_budget_s") where every rank was rejected."""
+        """The chosen rank. Raises ConfigError where every rank was rejected, by the budget or by the model's shapes."""
         if self.chosen_rank is not None:
             return self.chosen_rank
         first = self.candidates[0]
+        if all(one.latency_mean_s is None for one in self.candidates):  # refused before any round was sampled
+            raise ConfigError("plan.ranks", f"rank {first.rank}: {first.reason}; give smaller ranks")
         smallest, rank = self.smallest_budget()
         remedy = (
             "no budget can be met with these channels; raise channel.bandwidth_hz or device.tx_power_dbm"

@@ -80,7 +80,8 @@ def planned(config: RunConfig, events: Progress | None = None) -> tuple[RunConfi
 def make_plan(config: RunConfig, events: Progress | None = None) -> Plan:
     """Measure every rank of `plan.ranks` and choose. Pilots run inline, in this process.
 
-    Raises ConfigError where the configuration has no budget, no shared band, tiers of ranks or no proxy samples.
+    Raises ConfigError where the configuration has no budget, no shared band, no adapter in training, tiers of ranks or
+    no proxy samples.
     """
     from raysoft.federation.executor import pin_threads
 
@@ -92,6 +93,10 @@ def make_plan(config: RunConfig, events: Progress | None = None) -> Plan:
 
 def _budget(config: RunConfig) -> float:
     """What can be refused without reading anything."""
+    if not registry.flag("method", config.method, "TRAINS_LORA", default=True):
+        raise ConfigError(
+            "method.name", f"{config.method.name} trains no adapter, so there is no rank to choose; set model.lora.rank"
+        )
     if not registry.flag("uplink", config.uplink, "SHARES_BAND", default=True):
         raise ConfigError("uplink.name", f"{config.uplink.name} has no band to plan for; use uplink.name=fdma")
     budget_s = registry.options("allocator", config.allocator).latency_budget_s

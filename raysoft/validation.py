@@ -26,6 +26,9 @@ from raysoft.statistics import Difference, mean_std, paired_difference
 from raysoft.tracking import read_run, strict, write_atomic
 from raysoft.types import Array
 
+MAX_SEEDS = 10_000
+LAST_SEED = 2**63 - 1  # of a configuration
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -75,13 +78,21 @@ class Validation:
         }
 
 
+def check_validation(config: RunConfig, seeds: int, workers: int) -> None:
+    """What can be refused before the minutes of a plan. Raises ConfigError."""
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError("--validate", f"must be at least 1 seed and at most {MAX_SEEDS}, got {seeds}")
+    if config.seed + seeds > LAST_SEED + 1:
+        raise ConfigError("seed", f"{config.seed} leaves no {seeds} seeds up to 2^63 - 1 for --validate")
+    if not 1 <= workers <= 256:
+        raise ConfigError("--workers", f"must be between 1 and 256, got {workers}")
+
+
 def jobs_of(config: RunConfig, plan: Plan, seeds: int) -> list[Job]:
     """Every feasible rank with each of the seeds config.seed, config.seed + 1, ...; ranks of a seed next to each other.
 
-    Raises ConfigError where the plan left no rank, or `seeds` is no count.
+    Raises ConfigError where the plan left no rank.
     """
-    if seeds < 1:
-        raise ConfigError("--validate", f"must be at least 1 seed, got {seeds}")
     plan.rank()
     evaluation = config.eval.model_copy(update={"split": "validation"})
     jobs = []
@@ -94,7 +105,11 @@ def jobs_of(config: RunConfig, plan: Plan, seeds: int) -> list[Job]:
 def validate(
     config: RunConfig, plan: Plan, seeds: int, store: Path, workers: int = 2, events: BatchEvents | None = None
 ) -> Validation:
-    """Run what the store does not hold yet, and compare. Raises RaysoftError where no seed has all of its runs."""
+    """Run what the store does not hold yet, and compare.
+
+    Raises ConfigError as `check_validation`, RaysoftError where no seed has all of its runs.
+    """
+    check_validation(config, seeds, workers)
     candidates = _feasible(plan)
     jobs = jobs_of(config, plan, seeds)
     outcomes = run_batch(jobs, store, workers, events)

@@ -106,6 +106,8 @@ class TransportedFeedback:
 
     def _kept(self, pair: LoraPair, wanted: Wanted, start: Tensors, sent: Update) -> dict[str, Array]:
         """Memory of one matrix: what was wanted less what was sent, plus the residual; at most rank 2 R."""
+        if pair.module not in wanted.residual and pair.a not in wanted.update and pair.b not in wanted.update:
+            return {}  # only a head is trained: there is nothing to remember, and no change of B to express it in
         db, da, b0, a0 = _change(pair, wanted.update, start)
         sent_b, sent_a = (np.asarray(sent.get(name, 0.0), dtype=np.float64) for name in (pair.b, pair.a))
         left, right = change_factors(db - sent_b, da - sent_a, b0 + sent_b, a0 + sent_a)

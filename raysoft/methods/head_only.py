@@ -14,6 +14,7 @@ from raysoft.methods.base import MethodConfig, add_sum, broadcast_all, differenc
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 NEEDS_HEAD = True
+TRAINS_LORA = False
 
 
 class Config(MethodConfig):

@@ -87,6 +87,18 @@ def test_a_round_moves_the_head_by_the_mean_change_and_nothing_else(codec, alloc
         np.testing.assert_allclose(value - before[name], mean, atol=1e-6 if bits == 32 else 2 * step)
 
 
+@pytest.mark.parametrize("memory", ["true", "transport"])
+@pytest.mark.parametrize("codec", ["rank_components", "ecsq"])
+def test_error_feedback_has_only_the_head_to_remember(codec, memory):
+    """Round after round: the memory of a head that is sent exactly is zero, and there is none of the matrices."""
+    made, _ = coordinator("soft", *HEAD, f"codec.name={codec}", f"codec.error_feedback={memory}", "cohort.size=3")
+    plain, _ = coordinator("soft", *HEAD, f"codec.name={codec}", "cohort.size=3")
+    for tick in range(1, 4):
+        assert made.round(tick).participants == plain.round(tick).participants
+    for name, value in plain.state.server.theta.items():
+        np.testing.assert_allclose(made.state.server.theta[name], value, atol=1e-6)
+
+
 def test_without_a_trained_head_there_is_nothing_to_train():
     with pytest.raises(ConfigError, match=r"model\.lora\.train_head: is false, so method\.name=head_only has nothing"):
         load_config("soft", HEAD[1:])

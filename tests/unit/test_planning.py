@@ -59,6 +59,7 @@ def test_the_section_plan_counts_only_where_the_rank_is_planned():
         (["allocator.name=minmax", "allocator.latency_budget_s=null"], "allocator.latency_budget_s: is required by"),
         (["allocator.name=ideal", "uplink.name=ideal"], "uplink.name: ideal has no band to plan for"),
         (["data.proxy_fraction=0"], "data.proxy_fraction: the offline stage needs at least 4 proxy samples"),
+        (["method.name=head_only", "model.lora.train_head=true"], "method.name: head_only trains no adapter"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_in_one_sentence(words, sentence):
@@ -107,6 +108,11 @@ def test_the_same_seed_gives_the_same_plan_and_the_weights_decide(plan):
     only_rank = make_plan(load_config("soft", [*words, "plan.weights={sparsification: 0, covariance: 0}"]))
     assert only_rank.chosen_rank == 4
     assert [one.phi for one in only_rank.candidates] == [one.phi for one in plan.candidates]
+
+
+def test_ranks_above_every_matrix_are_not_blamed_on_the_budget():
+    with pytest.raises(ConfigError, match=r"plan\.ranks: rank 65: no adapted matrix has a rank above 64; give smaller"):
+        make_plan(load_config("soft", [*TINY, "plan.ranks=[100,65]"])).rank()
 
 
 def test_a_budget_that_suits_no_rank_names_the_smallest_one():

@@ -9,7 +9,7 @@ from raysoft.errors import ConfigError
 from raysoft.plan_table import CHOSEN, FEASIBLE, Candidate, Plan
 from raysoft.presets import load_config
 from raysoft.store import key_of
-from raysoft.validation import compare_ranks, jobs_of, validate, validation_rows, write_validation
+from raysoft.validation import check_validation, compare_ranks, jobs_of, validate, validation_rows, write_validation
 from tests.conftest import SMALL_RUN
 
 TERMS = {1: (0.6, 0.0, 0.1), 4: (0.1, 0.1, 0.05), 8: (0.05, 0.2, 0.2), 16: (0.0, 0.5, 0.0)}
@@ -27,7 +27,7 @@ def candidates(chosen: int = 4) -> tuple[Candidate, ...]:
 
 
 def plan(**changes) -> Plan:
-    rejected = Candidate(32, 2.0, 64.0, 0.0, reason="the least takes 1 s")
+    rejected = Candidate(32, 2.0, 64.0, 0.0, latency_mean_s=1.0, reason="the least takes 1 s")
     values = {"candidates": (*candidates(), rejected), "chosen_rank": 4, "budget_s": 0.3, "weights": {}, "facts": {}}
     return Plan(**{**values, **changes})
 
@@ -74,10 +74,25 @@ def test_jobs_are_every_feasible_rank_with_every_seed_on_the_validation_split():
     assert {job.config.model.lora.scale() for job in jobs} == {2.0}
     assert len({key_of(job.config) for job in jobs}) == 8
     assert jobs_of(load_config("soft", ["seed=5", "model.lora.rank=plan"]), plan(), 1)[1].config.model.lora.rank == 4
-    with pytest.raises(ConfigError, match="--validate: must be at least 1 seed, got 0"):
-        jobs_of(config, plan(), 0)
     with pytest.raises(ConfigError, match="suits no candidate rank"):
         jobs_of(config, plan(candidates=plan().candidates[-1:], chosen_rank=None), 1)
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds", "workers", "sentence"),
+    [
+        (0, 0, 1, "--validate: must be at least 1 seed and at most 10000, got 0"),
+        (0, 10**9, 1, "--validate: must be at least 1 seed and at most 10000, got 1000000000"),
+        (2**63 - 1, 2, 1, "seed: 9223372036854775807 leaves no 2 seeds"),
+        (0, 1, 0, "--workers: must be between 1 and 256, got 0"),
+    ],
+)
+def test_what_cannot_be_validated_is_refused_before_anything_runs(seed, seeds, workers, sentence, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        validate(load_config("soft", [f"seed={seed}"]), plan(), seeds, tmp_path / "store", workers)
+    assert sentence in str(error.value)
+    assert not (tmp_path / "store").exists()
+    check_validation(load_config("soft", [f"seed={2**63 - 1}"]), 1, 1)
 
 
 @pytest.mark.slow
