@@ -40,7 +40,7 @@ class Config(AveragingConfig):
     # for masks, and no mean over clients that did not send (see shared_order.py). With reorthogonalize a component is
     # a place in the order of singular values.
     shared_mask: bool = False
-    shared_mask_age_bonus: Positive = 0.1  # a round of waiting in units of the largest score
+    shared_mask_age_bonus: Positive = 0.02  # a round of waiting in units of the largest score
     shared_mask_memory: Unit = 0.5  # share of a component's score that is kept when it arrives again
 
     @model_validator(mode="after")
