@@ -330,7 +330,7 @@ def test_a_plan_is_asked_for_the_ranks_of_its_budget_and_found_again(tmp_path):
     experiment = scaled(offline(TEXT), Scale(points=12))
     budget = TEXT.plan_budgets_s[1]
     config = plans.plan_config(experiment, budget)
-    assert config.plan.ranks == (2, 4, 8, 16)
+    assert list(config.plan.ranks) == [2, 4, 8, 16]
     assert config.model.lora.rank == "plan"
     ran = {one.label: one.arm.config(0) for one in experiment.settings}
     from raysoft.planning import with_rank
