@@ -12,18 +12,21 @@ from raysoft.comparison import COMPARISON
 from raysoft.comparison_json import comparison_data
 from raysoft.comparison_tables import time_to_table, write_tables
 from raysoft.report.comparison import write_comparison_report
+from raysoft.report.comparison_data import trace
+from raysoft.report.comparison_panels import progress
+from raysoft.report.labels import looks_of
 from raysoft.tracking import FIGURES, write_atomic
 from studies.loading import ACCURACY, Metric, Results, metrics_of
 from studies.measures import Row
-from studies.product import Product
+from studies.product import Draw, Product
 from studies.sheets import Column, Sheet, cost_columns, metric_columns, number, numeric, plus_minus, text, verdict
 
 MARGIN = 0.01  # of accuracy; bits per byte have comparison_json.RELATIVE_MARGIN
 PICTURES = (  # the comparison's figures that the study shows
-    "accuracy_seconds", "accuracy_mb", "bits_per_byte_seconds", "bits_per_byte_mb", "difference_accuracy",
-    "difference_bits_per_byte", "pareto_accuracy_mb", "pareto_bits_per_byte_mb", "latency_cdf", "kept_by_gain",
-    "worst10_clients",
+    "difference_accuracy", "difference_bits_per_byte", "pareto_accuracy_mb", "pareto_bits_per_byte_mb", "latency_cdf",
+    "kept_by_gain", "worst10_clients",
 )  # fmt: skip
+CURVES = ("ideal", "soft", "soft-plus", "equal", "fedit 4 bit", "top-k")  # more lines hide each other
 
 
 def read(results: Results, out: Path) -> Product:
@@ -44,7 +47,25 @@ def read(results: Results, out: Path) -> Product:
     sheets = {name: Sheet(tuple(test_columns(metrics, reference)), rows, _note(data))}
     sheets[f"{name}-costs"] = Sheet(tuple(more_columns()), rows, _COSTS_NOTE)
     sheets[f"{name}-time"] = _time_sheet(data)
-    return Product(name, sheets, {}, {}, results.remark())
+    return Product(name, sheets, curves(results), {}, results.remark())
+
+
+def curves(results: Results) -> dict[str, Draw]:
+    """Metrics against seconds and megabytes for a few arms, which look as they do in the report."""
+    looks = looks_of([one.label for one in results.settings])
+    traces = {
+        label: [trace(run, seed) for seed, run in sorted(results.runs[label].items())]
+        for label in CURVES
+        if results.runs.get(label)
+    }
+    out: dict[str, Draw] = {}
+    for metric in metrics_of(results.experiment.task):
+        part = progress(metric.name, traces, looks)
+        for axis in ("seconds", "mb") if part is not None else ():
+            picture = f"{metric.name}_{axis}"
+            if picture in part.drawings:
+                out[f"{results.experiment.name}-{picture.replace('_', '-')}"] = part.drawings[picture]
+    return out
 
 
 def copy_pictures(source: Path, target: Path, name: str) -> None:

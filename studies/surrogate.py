@@ -6,6 +6,7 @@ varies; the constants that judge a comparison are fitted on the runs of the othe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +47,7 @@ def read(task: Task, results: Mapping[str, Results], plans: Mapping[float, PlanD
         return None
     plan = next(iter(plans.values()))  # phi is that of the full update: the same at every budget
     name, metric = f"bound-{task.name}", metrics_of(task)[-1]
-    samples = [one for part in results.values() for one in samples_of(part, plan, metric)]
+    samples = comparable([one for part in results.values() for one in samples_of(part, plan, metric)])
     if not samples:
         return None
     rows = [row_of(kind, samples) for kind in dict.fromkeys(one.comparison for one in samples)]
@@ -65,6 +66,12 @@ def read(task: Task, results: Mapping[str, Results], plans: Mapping[float, PlanD
         *(numeric(f"c {label}", f"weight_{term}", digits=3) for term, label in zip(TERMS, LETTERS, strict=True)),
     )  # fmt: skip
     return Product(name, {name: Sheet(columns, tuple(rows), note)}, figures)
+
+
+def comparable(samples: Sequence[Sample]) -> list[Sample]:
+    """Those whose group has another run to be compared with."""
+    sizes = Counter((one.comparison, one.group) for one in samples)
+    return [one for one in samples if sizes[one.comparison, one.group] > 1]
 
 
 def samples_of(results: Results, plan: PlanData, metric: Metric) -> list[Sample]:

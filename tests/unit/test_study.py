@@ -257,6 +257,9 @@ def test_the_bound_orders_what_it_explains(template, tmp_path):
     assert rows["allocations"]["fitted_tau"] == pytest.approx(1.0)
     assert rows["ranks"]["weight_rank"] == 0.0  # methods and allocations all have rank 8
     check_figures(product)
+    one = surrogate.samples_of(parts["offline-digits"], plan, ACCURACY)[0]
+    assert surrogate.comparable([one, replace(one, group="alone")]) == []
+    assert surrogate.comparable([one, one]) == [one, one]
 
 
 def test_options_are_sorted_with_pooled_intervals(template, tmp_path):
@@ -317,7 +320,8 @@ def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, c
     assert "1 of 6 runs are missing" in numbers["headline-digits"]["missing"]
     assert "head-digits: no finished run" in capsys.readouterr().err
     assert (out / "headline-digits" / "report.html").is_file()
-    assert (out / "figures" / "headline-digits-pareto-accuracy-mb.png").is_file()
+    for figure in ("pareto-accuracy-mb", "accuracy-seconds", "difference-accuracy"):
+        assert (out / "figures" / f"headline-digits-{figure}.png").is_file()
     assert "1 of 6 runs are missing" in (out / "tables" / "headline-digits.md").read_text()
 
 
