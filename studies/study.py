@@ -58,6 +58,7 @@ def main() -> int:
     by_name = {one.name: one for one in experiments}
     experiments = [by_name[name] for name in wanted or by_name]
     jobs: list[Job] = [job for one in experiments for job in one.jobs()]
+    jobs.sort(key=lambda job: job.config.seed)  # an interrupted study has whole seeds of everything
     if args.short and args.publish:
         print("--publish: a short study is no result; leave out --short", file=sys.stderr)
         return 2
