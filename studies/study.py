@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from raysoft.batch import Job, run_batch
+from raysoft.batch import Job, Outcome, run_batch
 from raysoft.comparison_console import BatchDisplay
 from raysoft.console import stdout
 from studies.loading import found_only
@@ -58,7 +58,6 @@ def main() -> int:
     by_name = {one.name: one for one in experiments}
     experiments = [by_name[name] for name in wanted or by_name]
     jobs: list[Job] = [job for one in experiments for job in one.jobs()]
-    jobs.sort(key=lambda job: job.config.seed)  # an interrupted study has whole seeds of everything
     if args.short and args.publish:
         print("--publish: a short study is no result; leave out --short", file=sys.stderr)
         return 2
@@ -66,7 +65,7 @@ def main() -> int:
         outcomes = found_only(jobs, args.out / "runs")
     else:
         with BatchDisplay(stdout()) as shown:
-            outcomes = run_batch(jobs, args.out / "runs", args.workers, shown)
+            outcomes = by_seed(jobs, args.out / "runs", args.workers, shown)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"{outcome.job.label}, seed {outcome.job.config.seed}: {outcome.error}", file=sys.stderr)
@@ -75,6 +74,13 @@ def main() -> int:
 
         report(experiments, outcomes, args.out, publish=args.publish, plan=not args.read_only)
     return 1 if failed else 0
+
+
+def by_seed(jobs: list[Job], store: Path, workers: int, shown: BatchDisplay) -> list[Outcome]:
+    """`run_batch` with the first seed of everything first, so that an interrupted study has whole seeds."""
+    order = sorted(range(len(jobs)), key=lambda at: jobs[at].config.seed)
+    outcomes = run_batch([jobs[at] for at in order], store, workers, shown)
+    return [outcome for _, outcome in sorted(zip(order, outcomes, strict=True), key=lambda pair: pair[0])]
 
 
 if __name__ == "__main__":
