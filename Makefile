@@ -40,7 +40,7 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
-test: .venv/.installed-dev  ## the tests, about eight minutes on two cores
+test: .venv/.installed-dev  ## the tests, ten to fifteen minutes on two cores
 	.venv/bin/python -m pytest -m "not slow"
 
 test-slow: .venv/.installed-dev  ## the long tests, some minutes more
