@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tarfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +25,7 @@ from studies.loading import found_only
 from studies.settings import Scale, everything
 
 # The offline stage's own settings are those of its plans; everything is as small as still runs.
+PUBLISHED = Path(__file__).parent / "published_runs.tar.xz"  # configurations, records, summaries; no adapters
 SHORT = Scale(
     seeds=2, rounds=4, points=4,
     extra=(
@@ -44,6 +46,7 @@ def main() -> int:
     parser.add_argument("--runs-only", action="store_true", help="no tables, no figures")
     parser.add_argument("--read-only", action="store_true", help="run nothing: read the finished runs and plans of OUT")
     parser.add_argument("--publish", action="store_true", help="copy figures and tables into docs/")
+    parser.add_argument("--published", action="store_true", help="start from the runs behind docs/study.md")
     args = parser.parse_args()
     experiments = everything(SHORT if args.short else Scale())
     if args.list:
@@ -57,6 +60,9 @@ def main() -> int:
         return 2
     by_name = {one.name: one for one in experiments}
     experiments = [by_name[name] for name in wanted or by_name]
+    if args.published:
+        with tarfile.open(PUBLISHED) as archive:
+            archive.extractall(args.out, filter="data")
     jobs: list[Job] = [job for one in experiments for job in one.jobs()]
     if args.short and args.publish:
         print("--publish: a short study is no result; leave out --short", file=sys.stderr)
