@@ -29,7 +29,8 @@ from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.codecs.curves import convex_curve
 from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import KINDS, Layout, Sent, client_rank, read_update, write_update, zeros
-from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.heads import HeadCoder
+from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.scheme import sent_components
 from raysoft.codecs.steps import FLOAT_BITS, KIND_BITS, Entries, Gain, block_lengths, dequantise
 from raysoft.codecs.symbols import read_symbols, write_symbols
@@ -61,7 +62,7 @@ class Ecsq:
 
     space: ParamSpace
     gain: Gain
-    head_coder: ValueCoder
+    heads: HeadCoder
     superposable: ClassVar[bool] = False
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
 
@@ -78,14 +79,14 @@ class Ecsq:
         layout = self.layout(client_rank(self.space, start), order)
         factors = read_update(layout, update, start)
         if not factors.kind:  # the head alone: sent whole or not at all
-            return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
+            return Curve(self.heads.size(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         entries = Entries.of(factors)
         bits, errors = [], [entries.energy]
         for number in range(LEVELS):
             level = entries.level(number, self.gain)
             bits.append(level.bits)
             errors.append(level.error)
-        fixed = self._head_bits(layout)
+        fixed = self.heads.size(layout)
         return convex_curve(fixed, np.array([0, *_increasing(bits)]), np.array(errors) * factors.scale2)
 
     def encode(
@@ -97,13 +98,8 @@ class Ecsq:
         most = LEVELS if factors.kind else 0
         if not 0 <= units <= most:
             raise ValueError(f"units must be 0..{most}, got {units}")
-        missing = [name for name in layout.heads if name not in update]
-        if missing:
-            raise ValueError(f"an update must hold the always-sent parameters, missing {', '.join(missing)}")
         writer = BitWriter()
-        if layout.heads:
-            flat = np.concatenate([np.asarray(update[name], dtype=np.float64).reshape(-1) for name in layout.heads])
-            self.head_coder.write(writer, Values(flat, layout.head_sizes), rng)
+        self.heads.write(writer, layout, update, rng)
         if units == 0:
             nothing = {"sent": np.zeros(layout.matrices * self.space.rank, dtype=bool)}
             return Encoded(writer.payload(), memory, memory, float(factors.energy() > 0), nothing)
@@ -124,7 +120,7 @@ class Ecsq:
         """The server's view, float32 deltas at the client's rank. Raises ValueError for a malformed payload."""
         layout = self.layout(client_rank(self.space, start), order)
         reader = BitReader(payload)
-        heads = self._read_heads(layout, reader)
+        heads = self.heads.read(reader, layout)
         if units == 0:
             if reader.left:
                 raise ValueError(f"{reader.left} bits are left where nothing but heads was sent")
@@ -154,15 +150,6 @@ class Ecsq:
             if letter in kind
         }
 
-    def _head_bits(self, layout: Layout) -> int:
-        return self.head_coder.size(int(layout.head_sizes.sum()), len(layout.heads))
-
-    def _read_heads(self, layout: Layout, reader: BitReader) -> dict[str, Array]:
-        if not layout.heads:
-            return {}
-        pieces = np.split(self.head_coder.read(reader, layout.head_sizes), np.cumsum(layout.head_sizes)[:-1])
-        return {n: x.reshape(self.space.shapes[n]) for n, x in zip(layout.heads, pieces, strict=True)}
-
 
 def _sent_components(layout: Layout, sent: Sent) -> Array:
     kept = np.zeros((layout.matrices, layout.rank), dtype=bool)
@@ -178,4 +165,4 @@ def _increasing(bits: Iterable[int]) -> list[int]:
 
 def build(config: Config, space: ParamSpace) -> Codec:
     """The codec for a parameter space."""
-    return wrap(Ecsq(space, config.gain, ValueCoder(config.head_bits)), config)
+    return wrap(Ecsq(space, config.gain, HeadCoder(ValueCoder(config.head_bits))), config)

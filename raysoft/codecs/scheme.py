@@ -17,6 +17,7 @@ from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.codecs.curves import convex_curve
 from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
 from raysoft.codecs.fading import AGE, LOTTERY
+from raysoft.codecs.heads import HeadCoder
 from raysoft.codecs.quantizer import BlockCoder, ValueCoder, Values
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
@@ -92,7 +93,7 @@ class SchemeCodec:
     space: ParamSpace
     scheme: Scheme
     coder: ValueCoder
-    head_coder: ValueCoder
+    heads: HeadCoder
     # Caches of what follows from the fields above, never a state.
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)
     paddings: dict[tuple[int, str, int, int], int] = field(default_factory=dict, compare=False, repr=False)
@@ -144,10 +145,10 @@ class SchemeCodec:
         layout = self.layout(client_rank(self.space, start), order)
         factors = self._factors(layout, update, start, memory)
         if not factors.kind:  # the head alone: sent whole or not at all
-            return Curve(self._head_bits(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
+            return Curve(self.heads.size(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         bits, errors = self.scheme.curve(factors, self.coder)
         bits[1:] += [self._menu_padding(factors, units) for units in range(1, len(bits))]
-        return convex_curve(self._head_bits(layout), bits, errors)
+        return convex_curve(self.heads.size(layout), bits, errors)
 
     def encode(
         self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
@@ -155,15 +156,10 @@ class SchemeCodec:
         """The payload of `units`. Raises ValueError for units outside the menu or an order it cannot follow."""
         layout = self.layout(client_rank(self.space, start), order)
         factors = self._factors(layout, update, start, memory)
-        missing = [name for name in layout.heads if name not in update]
-        if missing:
-            raise ValueError(f"an update must hold the always-sent parameters, missing {', '.join(missing)}")
         if units and not factors.kind:
             raise ValueError(f"a head alone has no units, got {units}")
         writer = BitWriter()
-        if layout.heads:
-            flat = np.concatenate([np.asarray(update[name], dtype=np.float64).reshape(-1) for name in layout.heads])
-            self.head_coder.write(writer, Values(flat, layout.head_sizes), rng)
+        self.heads.write(writer, layout, update, rng)
         if units == 0:
             energy = factors.energy()
             nothing = _nothing_sent(layout)
@@ -191,7 +187,7 @@ class SchemeCodec:
         """
         layout = self.layout(client_rank(self.space, start), order)
         reader = BitReader(payload)
-        heads = self._read_heads(layout, reader)
+        heads = self.heads.read(reader, layout)
         if units == 0 and reader.left == 0:
             return write_update(layout, "ab", zeros(layout), heads)
         for kind in KINDS:
@@ -201,20 +197,9 @@ class SchemeCodec:
                 return write_update(layout, kind, self.scheme.place(layout, kind, units, found, flat), heads)
         raise ValueError(f"a payload of {payload.num_bits} bits is not one of {units} units at rank {layout.rank}")
 
-    def _read_heads(self, layout: Layout, reader: BitReader) -> dict[str, Array]:
-        if not layout.heads:
-            return {}
-        flat = self.head_coder.read(reader, layout.head_sizes)
-        edges = np.cumsum(layout.head_sizes)[:-1]
-        pieces = np.split(flat, edges)
-        return {n: x.reshape(self.space.shapes[n]) for n, x in zip(layout.heads, pieces, strict=True)}
-
-    def _head_bits(self, layout: Layout) -> int:
-        return self.head_coder.size(int(layout.head_sizes.sum()), len(layout.heads))
-
     def _match(self, layout: Layout, kind: str, units: int, payload: Payload) -> Plan | None:
         """The plan of this kind if the payload's length agrees with it."""
-        body = payload.num_bits - self._head_bits(layout)
+        body = payload.num_bits - self.heads.size(layout)
         if units == 0:
             return None
         try:
@@ -298,4 +283,4 @@ def sent_components(layout: Layout, kept_LR: Array) -> Array:
 def build_codec(config: CodecConfig, space: ParamSpace, scheme: Scheme, bits: int | None = None) -> SchemeCodec:
     """The codec of a scheme with the common options."""
     coder = ValueCoder(bits or config.bits_per_value, config.quantizer == "rotated")
-    return SchemeCodec(space, scheme, coder, ValueCoder(config.head_bits))
+    return SchemeCodec(space, scheme, coder, HeadCoder(ValueCoder(config.head_bits)))
