@@ -1,7 +1,7 @@
 """Copy figures to docs/images/study and put tables between their markers in docs/study.md.
 
-A table NAME stands between `<!-- table: NAME -->` and `<!-- end -->`; the text around the markers is left alone. The
-page is made from `outline.py` where there is none.
+A table NAME stands between `<!-- table: NAME -->` and `<!-- end -->`; a figure that is not drawn yet is a comment that
+the figure replaces. The text around is left alone. The page is made from `outline.py` where there is none.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from PIL import Image
@@ -31,7 +32,6 @@ def publish_study(out: Path, docs: Path = DOCS) -> None:
     page = docs / "study.md"
     try:
         text = page.read_text(encoding="utf-8") if page.is_file() else new_page()
-        write_atomic(page, filled(text, out / "tables"))
         pictures = docs / "images" / "study"
         pictures.mkdir(parents=True, exist_ok=True)
         for figure in figures():
@@ -40,6 +40,8 @@ def publish_study(out: Path, docs: Path = DOCS) -> None:
                 (pictures / source.name).write_bytes(small_png(source))
             else:
                 print(f"not published, because it is not drawn yet: {source}", file=sys.stderr)
+        drawn = {figure.name for figure in figures() if (pictures / f"{figure.name}.png").is_file()}
+        write_atomic(page, with_figures(filled(text, out / "tables"), drawn))
     except OSError as error:
         raise RaysoftError(f"{error.filename or page}: cannot be written: {error.strerror}") from None
 
@@ -58,6 +60,14 @@ def filled(text: str, tables: Path) -> str:
         return f"{match[1]}\n{file.read_text(encoding='utf-8').strip()}\n\n{match[3]}"
 
     return _TABLE.sub(put, text)
+
+
+def with_figures(text: str, drawn: Collection[str]) -> str:
+    """The page with every figure that is drawn, and a comment in place of every other: no link leads nowhere."""
+    for figure in figures():
+        picture, comment = _picture(figure), f"<!-- not drawn yet: images/study/{figure.name}.png -->\n"
+        text = text.replace(comment, picture) if figure.name in drawn else text.replace(picture, comment)
+    return text
 
 
 def small_png(path: Path) -> bytes:
@@ -91,5 +101,9 @@ def _part(part: Part) -> str:
         if isinstance(block, Table):
             out.append(f"<!-- table: {block.name} -->\n<!-- end -->\n")
         else:
-            out.append(f"![{block.caption}](images/study/{block.name}.png)\n\n*{block.caption}*\n")
+            out.append(_picture(block))
     return "\n".join(out)
+
+
+def _picture(figure: Figure) -> str:
+    return f"![{figure.caption}](images/study/{figure.name}.png)\n\n*{figure.caption}*\n"

@@ -157,7 +157,7 @@ def _rank_rows(results: Results, plans: Mapping[float, PlanData], metrics: Seque
 
 
 def _rank_sheet(rows: Sequence[Row], metrics: Sequence[Metric]) -> Sheet:
-    columns = [numeric("Budget s", "budget_s", digits=1), numeric("Rank", "rank", digits=0)]
+    columns = [numeric("Budget s", "budget_s", digits=2), numeric("Rank", "rank", digits=0)]
     columns += [numeric("Seeds", "seeds", digits=0)]
     columns += [
         plus_minus(f"{m.label} {m.unit}".strip(), m.name, m.factor, m.digits) for m in metrics

@@ -389,3 +389,14 @@ def test_the_page_names_only_what_the_study_makes():
     tasks = {"digits", "python-source"}
     assert all(any(task in name for task in tasks) for name in named)
     assert Path(publishing.DOCS).is_dir()
+
+
+def test_a_page_links_to_drawn_figures_only_and_gets_the_others_later():
+    page = publishing.new_page()
+    names = [figure.name for figure in publishing.figures()]
+    none = publishing.with_figures(page, set())
+    assert "](images/" not in none
+    assert none.count("<!-- not drawn yet: ") == len(names)
+    one = publishing.with_figures(none, {names[0]})
+    assert one.count("](images/") == 1 and f"images/study/{names[0]}.png)" in one
+    assert publishing.with_figures(none, set(names)) == page
