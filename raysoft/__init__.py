@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "compare", "load_config", "make_plan", "resolve_rank", "run"]
+__all__ = ["RunConfig", "__version__", "compare", "load_config", "make_plan", "resolve_rank", "resume", "run"]
 _HOME = {
     "RunConfig": "raysoft.config",
     "compare": "raysoft.comparison",
     "load_config": "raysoft.presets",
     "make_plan": "raysoft.planning",
     "resolve_rank": "raysoft.planning",
+    "resume": "raysoft.runner",
     "run": "raysoft.runner",
 }
 

@@ -75,6 +75,26 @@ def run(
 
 
 @app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run that was interrupted.")],
+    overrides: Overrides = None,
+) -> None:
+    """Go on with an interrupted run from its last checkpoint, with the result of a run that was never interrupted.
+
+    KEY=VALUE may change what has no influence on the result (executor, actors, tracking, checkpoint) and let `rounds`
+    grow; a damaged checkpoint is passed over for the one before. A finished run is left as it is.
+    """
+    from raysoft import console as display
+    from raysoft.runner import resume as resume_run
+
+    console = display.stdout()
+    with display.RunDisplay(console) as shown:
+        result = resume_run(folder, overrides or (), events=shown)
+    console.print()
+    console.print(display.closing_table(result), highlight=False, markup=False)
+
+
+@app.command()
 def show(target: Target, overrides: Overrides = None) -> None:
     """Print the complete configuration of a preset or file, every default written out."""
     from raysoft.presets import load_config

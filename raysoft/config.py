@@ -239,6 +239,17 @@ class TrackingConfig(Section):
     tensorboard: bool = True
 
 
+class CheckpointConfig(Section):
+    """When a run is saved for `raysoft resume`: every so many rounds and after the last (null: never).
+
+    The last `keep` checkpoints stay, and each whose round is a multiple of `keep_every`.
+    """
+
+    every: Count | None = 1
+    keep: Annotated[int, Field(ge=1, le=10**6)] = 2
+    keep_every: Count | None = None
+
+
 class ScoreWeights(Section):
     """The constants c_r, c_s and c_c of the rank's score; 1 unless calibrated (`raysoft plan --validate`)."""
 
@@ -291,6 +302,7 @@ class RunConfig(Section):
     eval: EvalConfig = EvalConfig()
     metrics: MetricsConfig = MetricsConfig()
     plan: PlanConfig = PlanConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
@@ -303,7 +315,7 @@ class RunConfig(Section):
     def result_keys(self) -> dict[str, Any]:
         """The part of the configuration that determines the result."""
         tree = self.model_dump(mode="json")
-        for key in ("executor", "tracking", *(() if self.model.lora.rank == "plan" else ("plan",))):
+        for key in ("executor", "tracking", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
             tree.pop(key)
         tree["actors"] = {"pack_size": tree["actors"]["pack_size"], "threads": tree["actors"]["threads"]}
         # The covariance stands in every record; the evaluation by client comes after the last one.

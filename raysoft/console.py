@@ -69,6 +69,9 @@ class RunDisplay:
         if self._task is not None:
             self.progress.update(self._task, completed=record.round)
 
+    def checkpoint(self, tick: int, folder: Path) -> None:
+        """Nothing: a line a round is enough."""
+
 
 def plugins(config: RunConfig) -> str:
     """The five plug-ins of a run, e.g. `soft + rank_components + tsfa + fdma + rayleigh`."""

@@ -27,3 +27,7 @@ class ResourceError(RaysoftError):
     """Not enough cores or memory: carries the arithmetic and a setting that fits."""
 
     exit_code = 3
+
+
+class CoordinatorLostError(RaysoftError):
+    """The process of a coordinator died; another one can go on from the last checkpoint."""

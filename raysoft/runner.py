@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from raysoft.checkpoint import CHECKPOINTS, Checkpoint
+from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
-from raysoft.errors import ConfigError, ResourceError
+from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
-from raysoft.tracking import RunFolder, summarise
+from raysoft.resuming import find_resumable, read_records, recorded_drops
+from raysoft.tracking import REPORT, START, Position, RunFolder, summarise
 from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:
     from raysoft.federation.coordinator import Started
+    from raysoft.federation.round import RunState
+
+log = logging.getLogger("raysoft")
+ATTEMPTS = 3  # coordinators in a row that may die without finishing a round
 
 
 class Events(Protocol):
@@ -37,6 +45,10 @@ class Events(Protocol):
         """A round (or the base, round 0) is on disk."""
         ...
 
+    def checkpoint(self, tick: int, folder: Path) -> None:
+        """The checkpoint after a round is on disk."""
+        ...
+
 
 class Silent:
     """Events of a caller that draws nothing."""
@@ -48,6 +60,9 @@ class Silent:
         """Nothing."""
 
     def round(self, record: RoundRecord) -> None:
+        """Nothing."""
+
+    def checkpoint(self, tick: int, folder: Path) -> None:
         """Nothing."""
 
 
@@ -63,8 +78,8 @@ class RunResult:
 class Session(Protocol):
     """A coordinator, wherever it lives."""
 
-    def start(self) -> Started:
-        """Make ready; raises ConfigError on bad input."""
+    def start(self, state: RunState | None = None) -> Started:
+        """Make ready, with the state of a checkpoint or from the beginning; raises ConfigError on bad input."""
         ...
 
     def baseline(self) -> RoundRecord:
@@ -72,7 +87,11 @@ class Session(Protocol):
         ...
 
     def round(self, tick: int) -> RoundRecord:
-        """The next round."""
+        """The next round. Raises CoordinatorLostError where the coordinator's process has died."""
+        ...
+
+    def snapshot(self) -> RunState:
+        """All that the rounds so far have changed."""
         ...
 
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
@@ -84,67 +103,186 @@ class Session(Protocol):
         ...
 
 
+Sessions = Callable[[RunConfig], AbstractContextManager[Session]]
+
+
 def run(
-    config: RunConfig, folder: Path, overwrite: bool = False, events: Events | None = None, report: bool = True
+    config: RunConfig,
+    folder: Path,
+    overwrite: bool = False,
+    events: Events | None = None,
+    report: bool = True,
+    session: Sessions | None = None,
 ) -> RunResult:
     """Run a configuration and write its folder; `report` False leaves out figures and page, which take seconds.
 
+    `session` puts the coordinator elsewhere than config.executor says (a trial of a sweep is one itself).
     Raises ConfigError (bad input, also found while reading data), ResourceError (does not fit this machine),
-    RaysoftError (anything that ends a run). A run that ends early keeps its records and a summary with its status;
-    one that is refused before its first round leaves no folder.
+    RaysoftError (anything that ends a run). A run that ends early keeps its records, its checkpoints and a summary with
+    its status; one that is refused before its first round leaves no folder.
     """
-    events = events or Silent()
     with RunFolder(folder, overwrite=overwrite, tensorboard=config.tracking.tensorboard) as out:
         out.write_config(to_yaml(config))
         out.write_environment(threads=config.actors.threads)
-        began = time.perf_counter()
-        records: list[RoundRecord] = []
+        course = _Course(config, out, events or Silent(), session or _session, fresh=True)
+        summary = course.conduct()
+    return _closed(folder, summary, report, course.events)
 
-        def close(status: str, **extra: Any) -> dict[str, Any]:
-            wall_s = time.perf_counter() - began
-            summary = summarise(records, config, {"status": status, "wall_time_s": wall_s, **extra})
-            out.write_summary(summary)
-            return summary
 
+def resume(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    events: Events | None = None,
+    report: bool = True,
+    session: Sessions | None = None,
+    may_change: Collection[str] = (),
+) -> RunResult:
+    """Go on with a run where its newest sound checkpoint stands, or at round 0 where it has none.
+
+    The result is that of a run that was never interrupted, bit for bit. `overrides` may change what has no influence on
+    the result (executor, actors, tracking, checkpoint) and let `rounds` grow; a caller that wants another result from
+    here on names further keys in `may_change`. A finished run is left alone, but for a report that is missing.
+    Raises ConfigError naming every key that differs, RaysoftError where the folder or all checkpoints are damaged.
+    """
+    events = events or Silent()
+    found = find_resumable(folder, overrides, may_change)
+    for note in found.notes:
+        log.warning(note)
+    if found.done is not None:
+        return _closed(folder, found.done, report and not (folder / REPORT).exists(), events)
+    config, at = found.config, found.checkpoint
+    position = START if at is None else at.records
+    with RunFolder.reopen(folder, position, tensorboard=config.tracking.tensorboard) as out:
+        out.write_config(to_yaml(config))
+        if at is None:
+            out.write_environment(threads=config.actors.threads)
+        course = _Course(config, out, events, session or _session, fresh=False, at=at)
+        summary = course.conduct()
+    return _closed(folder, summary, report, events)
+
+
+class _Course:
+    """One run from where it stands to its summary: the configuration as far as it is known, the records so far."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: RunFolder,
+        events: Events,
+        session: Sessions,
+        fresh: bool,
+        at: Checkpoint | None = None,
+    ) -> None:
+        self.fresh = fresh  # nothing of this run was there before
+        self.config = config
+        self.out = out
+        self.events = events
+        self.session = session
+        self.at = at  # the last checkpoint
+        self.records = [] if at is None else read_records(out.path)
+        self.began = time.perf_counter() - (0.0 if at is None else at.wall_time_s)
+
+    def conduct(self) -> dict[str, Any]:
+        """Run to the end; the summary."""
         try:
-            _ensure_base(config, events)
-            config, plan = planned(config, events)  # model.lora.rank: plan is now a number
-            if plan is not None:
-                out.write_plan(plan_json(plan))
-                out.write_config(to_yaml(config))
-            where = "starting Ray, " if config.executor == "ray" else ""
-            events.preparing(0.0, f"{where}loading model and data")
-            with _session(config) as session:
-                started = session.start()
-                config = started.config  # pack_size: auto is now a number
-                out.write_config(to_yaml(config))
-                events.started(config, started.info.description)
-                for tick in range(config.rounds + 1):
-                    record = session.baseline() if tick == 0 else session.round(tick)
-                    records.append(_scalars_only(record))
-                    out.append(record)
-                    events.round(record)
-                theta, totals = session.finish()
-                digest = _export(session.fetch_base(), started.info.space, theta, config, folder)
+            totals, digest = self._advance()
         except KeyboardInterrupt:
-            if records:
-                close("interrupted")
-            else:
-                out.discard()
+            if self.records:
+                self._close("interrupted")
+            elif self.fresh:
+                self.out.discard()
             raise
         except Exception as error:
-            if isinstance(error, (ConfigError, ResourceError)) and not records:
-                out.discard()  # refused before anything began
+            if isinstance(error, (ConfigError, ResourceError)) and not self.records and self.fresh:
+                self.out.discard()  # refused before anything began
             else:
-                close("failed", metrics={"error": str(error) or type(error).__name__})
+                self._close("failed", metrics={"error": str(error) or type(error).__name__})
             raise
-        summary = close("done", adapter_sha256=digest, metrics=_totals(totals, records))
-    if not report:
-        return RunResult(folder, summary, None)
-    from raysoft.report import write_report
+        return self._close("done", adapter_sha256=digest, metrics=_totals(totals, self.records))
 
-    events.preparing(0.0, "drawing the report")
-    return RunResult(folder, summary, write_report(folder))
+    def _close(self, status: str, **extra: Any) -> dict[str, Any]:
+        wall_s = time.perf_counter() - self.began
+        summary = summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
+        self.out.write_summary(summary)
+        return summary
+
+    def _advance(self) -> tuple[Mapping[str, Any], str]:
+        """Totals and fingerprint of the adapter."""
+        _ensure_base(self.config, self.events)
+        self.config, plan = planned(self.config, self.events)  # model.lora.rank: plan is now a number
+        if plan is not None:
+            self.out.write_plan(plan_json(plan))
+            self.out.write_config(to_yaml(self.config))
+        losses = 0
+        while True:
+            before = len(self.records)
+            try:
+                return self._with_coordinator()
+            except CoordinatorLostError as error:
+                losses = 1 if len(self.records) > before else losses + 1
+                if losses == ATTEMPTS:
+                    raise RaysoftError(f"{error}, {ATTEMPTS} times in a row") from error
+                log.warning(f"{error}; going on after round {0 if self.at is None else self.at.round}")
+                self.out.rewind(START if self.at is None else self.at.records)
+                self.records = self.records[: 0 if self.at is None else self.at.round + 1]
+
+    def _with_coordinator(self) -> tuple[Mapping[str, Any], str]:
+        where = "starting Ray, " if self.config.executor == "ray" else ""
+        folder, at = self.out.path, self.at
+        after = "" if at is None else f", to go on after round {at.round}"
+        self.events.preparing(0.0, f"{where}loading model and data{after}")
+        with (
+            CheckpointWriter(folder / CHECKPOINTS, self.config.checkpoint) as writer,
+            self.session(self.config) as coordinator,
+        ):
+            started = coordinator.start(None if at is None else at.state)
+            if at is not None and at.base_checksum != started.info.base_checksum:
+                raise RaysoftError(
+                    f"the base model has changed since the checkpoint of round {at.round}: its checksum is "
+                    f"{started.info.base_checksum[:12]}, was {at.base_checksum[:12]}"
+                )
+            self.config = started.config  # pack_size: auto is now a number
+            self.out.write_config(to_yaml(self.config))
+            self.events.started(self.config, started.info.description)
+            for tick in range(len(self.records), self.config.rounds + 1):
+                record = coordinator.baseline() if tick == 0 else coordinator.round(tick)
+                self.records.append(_scalars_only(record))
+                position = self.out.append(record)
+                self.events.round(record)
+                if writer.due(tick, self.config.rounds):
+                    self._tell(writer)
+                    self.at = self._checkpoint(tick, coordinator.snapshot(), position, started.info.base_checksum)
+                    writer.put(self.at)
+            theta, totals = coordinator.finish()
+            digest = _export(coordinator.fetch_base(), started.info.space, theta, self.config, folder)
+            self._tell(writer)
+        return totals, digest
+
+    def _tell(self, writer: CheckpointWriter) -> None:
+        for tick, path in writer.written(wait=True):
+            self.events.checkpoint(tick, path)
+
+    def _checkpoint(self, tick: int, state: RunState, position: Position, base_checksum: str) -> Checkpoint:
+        return Checkpoint(
+            round=tick,
+            state=state,
+            config=self.config.result_keys(),
+            config_hash=self.config.config_hash(),
+            base_checksum=base_checksum,
+            records=position,
+            wall_time_s=time.perf_counter() - self.began,
+            drops=recorded_drops(self.records),
+        )
+
+
+def _closed(folder: Path, summary: Mapping[str, Any], report: bool, events: Events) -> RunResult:
+    page = folder / REPORT
+    if report:
+        from raysoft.report import write_report
+
+        events.preparing(0.0, "drawing the report")
+        page = write_report(folder)
+    return RunResult(folder, summary, page if page.exists() else None)
 
 
 def to_yaml(config: RunConfig) -> str:

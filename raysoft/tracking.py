@@ -9,6 +9,7 @@ become null. Nothing here imports torch before TensorBoard is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from raysoft.config import NAME_PATTERN, RunConfig
 from raysoft.environment import environment
@@ -30,10 +32,11 @@ from raysoft.types import Array, RoundRecord
 from raysoft.yaml12 import load_mapping
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
+LOCK = ".lock"  # held by the process that writes
 REPLACED = ".replaced"  # an old run, until the first round of the one that overwrites it is on disk
 TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
 PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
-OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN})
+OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN, LOCK})
 OWN_FOLDERS = frozenset({TENSORBOARD, FIGURES, "checkpoints", "adapter", "model"})
 FINAL_EVALUATIONS = 5
 SUMMARY_KEYS = (
@@ -102,6 +105,22 @@ def _writing(path: Path) -> Iterator[None]:
         raise RaysoftError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
+@dataclass(frozen=True)
+class Position:
+    """The first `length` bytes of rounds.jsonl, by their hash."""
+
+    length: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Position:
+        """The position after these bytes."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+START = Position.of(b"")
+
+
 class RunFolder:
     """Writer of one run folder; use as a context manager, or call `close`.
 
@@ -111,28 +130,76 @@ class RunFolder:
 
     def __init__(self, path: Path | str, overwrite: bool = False, tensorboard: bool = False) -> None:
         self.path = Path(path)
-        _prepare(self.path, overwrite)
-        self._start(tensorboard, purge_step=None)
+        content = _old_content(self.path, overwrite)
+        self._lock()
+        with _refusing(self.path):
+            _set_aside(self.path, content)
+        self._hash, self._bytes, self._last_round = hashlib.sha256(), 0, -1
+        self._start(tensorboard)
 
     @classmethod
-    def reopen(cls, path: Path | str, last_round: int, tensorboard: bool = False) -> RunFolder:
-        """Continue a run after round `last_round`: later lines of rounds.jsonl are cut off, the summary is removed."""
-        run = read_run(path)
+    def reopen(cls, path: Path | str, position: Position, tensorboard: bool = False) -> RunFolder:
+        """Continue a run after `position`: later lines of rounds.jsonl are cut off, the summary is removed.
+
+        Raises RaysoftError where another process writes to the folder, or rounds.jsonl is shorter.
+        """
         folder = cls.__new__(cls)
         folder.path = Path(path)
-        kept = [row for row in run.records if row["round"] <= last_round]
-        write_atomic(folder.path / ROUNDS, "".join(_line(row) for row in kept))
-        (folder.path / SUMMARY).unlink(missing_ok=True)
-        folder._start(tensorboard, purge_step=last_round + 1)
+        folder._lock()
+        try:
+            with _writing(folder.path / ROUNDS):
+                folder._cut(position)
+                (folder.path / SUMMARY).unlink(missing_ok=True)
+            folder._start(tensorboard)
+        except BaseException:
+            folder._unlock()
+            raise
         return folder
 
-    def _start(self, tensorboard: bool, purge_step: int | None) -> None:
-        self._rounds = (self.path / ROUNDS).open("a", encoding="utf-8")
+    def _cut(self, position: Position) -> int:
+        """Keep what rounds.jsonl holds up to `position`; its last round."""
+        path = self.path / ROUNDS
+        data = path.read_bytes()[: position.length] if path.exists() else b""
+        if Position.of(data) != position:
+            raise RaysoftError(f"{path}: does not hold the rounds it should; it was changed or is damaged")
+        with path.open("ab") as file:
+            file.truncate(position.length)
+        self._hash = hashlib.sha256(data)
+        self._bytes = len(data)
+        self._last_round = data.count(b"\n") - 1
+        return self._last_round
+
+    def rewind(self, position: Position) -> None:
+        """Go back to an earlier position while the run goes on (a lost coordinator starts from its last checkpoint)."""
+        tensorboard = self._writer is not None
+        self._close_files()
+        with _writing(self.path / ROUNDS):
+            self._cut(position)
+        self._start(tensorboard)
+
+    def _start(self, tensorboard: bool) -> None:
+        self._rounds = (self.path / ROUNDS).open("ab")
         self._writer: Any = None
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.path / TENSORBOARD), purge_step=purge_step)
+            purge = self._last_round + 1 if self._last_round >= 0 else None
+            self._writer = SummaryWriter(str(self.path / TENSORBOARD), purge_step=purge)
+
+    def _lock(self) -> None:
+        """One writer a folder; the system releases the lock of a process that ends, however it ends."""
+        self._held = FileLock(str(self.path / LOCK))
+        try:
+            self._held.acquire(blocking=False)
+        except Timeout:
+            raise RaysoftError(f"{self.path}: another process is writing to this run folder") from None
+        except (OSError, NotImplementedError):  # a file system without locks
+            pass
+
+    def _unlock(self) -> None:
+        if self._held.is_locked:
+            (self.path / LOCK).unlink(missing_ok=True)
+            self._held.release()
 
     def write_config(self, yaml_text: str) -> None:
         """The resolved configuration."""
@@ -146,17 +213,21 @@ class RunFolder:
         """What a result may depend on besides the configuration; `threads` is the thread count of the training."""
         write_atomic(self.path / ENVIRONMENT, json.dumps(environment(threads), indent=2) + "\n")
 
-    def append(self, record: RoundRecord) -> None:
-        """Add one round, on disk before this returns."""
+    def append(self, record: RoundRecord) -> Position:
+        """Add one round, on disk before this returns; the position after it."""
         row = record_row(record)
+        line = _line(row).encode()
         with _writing(self.path / ROUNDS):
-            self._rounds.write(_line(row))
+            self._rounds.write(line)
             self._rounds.flush()
+            self._hash.update(line)
+            self._bytes += len(line)
             if self._writer is not None:
                 for name, value in _scalars(row):
                     self._writer.add_scalar(name, value, global_step=row["round"])
                 self._writer.flush()
         self._drop_replaced()
+        return Position(self._bytes, self._hash.hexdigest())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """The closing figures, see `summarise`."""
@@ -166,6 +237,7 @@ class RunFolder:
         """Close every file; may be called twice. A run that this one replaces is gone from now on."""
         self._close_files()
         self._drop_replaced()
+        self._unlock()
 
     def _close_files(self) -> None:
         self._rounds.close()
@@ -180,6 +252,7 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what was written so far: a run that was refused leaves the folder as it was (an old run, or none)."""
         self._close_files()
+        self._unlock()
         aside = self.path / REPLACED
         _remove(self.path, sorted(item.name for item in self.path.iterdir() if item != aside))
         if aside.exists():
@@ -195,15 +268,18 @@ class RunFolder:
         self.close()
 
 
-def _prepare(path: Path, overwrite: bool) -> None:
-    """A folder at `path` for a new run, or a ConfigError. An old run is put aside, and only where nothing else lies
-    in the folder."""
-    try:
+def _old_content(path: Path, overwrite: bool) -> list[str]:
+    """What an old run left in the folder, made where there is none. Raises ConfigError: not to be replaced."""
+    with _refusing(path):
         if path.exists() and not path.is_dir():
             raise ConfigError("--out", f"{path} is a file; give a folder")
-        content = sorted(item.name for item in path.iterdir()) if path.exists() else []
+        content = sorted(item.name for item in path.iterdir() if item.name != LOCK) if path.exists() else []
         if content and not overwrite:
-            raise ConfigError("--out", f"{path} exists and is not empty; choose another folder or add --overwrite")
+            raise ConfigError(
+                "--out",
+                f"{path} exists and is not empty; choose another folder, add --overwrite, or go on with it by "
+                f"raysoft resume {path}",
+            )
         own = OWN_FILES | OWN_FOLDERS | {REPLACED}
         strange = [name for name in content if name not in own and not name.endswith(".part")]
         if strange:
@@ -212,9 +288,19 @@ def _prepare(path: Path, overwrite: bool) -> None:
                 "choose another folder"
             )  # fmt: skip
         path.mkdir(parents=True, exist_ok=True)
-        if content:
-            _remove(path, [REPLACED] if REPLACED in content else [])
-            _move(path, path / REPLACED, [name for name in content if name != REPLACED])
+        return content
+
+
+def _set_aside(path: Path, content: Sequence[str]) -> None:
+    if content:
+        _remove(path, [REPLACED] if REPLACED in content else [])
+        _move(path, path / REPLACED, [name for name in content if name != REPLACED])
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError("--out", f"{path} cannot be written: {error.strerror}") from None
 
@@ -287,12 +373,12 @@ def read_run(path: Path | str) -> Run:
         if not (path / name).is_file():
             raise RaysoftError(f"{path / name}: missing, so {path} is not a run folder")
     records, notes = _read_rounds(path / ROUNDS)
-    summary = _read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
+    summary = read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
     if summary is not None and (problem := summary_problem(summary)):
         raise RaysoftError(f"{path / SUMMARY}: {problem}")
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
-    surroundings = _read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
+    surroundings = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
     return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
 
 
@@ -305,7 +391,8 @@ def _read_text(path: Path) -> str:
         raise RaysoftError(f"{path}: is not UTF-8 text") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises RaysoftError naming file and line."""
     text = _read_text(path)
     try:
         value = json.loads(text, parse_constant=_refuse_constant)

@@ -157,6 +157,9 @@ class _Telling:
         """A round is on disk."""
         self._pipe.send(Reply(self._key, "round", tick=record.round))
 
+    def checkpoint(self, tick: int, folder: Path) -> None:
+        """Nothing."""
+
 
 def _serve(pipe: Connection, store: Path) -> None:
     """Run what comes over the pipe until it is closed."""

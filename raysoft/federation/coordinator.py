@@ -41,8 +41,11 @@ class Coordinator:
         self.config = config
         self.executor = executor
 
-    def start(self) -> Started:
-        """Prepare workload and parts; raises ConfigError on bad input, before any round."""
+    def start(self, state: RunState | None = None) -> Started:
+        """Prepare workload and parts, at the beginning or in the state of a checkpoint.
+
+        Raises ConfigError on bad input, before any round.
+        """
         info = self.executor.start()
         if self.config.cohort.size > info.population:
             raise ConfigError(
@@ -53,9 +56,11 @@ class Coordinator:
             raise ConfigError("eval.split", f"the {self.config.eval.split} split is empty")
         self.config = with_pack_size(self.config, info)
         self.parts = build_parts(self.config, info, self.executor)
-        theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
-        self.state = RunState(server=ServerState(theta=theta), allocator=self.parts.allocator.init())
-        check_latency_budget(self.parts, self.state.server)
+        if state is None:
+            theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
+            state = RunState(server=ServerState(theta=theta), allocator=self.parts.allocator.init())
+            check_latency_budget(self.parts, state.server)
+        self.state = state
         return Started(self.config, info)
 
     def baseline(self) -> RoundRecord:
@@ -67,6 +72,10 @@ class Coordinator:
         """Advance by one round."""
         self.state, record = run_round(self.parts, self.state, tick)
         return record
+
+    def snapshot(self) -> RunState:
+        """All that the rounds so far have changed; immutable, so the next round may go on beside its use."""
+        return self.state
 
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
         """Evaluate client by client, check the shared base; the global values and run totals."""

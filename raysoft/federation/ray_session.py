@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from raysoft.config import RunConfig
-from raysoft.errors import RaysoftError
+from raysoft.errors import CoordinatorLostError, RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
 from raysoft.federation.evaluation import client_requests
 from raysoft.federation.resources import ActorPlan, Machine, plan_actors
+from raysoft.federation.round import RunState
 from raysoft.types import RoundRecord, Tensors
 
 log = logging.getLogger("raysoft")
@@ -37,9 +38,9 @@ class RemoteCoordinator:
         self.actors = plan.actors
         self.shards = self.client_shards = 1
 
-    def start(self) -> Started:
+    def start(self, state: RunState | None = None) -> Started:
         """See Coordinator.start."""
-        started: Started = self._call("start", 2 + self.actors)
+        started: Started = self._call("start", 2 + self.actors, state)
         self.shards = math.ceil(started.info.eval_items / self.config.eval.batch_size)
         self.client_shards = len(client_requests(self.config, started.info.partition))
         return started
@@ -51,6 +52,10 @@ class RemoteCoordinator:
     def round(self, tick: int) -> RoundRecord:
         """See Coordinator.round."""
         return self._call("round", 3 * self.config.cohort.size + self.shards, tick)
+
+    def snapshot(self) -> RunState:
+        """See Coordinator.snapshot."""
+        return self._call("snapshot", 1)
 
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
         """See Coordinator.finish."""
@@ -75,7 +80,9 @@ class RemoteCoordinator:
         except RayTaskError as error:
             raise original(error) from None
         except RayError as error:
-            raise RaysoftError(f"the coordinator actor died during {method} ({type(error).__name__})") from error
+            raise CoordinatorLostError(
+                f"the coordinator actor died during {method} ({type(error).__name__})"
+            ) from error
         for notice in notices:
             log.warning(notice)
         return value

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raysoft import tracking
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.tracking import RunFolder, check_name, environment, read_run, strict, summarise
+from raysoft.tracking import Position, RunFolder, check_name, environment, read_run, strict, summarise
 from raysoft.types import RoundRecord
 from tests.run_folders import BUDGET_S, make_run, records, run_config
 
@@ -300,12 +300,42 @@ def test_columns(tmp_path):
 def test_reopen_continues_after_a_round(tmp_path):
     path = make_run(tmp_path / "run", rounds=5)
     rows = records(rounds=5)
-    with RunFolder.reopen(path, last_round=3) as folder:
+    lines = (path / "rounds.jsonl").read_bytes().splitlines(keepends=True)
+    with RunFolder.reopen(path, Position.of(b"".join(lines[:4]))) as folder:
         assert not (path / "summary.json").exists()
         folder.append(rows[4])
     again = read_run(path)
     assert again.column("round").tolist() == [0, 1, 2, 3, 4]
     assert again.records[4]["accuracy"] == rows[4].accuracy
+
+
+def test_reopen_refuses_rounds_that_were_changed(tmp_path):
+    path = make_run(tmp_path / "run", rounds=5)
+    data = (path / "rounds.jsonl").read_bytes()
+    (path / "rounds.jsonl").write_bytes(data.replace(b'"round":2', b'"round":7'))
+    with pytest.raises(RaysoftError, match="does not hold the rounds"):
+        RunFolder.reopen(path, Position.of(data))
+    assert (path / "summary.json").exists()
+
+
+def test_positions_are_those_of_the_file_and_rewind_goes_back(tmp_path):
+    rows = records(rounds=4)
+    with RunFolder(tmp_path / "run") as folder:
+        positions = [folder.append(row) for row in rows]
+        whole = (tmp_path / "run" / "rounds.jsonl").read_bytes()
+        assert positions[-1] == Position.of(whole)
+        folder.rewind(positions[1])
+        assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == whole[: positions[1].length]
+        assert [folder.append(row) for row in rows[2:]] == positions[2:]
+        assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == whole
+
+
+def test_one_writer_a_folder(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.append(records(rounds=1)[0])
+        with pytest.raises(RaysoftError, match="another process is writing"):
+            RunFolder(tmp_path / "run", overwrite=True)
+    RunFolder(tmp_path / "run", overwrite=True).close()
 
 
 # ------------------------------------------------------------------------------------------------------------ summary

@@ -1,0 +1,50 @@
+"""Writes checkpoints beside the run: the round after goes on while the state of the one before goes to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from raysoft.checkpoint import Checkpoint, prune, save
+from raysoft.config import CheckpointConfig
+
+
+class CheckpointWriter:
+    """At most one checkpoint is on its way at a time; states are immutable, so they need no copy.
+
+    A context manager: leaving it waits for the last checkpoint, also when the run has failed.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
+        self._folder = folder
+        self._config = config
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[tuple[int, Path]] | None = None
+
+    def due(self, tick: int, last: int) -> bool:
+        """Whether the state after this round is to be saved; `last`: the run's last round."""
+        every = self._config.every
+        return every is not None and tick > 0 and (tick % every == 0 or tick == last)
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Begin to write; what became of the one before has to be asked first, by `written(wait=True)`."""
+        assert self._pending is None
+        self._pending = self._pool.submit(self._write, checkpoint)
+
+    def written(self, wait: bool = False) -> Iterator[tuple[int, Path]]:
+        """Round and folder of a checkpoint that is on disk since the last call. Raises RaysoftError if it failed."""
+        if self._pending is not None and (wait or self._pending.done()):
+            pending, self._pending = self._pending, None
+            yield pending.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def _write(self, checkpoint: Checkpoint) -> tuple[int, Path]:
+        path = save(checkpoint, self._folder)
+        prune(self._folder, self._config.keep, self._config.keep_every)
+        return checkpoint.round, path

@@ -1,0 +1,117 @@
+"""What `raysoft resume` finds in a run folder, and whether it may go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from raysoft.checkpoint import CHECKPOINTS, Checkpoint, newest
+from raysoft.config import RunConfig, apply_override
+from raysoft.environment import environment
+from raysoft.errors import ConfigError, RaysoftError
+from raysoft.registry import resolve
+from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, read_json, read_run
+from raysoft.types import RoundRecord
+from raysoft.yaml12 import load_mapping
+
+MAY_GROW = "rounds"
+_SHOWN = 60  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Resumable:
+    """A run that may go on: with this configuration, after this checkpoint (None: from round 0).
+
+    `done`: its summary, where nothing is left to do. `notes`: sentences for the user.
+    """
+
+    config: RunConfig
+    checkpoint: Checkpoint | None
+    done: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Collection[str] = ()) -> Resumable:
+    """Read a run folder and check that what is asked for leads to the result it would have had.
+
+    Raises ConfigError naming the keys that differ, RaysoftError for a folder that holds no run or only damage.
+    """
+    if not (folder / CONFIG).is_file():
+        what = "holds no config.yaml, so it is not a run folder" if folder.is_dir() else "no such run folder"
+        raise RaysoftError(f"{folder}: {what}")
+    tree = load_mapping(folder / CONFIG)
+    stored = resolve(tree)
+    for text in overrides:
+        tree = apply_override(tree, text)
+    config = resolve(tree)
+    checkpoint, notes = newest(folder / CHECKPOINTS, folder / ROUNDS)
+    if checkpoint is not None and notes:
+        notes = [f"{'; '.join(notes)}. Going on from the checkpoint of round {checkpoint.round}."]
+    before = stored.result_keys() if checkpoint is None else checkpoint.config
+    _refuse_changes(before, config, may_change, 0 if checkpoint is None else checkpoint.round)
+    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
+    done = summary.get("status") == "done" and summary.get("rounds") == config.rounds
+    if not done:
+        notes += _other_environment(folder, config)
+    return Resumable(config, checkpoint, summary if done else None, tuple(notes))
+
+
+def read_records(folder: Path) -> list[RoundRecord]:
+    """The rounds of rounds.jsonl as records, columns over clients left out."""
+    names = {item.name for item in fields(RoundRecord)}
+    out = []
+    for row in read_run(folder).records:
+        metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, (int, float))}
+        out.append(RoundRecord(**{key: value for key, value in row.items() if key in names} | {"metrics": metrics}))
+    return out
+
+
+def recorded_drops(records: Sequence[RoundRecord]) -> dict[str, dict[str, int]]:
+    """Clients lost to faults of actors, by round."""
+    lost = {str(one.round): one.drop_reasons.get("actor_failed", 0) for one in records}
+    return {tick: {"actor_failed": count} for tick, count in lost.items() if count}
+
+
+def _refuse_changes(before: Mapping[str, Any], config: RunConfig, may_change: Collection[str], at_round: int) -> None:
+    old, new = dict(_leaves(before)), dict(_leaves(config.result_keys()))
+    if config.rounds < max(at_round, 0):
+        raise ConfigError(MAY_GROW, f"must be at least {at_round}, the round of the checkpoint, got {config.rounds}")
+    allowed = {MAY_GROW, *may_change}
+    differing = [
+        f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in allowed)
+    ]
+    if differing:
+        raise ConfigError(
+            "", f"a resumed run keeps its configuration, but {'; '.join(differing)}; start a new run for another one"
+        )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Any:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _other_environment(folder: Path, config: RunConfig) -> list[str]:
+    """A sentence where processor, thread count or a library differ from those of the rounds so far."""
+    if not (folder / ENVIRONMENT).is_file():
+        return []
+    before, now = read_json(folder / ENVIRONMENT), environment(config.actors.threads)
+    keys = ("cpu", "threads", "python", "machine")
+    changes = [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+    old, new = before.get("libraries") or {}, now["libraries"]
+    changes += [f"{name} {old.get(name)} -> {new.get(name)}" for name in new if old.get(name) != new.get(name)]
+    if not changes:
+        return []
+    return [f"The rounds so far were computed elsewhere ({', '.join(changes)}); the last bits may differ."]
