@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def save(checkpoint: Checkpoint, folder: Path) -> Path:
         part.rename(final)
         _sync(folder)
     except OSError as error:
-        _remove(part)
+        with suppress(OSError):
+            _remove(part)
         raise RaysoftError(f"{final}: the checkpoint cannot be written: {error.strerror or error}") from None
     return final
 

@@ -37,6 +37,19 @@ class Kill(Silent):
                 self.killed += 1
 
 
+class KillCoordinator(Silent):
+    """Kills the coordinator while it is idle, after round 2."""
+
+    killed = 0
+
+    def round(self, record):
+        if record.round == 2 and not self.killed:
+            for process in psutil.Process().children(recursive=True):
+                if "CoordinatorActor" in process.name():
+                    os.kill(process.pid, signal.SIGKILL)
+                    self.killed += 1
+
+
 def ray_run(folder, *settings, events=None):
     run(load_config("soft", [*SETTINGS, *settings]), folder, events=events)
     return folder
@@ -49,6 +62,18 @@ def test_all_actors_may_die_at_once(small_inline_run, tmp_path, caplog):
     assert records(folder) == records(small_inline_run)
     assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
     assert "its process died" in caplog.text, "the user is told"
+
+
+@pytest.mark.parametrize("every", ["1", "null"])
+def test_a_dead_coordinator_is_replaced_and_goes_on(small_inline_run, tmp_path, caplog, every):
+    kill = KillCoordinator()
+    folder = ray_run(tmp_path / "run", f"checkpoint.every={every}", events=kill)
+    assert kill.killed == 1
+    assert records(folder) == records(small_inline_run)
+    assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+    assert "the coordinator actor died during" in caplog.text
+    after = "going on after round 0" if every == "null" else "going on after round"
+    assert after in caplog.text
 
 
 def test_dropped_clients_are_counted_and_the_round_goes_on(tmp_path):
