@@ -21,7 +21,9 @@ HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplot
 
 # Who may import a library at all (a folder ends in "/"); and of these, who only inside functions.
 MAY_IMPORT = {
-    "ray": ("federation/actors.py", "federation/ray_executor.py", "federation/ray_session.py"),
+    "ray": (
+        "federation/actors.py", "federation/ray_executor.py", "federation/ray_placement.py", "federation/ray_session.py",
+    ),
     "torch": ("models/", "methods/soft.py"),
     "transformers": ("models/", "tasks.py"),
     "peft": ("models/",),
