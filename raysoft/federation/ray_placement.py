@@ -47,33 +47,33 @@ def reserve(config: RunConfig) -> Reservation:
     Raises ResourceError within seconds where the cluster is too small, with a setting that fits, and after
     actors.wait_for_nodes_s (actors.timeout_s where that is 0) where others hold what it needs.
     """
-    grows = config.actors.wait_for_nodes_s > 0
+    actors = config.actors
+    grows = actors.wait_for_nodes_s > 0
     plan = plan_for_growth(config) if grows else plan_on_nodes(config, machines(total_resources()))
-    group = _group(plan)
-    patience_s = config.actors.wait_for_nodes_s if grows else PATIENCE_S
-    deadline = time.monotonic() + max(patience_s, 0.0 if grows else config.actors.timeout_s)
-    while not group.wait(min(patience_s, max(0.1, deadline - time.monotonic()))):
-        Reservation(plan, group).release()
-        free = machines(ray_free := free_resources())
+    patience_s = max(1.0, actors.wait_for_nodes_s) if grows else PATIENCE_S  # Ray counts whole seconds
+    deadline = time.monotonic() + (patience_s if grows else actors.timeout_s) - 1.0
+    told = False
+    while True:
+        room = Reservation(plan, placement_group([plan.bundle()] * plan.actors, strategy="SPREAD"))
+        late = time.monotonic() >= deadline
+        if room.group.wait(patience_s):  # type: ignore[union-attr]
+            return room
+        room.release()
+        free = free_resources()
+        cores = sum(one.get("CPU", 0.0) for one in free.values())
+        if late:
+            raise ResourceError(
+                f"actors.cpus: {plan.actors} actors x {plan.cpus_per_actor:g} cores were not free in time ({cores:g} are "
+                f"on the cluster's {len(free)} nodes); set actors.cpus to fewer, or actors.timeout_s to more"
+            )
         try:
-            plan = plan_on_nodes(config, free)
+            plan = plan_on_nodes(config, machines(free))  # a smaller share, where the sizes are `auto`
         except ResourceError as error:
             if time.monotonic() >= deadline:
-                raise ResourceError(f"{error} (now free on the cluster's {len(ray_free)} nodes)") from None
-            log.warning("waiting for room on the cluster: %s", error)
-        patience_s = PATIENCE_S
-        group = _group(plan)
-        if time.monotonic() >= deadline and not group.wait(PATIENCE_S):
-            Reservation(plan, group).release()
-            raise ResourceError(
-                f"actors.cpus: {plan.actors} actors x {plan.cpus_per_actor:g} cores were not free in time "
-                f"({sum(node.cpus for node in free):g} cores are); set actors.cpus to fewer, or actors.timeout_s to more"
-            )
-    return Reservation(plan, group)
-
-
-def _group(plan: ActorPlan) -> PlacementGroup:
-    return placement_group([plan.bundle()] * plan.actors, strategy="SPREAD")
+                raise ResourceError(f"{error} (of what is free now; others may hold the rest)") from None
+        if not told:
+            log.warning("waiting for room on the cluster: %g cores are free on its %d nodes", cores, len(free))
+        told, patience_s = True, PATIENCE_S
 
 
 def total_resources() -> dict[str, Mapping[str, float]]:
