@@ -211,6 +211,7 @@ class ActorsConfig(Section):
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
     quorum: Unit = 0.5
     timeout_s: Annotated[float, Field(gt=0, le=1e6, strict=False)] = 300.0
+    wait_for_nodes_s: Annotated[float, Field(ge=0, le=1e6, strict=False)] = 0.0  # for an autoscaler to add nodes
 
 
 class EvalConfig(Section):

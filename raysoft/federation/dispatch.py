@@ -1,7 +1,8 @@
 """Who runs what: hands calls to workers, one at a time each, and decides what follows a fault. Knows no Ray.
 
 Any worker can run any call and gives the same bytes, so whatever was lost is run again. When
-clients have homes, a call for a pack waits for the home of the pack's first client.
+clients have homes, a call for a pack waits for the home of the pack's first client. Workers that were lost with their
+node, and that no other node has room for, are away: the others do their work until they are back.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Crew(Protocol):
         """Put a new worker in this place. Does not wait for it: its calls queue behind its start."""
         ...
 
+    def without_room(self) -> set[int]:
+        """Places whose node is lost, and for which no other has room now; a new worker starts when one has."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -98,6 +103,7 @@ class Dispatcher:
     clock: Callable[[], float] = time.monotonic
     notices: list[str] = field(default_factory=list)  # for people: what was replaced or dropped
     _starting: set[int] = field(default_factory=set)
+    _away: set[int] = field(default_factory=set)
 
     def map(
         self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Handle] | None = None
@@ -105,11 +111,13 @@ class Dispatcher:
         """Replies and handles in request order. Raises RaysoftError naming stage, round and clients."""
         before: Sequence[Handle | None] = handles or [None] * len(requests)
         calls = [Call(stage, down, request, handle) for request, handle in zip(requests, before, strict=True)]
-        waiting, idle = list(range(len(calls))), list(range(self.crew.size))
+        waiting, idle = list(range(len(calls))), [slot for slot in range(self.crew.size) if slot not in self._away]
         attempts = [0] * len(calls)
         running: dict[Any, tuple[_Job, Any]] = {}
         results: dict[int, tuple[Any, Handle | None]] = {}
+        stuck_at = self.clock() + self.timeout_s
         while len(results) < len(calls):
+            idle += self._back()
             for item in list(waiting):
                 slot = self._slot(calls[item], idle)
                 if slot is not None:
@@ -117,6 +125,10 @@ class Dispatcher:
                     idle.remove(slot)
                     reply, made = self.crew.start(slot, calls[item])
                     running[reply] = _Job(item, slot, self._deadline(slot)), made
+            if running:
+                stuck_at = self.clock() + self.timeout_s
+            elif self.clock() > stuck_at:
+                raise RaysoftError(f"{calls[waiting[0]]}: no node has had room for a client actor {self._for_long()}")
             ready = self.crew.wait(list(running), POLL_S)
             for reply in ready or self._overdue(running):
                 job, made = running.pop(reply)
@@ -136,6 +148,8 @@ class Dispatcher:
                     # A worker that was just replaced is alive for certain, so it gets the call again: among several
                     # that died together, one call would otherwise use up its attempts.
                     idle.insert(0, job.slot)
+                    if isinstance(fault, WorkerLost):
+                        idle = self._without_the_lost(idle, job.slot)
                 else:
                     self._starting.discard(job.slot)
                     idle.append(job.slot)
@@ -145,7 +159,7 @@ class Dispatcher:
     def _slot(self, call: Call, idle: Sequence[int]) -> int | None:
         """Where to run a call now, or None if it has to wait."""
         home = call.handle.home if call.handle else self.home(call.pack) if call.pack else None
-        if home is None:
+        if home is None or home in self._away:
             return idle[0] if idle else None
         return home if home in idle else None
 
@@ -157,7 +171,24 @@ class Dispatcher:
         return [reply for reply, (job, _) in running.items() if now > job.deadline]
 
     def _too_long(self) -> str:
-        return f"no answer within actors.timeout_s={self.timeout_s:g} seconds"
+        return f"no answer {self._for_long()}"
+
+    def _for_long(self) -> str:
+        return f"within actors.timeout_s={self.timeout_s:g} seconds"
+
+    def _without_the_lost(self, idle: Sequence[int], replaced: int) -> list[int]:
+        """Idle workers but those whose node is gone: they are replaced before a call could meet them."""
+        lost = self.crew.without_room()
+        for slot in lost.intersection(idle) - {replaced}:
+            self._replace(slot)
+        self._away |= lost.intersection(idle)
+        return [slot for slot in idle if slot not in lost]
+
+    def _back(self) -> list[int]:
+        """Workers that have found room since."""
+        back = sorted(self._away - self.crew.without_room()) if self._away else []
+        self._away.difference_update(back)
+        return back
 
     def _recover(self, slot: int, call: Call, attempt: int, fault: Exception) -> bool:
         """Replace a lost worker. True: run the call again; False: drop the pack's clients."""
@@ -189,6 +220,8 @@ class Dispatcher:
                 self.crew.fetch(slot, reply)
             except WorkerLost:
                 self._replace(slot)
+                self._without_the_lost([slot], slot)
+                slot = next((one for one in range(self.crew.size) if one not in self._away), slot)
             except ResultLost:
                 if call.handle is not None:
                     call = replace(call, handle=self._remake(slot, call.handle))

@@ -17,22 +17,27 @@ import raysoft
 
 PACKAGE = Path(raysoft.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplotlib", "scipy", "tensorboardX")
+HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplotlib", "scipy", "tensorboardX",
+         "fsspec")  # fmt: skip
 
 # Who may import a library at all (a folder ends in "/"); and of these, who only inside functions.
 MAY_IMPORT = {
-    "ray": ("federation/actors.py", "federation/ray_executor.py", "federation/ray_session.py"),
+    "ray": (
+        "federation/actors.py", "federation/ray_executor.py", "federation/ray_placement.py", "federation/ray_session.py",
+    ),
     "torch": ("models/", "methods/soft.py"),
     "transformers": ("models/", "tasks.py"),
     "peft": ("models/",),
     "matplotlib": ("report/", "models/glyphs.py"),
     "tensorboardX": ("tracking.py",),
     "datasets": ("data/",),
+    "fsspec": ("storage.py",),
     "typer": ("cli.py",),
     "rich": ("console.py", "comparison_console.py"),
 }
 ONLY_INSIDE_FUNCTIONS = {
     ("torch", "methods/soft.py"), ("tensorboardX", "tracking.py"), ("datasets", "data/"), ("transformers", "tasks.py"),
+    ("fsspec", "storage.py"),
 }  # fmt: skip
 
 
