@@ -129,6 +129,7 @@ def closing_table(result: RunResult) -> str:
     ]
     if result.report is not None:
         rows.append(("report", relative(result.report)))
+    rows += result.notes.items()
     return aligned(rows)
 
 

@@ -16,6 +16,8 @@ import yaml
 
 from raysoft.config import RunConfig, parse_section
 from raysoft.rng import Rng
+from raysoft.trackers import Beginning, Trackers
+from raysoft.trackers.tensorboard import TensorBoard
 from raysoft.tracking import RunFolder, record_row, summarise
 from raysoft.types import RoundRecord
 
@@ -122,11 +124,15 @@ def make_run(
     """Write a whole run folder and return its path."""
     settings = parse_section(RunConfig, config_tree(clients=clients, cohort=cohort, seed=seed, **(config or {})))
     rows = records(clients=clients, cohort=cohort, seed=seed, **kwargs)
-    with RunFolder(path, tensorboard=tensorboard) as folder:
+    trackers = Trackers([TensorBoard()] if tensorboard else [])
+    with RunFolder(path) as folder:
         folder.write_config(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
         folder.write_environment(threads=1)
+        trackers.start(Beginning(settings, path, {}))
         for row in rows:
             folder.append(row)
+            trackers.round(record_row(row))
+        trackers.finish({})
         if finished:
             dense = len(rows[1:]) * cohort * DENSE_BITS
             share = sum(row.uplink_bits for row in rows) / max(dense, 1)
