@@ -3,7 +3,8 @@
 W&B takes hold of a process (its exit, its standard streams, its environment, waits without a bound), so it gets one of
 its own, that can be left behind or killed. Imports nothing of raysoft, and is run by path.
 
-In, one JSON object a line: first `begin`, then {"row", "step"}, at last `finish`. Out: {"ready"}, then {"done"} or
+Called with the path of a JSON file that says what to begin, and with the reason where an attempt to be online has
+failed before. In, one JSON object a line: {"row", "step"}, at last {"finish", ...}. Out: {"ready"}, then {"done"} or
 {"late"}, or {"failed"}, each with what the parent has to know.
 """
 
@@ -14,14 +15,17 @@ import os
 import shutil
 import signal
 import ssl
+import sys
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, NoReturn
+
+import psutil
 
 PROBE_S = 3.0
-INIT_S = 8.0
+INIT_S = 6.0
 ORPHANED_S = 4  # a parent that is gone waits for nothing
 
 
@@ -34,19 +38,21 @@ def main() -> None:
         answers.write(json.dumps(what) + "\n")
 
     try:
-        commands = os.fdopen(0, encoding="utf-8", closefd=False)
-        begin = json.loads(commands.readline())
-        run, why = _start(begin)
+        begin_path, *reasons = sys.argv[1:]
+        begin = json.loads(Path(begin_path).read_text(encoding="utf-8"))
+        why = reasons[0] if reasons else None
+        run = _offline(begin) if begin["mode"] == "offline" or why else _online(begin, answers)
+        Path(begin_path).unlink()
         folder = os.path.abspath(run.settings.sync_dir)
         answer(ready={"offline": bool(run.offline), "folder": folder, "url": run.url, "why": why})
-        for line in commands:
+        for line in os.fdopen(0, encoding="utf-8", closefd=False):
             command = json.loads(line)
             if "finish" not in command:
                 run.log(command["row"], step=command["step"], commit=True)
                 continue
             late = _finish(run, command)
             if late is None:
-                _drop_replayed(Path(folder), begin["init"]["id"])
+                _drop_superseded(Path(folder), begin["init"]["id"])
             answer(**({"done": True} if late is None else {"late": late}))
             answers.flush()
             os._exit(0)  # past W&B's own wait for what is late; its service ends with this process
@@ -59,23 +65,42 @@ def main() -> None:
         os._exit(1)
 
 
-def _start(begin: dict[str, Any]) -> tuple[Any, str | None]:
-    """The W&B run, and why it is offline where it was to be online."""
+def _offline(begin: dict[str, Any]) -> Any:
+    """A W&B run of files alone."""
+    return _init(begin, "offline", resume=None)
+
+
+def _online(begin: dict[str, Any], answers: IO[str]) -> Any:
+    """A W&B run on the server. Where that fails or takes too long, this process begins again, offline."""
     import wandb
 
-    mode, why = begin["mode"], None
-    if mode == "online":
-        address = wandb.setup().settings.base_url
-        why = _unreachable(address)
-        if why is None:
-            try:
-                return _init(wandb, begin, mode, resume="allow"), None
-            except Exception as error:
-                why = " ".join((str(error) or type(error).__name__).split())[:200]
-    return _init(wandb, begin, "offline", resume=None), why
+    address = wandb.setup().settings.base_url
+    if (why := _unreachable(address)) is not None:
+        _begin_again(why, answers)
+    late = f"{address} did not open a run within {INIT_S:g} seconds"
+    watch = threading.Timer(INIT_S, _begin_again, [late, answers])
+    watch.daemon = True
+    watch.start()
+    try:
+        return _init(begin, "online", resume="allow")
+    except Exception as error:
+        _begin_again(" ".join((str(error) or type(error).__name__).split())[:200], answers)
+    finally:
+        watch.cancel()
 
 
-def _init(wandb: Any, begin: dict[str, Any], mode: str, resume: str | None) -> Any:
+def _begin_again(why: str, answers: IO[str]) -> NoReturn:
+    """The same process from the start: nothing of W&B's attempt is left but its log."""
+    for service in psutil.Process().children(recursive=True):
+        service.kill()
+    os.environ.pop("WANDB_SERVICE", None)
+    os.dup2(answers.fileno(), 1)
+    os.execv(sys.executable, [sys.executable, *sys.argv[:2], why])  # noqa: S606 (no shell is wanted)
+
+
+def _init(begin: dict[str, Any], mode: Literal["online", "offline"], resume: Literal["allow"] | None) -> Any:
+    import wandb
+
     wanted = {**begin["settings"], "init_timeout": INIT_S, "silent": True, "console": "off"}
     known = {key: value for key, value in wanted.items() if key in wandb.Settings.model_fields}
     return wandb.init(
@@ -121,10 +146,10 @@ def _finish(run: Any, command: dict[str, Any]) -> str | None:
     return None
 
 
-def _drop_replayed(folder: Path, run_id: str) -> None:
-    """Offline folders of this run from before it was resumed: all that they hold was written again into this one."""
-    for old in folder.parent.glob(f"offline-run-*-{run_id}"):
-        if old != folder:
+def _drop_superseded(folder: Path, run_id: str) -> None:
+    """W&B's folders of this run from before it was resumed: all that they hold was written again into this one."""
+    for old in folder.parent.glob(f"*run-*-{run_id}"):
+        if old != folder and not old.is_symlink():
             shutil.rmtree(old, ignore_errors=True)
 
 

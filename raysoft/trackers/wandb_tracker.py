@@ -24,7 +24,7 @@ from raysoft.trackers import FINISH_S, Beginning, Row, curves, log
 from raysoft.trackers.redact import redacted
 from raysoft.tracking import FIGURES, REPORT, ROUNDS, WANDB, write_atomic
 
-RUN_ID, LOG = "run_id", "process.log"
+RUN_ID, BEGIN, LOG = "run_id", "begin.json", "process.log"
 UPLOAD_S = FINISH_S - 3.0  # of the end, for what has not been uploaded by then; the rest is for W&B to close
 _OWN_FOLDERS = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
 
@@ -49,16 +49,16 @@ class Wandb:
         self._folder = begin.folder.resolve()
         home = self._folder / WANDB
         home.mkdir(exist_ok=True)
+        write_atomic(home / BEGIN, json.dumps(self._begin(begin)))
         with (home / LOG).open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("wandb_process.py"))],
+                [sys.executable, str(Path(__file__).with_name("wandb_process.py")), str(home / BEGIN)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, env=_environment(home),
                 start_new_session=True,  # Ctrl-C is for this process alone, and no terminal is left to ask for a key
             )  # fmt: skip
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._send, self._listen)]
         for thread in self._threads:
             thread.start()
-        self._commands.put(self._begin(begin))
         for row in begin.earlier:
             self.round(row)
 
