@@ -136,6 +136,7 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
     ]
     if result.report is not None:
         rows.append(("report", _inside(place, result.report.name)))
+    rows += result.notes.items()
     return aligned(rows)
 
 
