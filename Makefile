@@ -7,7 +7,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow lint bench study study-short clean
+.PHONY: help demo setup setup-dev test test-slow lint bench study study-fresh study-short clean
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -58,8 +58,11 @@ bench: .venv/.installed  ## measure speed: packed training against a plain loop,
 	[ $${#scripts[@]} -gt 0 ] || { echo "no scripts in benchmarks/" >&2; exit 1; }; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; .venv/bin/python "$$script"; done
 
-study: .venv/.installed  ## the whole study into outputs/study: hours; go on after an interruption by calling it again
-	.venv/bin/python studies/study.py
+study: .venv/.installed  ## the whole study into outputs/study, from the runs that are published with it: minutes
+	.venv/bin/python studies/study.py --published
+
+study-fresh: .venv/.installed  ## the whole study without the published runs: about ten hours on two cores, resumable
+	.venv/bin/python studies/study.py --out outputs/study-fresh
 
 study-short: .venv/.installed  ## every experiment of the study with a few rounds of few clients: minutes
 	.venv/bin/python studies/study.py --short --out outputs/study-short

@@ -25,7 +25,7 @@ def plan_config(experiment: Experiment, budget_s: float) -> RunConfig:
     scale = load_config(arm.target, [*arm.shared, *arm.overrides], "inline").model.lora.scale()
     plan = (
         "model.lora.rank=plan", f"model.lora.alpha={scale * reference:g}", f"plan.reference_rank={reference}",
-        f"plan.ranks={ranks}", "seed=0",
+        f"plan.ranks={ranks}", "plan.weights={rank: 1, sparsification: 1, covariance: 1}", "seed=0",
     )  # fmt: skip
     return load_config(arm.target, [*arm.shared, *arm.overrides, *plan], "inline")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.bound import TERMS, Ranking, calibrate, ranking
+from raysoft.config import ScoreWeights
 from raysoft.report import study_figures
 from raysoft.rng import Rng
 from raysoft.statistics import mean_std
@@ -22,6 +23,7 @@ from studies.product import Product
 from studies.sheets import Sheet, cost_columns, interval, number, numeric, plus_minus, text
 
 MIDDLE, LARGE = 4, 8
+DEFAULT = "plan, default constants"
 Reached = Mapping[float, Mapping[int, Mapping[int, float]]]  # metric (larger is better) by budget, rank, seed
 
 
@@ -102,10 +104,17 @@ def choices(
             continue
         weights = calibrate(terms, values, groups).weights
         fitted[budget_s] = dict(weights)
-        scores = {rank: float(np.dot(t, [weights[n] for n in TERMS])) for rank, t in terms_of(plans[budget_s]).items()}
-        refit[budget_s] = min(scores, key=lambda rank: (scores[rank], rank)) if any(weights.values()) else None
+        refit[budget_s] = best_rank(plans[budget_s], weights) if any(weights.values()) else None
     rules["plan, fitted on other budgets"] = refit
+    default = ScoreWeights().model_dump()
+    rules[DEFAULT] = {b: best_rank(plans[b], default) for b in reached if b in plans}
     return rules, fitted
+
+
+def best_rank(plan: PlanData, weights: Mapping[str, float]) -> int:
+    """The rank with the smallest score by these constants; the smaller one of two."""
+    scores = {rank: float(np.dot(t, [weights[name] for name in TERMS])) for rank, t in terms_of(plan).items()}
+    return min(scores, key=lambda rank: (scores[rank], rank))
 
 
 def regret_rows(rule: str, chosen: Chosen, reached: Reached, metric: Metric) -> list[Row]:
@@ -181,7 +190,10 @@ def _regret_sheet(rows: Sequence[Row], metric: Metric, tau: Ranking | None) -> S
         interval(f"Regret in {metric.label.lower()}{unit} [95 %]", f"{key}_difference", f"{key}_low", f"{key}_high",
                  metric.factor, metric.digits),
     )  # fmt: skip
-    note = "Regret: the best rank (by its mean on these runs, which favours it) minus the chosen, paired by seed."
+    note = (
+        "Regret: the best rank (by its mean on these runs, which favours it) minus the chosen, paired by seed. Plan: "
+        "constants 1. Default constants: those of plan.weights, fitted on the python-source runs."
+    )
     if tau is not None and tau.tau is not None:
         note += (
             f" Kendall's tau of the negative score and {metric.label.lower()} within budget and seed: "

@@ -211,6 +211,7 @@ def test_regret_of_every_rule(template, tmp_path):
     assert rows["always 4", "all (mean)"]["accuracy_regret_difference"] == pytest.approx(0.02)
     assert rows["always 8", "all (mean)"]["accuracy_regret_difference"] == pytest.approx(0.0)
     assert rows["plan, fitted on other budgets", first]["chosen"] == 2  # phi alone, as the fit says
+    assert rows["plan, default constants", second]["chosen"] == 8
     taus = product.numbers["accuracy"]["tau"]
     assert taus[second]["tau"] == pytest.approx(1.0)
     assert taus[first]["tau"] == pytest.approx(stats.kendalltau([-0.05, -0.2, -0.1, -0.3], list(REACHED.values()))[0])
