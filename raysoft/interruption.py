@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 
-class Terminated(KeyboardInterrupt):  # noqa: N818 - not an error: somebody asked for it
+class Terminated(KeyboardInterrupt):
     """Somebody asked this process to end; whatever handles Ctrl-C handles it."""
 
 

@@ -43,7 +43,7 @@ def _checked(text: str, option: str) -> Path | str:
     path = Path(text).expanduser() if text.startswith("~") else Path(text)
     if not path.is_absolute() and in_unpacked_job():
         raise ConfigError(
-            option, f"{text!r} lies in the job's working directory, which Ray removes from the cluster; give an absolute "
-            "path that outlives the job, or a URI such as s3://bucket/folder"
+            option, f"{text!r} lies in the job's working directory, which Ray removes from the cluster; give an "
+            "absolute path that outlives the job, or a URI such as s3://bucket/folder"
         )  # fmt: skip
     return path

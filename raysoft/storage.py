@@ -2,8 +2,7 @@
 
 A run works in a local folder; what is finished there is copied to the store in the background, in an order that a
 reader can trust: data before the manifests that vouch for it, rounds before the checkpoints that count them, the
-summary last. Whoever dies in between leaves a folder that `raysoft resume URI` goes on with. fsspec is loaded only where
-a URI is given.
+summary last. Whoever dies in between leaves a folder that `raysoft resume URI` goes on with.
 """
 
 from __future__ import annotations
@@ -160,7 +159,7 @@ def _reason(error: BaseException) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
-# ---------------------------------------------------------------------------------------------------------------- mirror
+# --------------------------------------------------------------------------------------------------------------- mirror
 
 
 def _rank(name: str) -> int:
@@ -173,7 +172,9 @@ def _rank(name: str) -> int:
 class Mirror:
     """Copies what changes in a local folder to a remote one, in a thread of its own until `close`."""
 
-    def __init__(self, remote: RemoteFolder, folder: Path, known: dict[str, tuple[int, int]], old: Sequence[str]) -> None:
+    def __init__(
+        self, remote: RemoteFolder, folder: Path, known: dict[str, tuple[int, int]], old: Sequence[str]
+    ) -> None:
         self.remote = remote
         self.folder = folder
         self._known = known  # what is there already: size and time of the local file that it is a copy of
@@ -271,7 +272,7 @@ def _signature(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-# --------------------------------------------------------------------------------------------------------------- staging
+# -------------------------------------------------------------------------------------------------------------- staging
 
 
 @dataclass(frozen=True)

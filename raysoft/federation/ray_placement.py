@@ -1,7 +1,7 @@
 """Where the actors of a run live on a cluster: one placement group, spread over its nodes, and what is left of it.
 
 The coordinator stays on the driver's node and asks for no core. A group that cannot be placed is refused with the
-arithmetic before anything waits for it; one that has to wait for other runs, or for an autoscaler, waits a bounded time.
+arithmetic before anything waits for it; one that waits for other runs, or for an autoscaler, waits a bounded time.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def reserve(config: RunConfig) -> Reservation:
         cores = sum(one.get("CPU", 0.0) for one in free.values())
         if late:
             raise ResourceError(
-                f"actors.cpus: {plan.actors} actors x {plan.cpus_per_actor:g} cores were not free in time ({cores:g} are "
-                f"on the cluster's {len(free)} nodes); set actors.cpus to fewer, or actors.timeout_s to more"
+                f"actors.cpus: {plan.actors} actors x {plan.cpus_per_actor:g} cores were not free in time ({cores:g} "
+                f"are on the cluster's {len(free)} nodes); set actors.cpus to fewer, or actors.timeout_s to more"
             )
         try:
             plan = plan_on_nodes(config, machines(free))  # a smaller share, where the sizes are `auto`

@@ -124,8 +124,11 @@ def test_lists_name_every_plugin():
     assert matrix.returncode == 0
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
-def test_ctrl_c_exits_130_keeps_records_and_leaves_no_process(tmp_path, executor):
+@pytest.mark.parametrize(("executor", "sent", "code"), [
+    ("inline", signal.SIGINT, 130), ("ray", signal.SIGINT, 130), ("ray", signal.SIGTERM, 143),
+])  # fmt: skip
+def test_a_signal_ends_a_run_cleanly_keeps_records_and_leaves_no_process(tmp_path, executor, sent, code):
+    """Ctrl-C, and what `ray job stop`, Slurm and Kubernetes send."""
     out = tmp_path / "run"
     words = ["run", "soft", *SMALL_RUN, "rounds=100000", "--executor", executor, "--out", str(out)]
     process = subprocess.Popen(
@@ -142,12 +145,12 @@ def test_ctrl_c_exits_130_keeps_records_and_leaves_no_process(tmp_path, executor
                 break
             time.sleep(0.2)
         below = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, sent)
         _, errors = process.communicate(timeout=30)
     finally:
         if process.poll() is None:
             process.kill()
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert summary(out)["status"] == "interrupted"
     _, alive = psutil.wait_procs(below, timeout=10)

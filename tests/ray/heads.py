@@ -38,6 +38,7 @@ class HandMade:
         self.token.write_text(secrets.token_hex(32))
         self.token.chmod(0o600)
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.started = 0
         port, self.dashboard = free_ports(2)
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RAY")},
@@ -46,16 +47,38 @@ class HandMade:
             "RAY_USAGE_STATS_ENABLED": "0",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # jobs say `python`
         }
-        self.start(
-            "--head", f"--port={port}", "--num-cpus=0", "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={self.dashboard}", f"--temp-dir={self.folder / 'r'}",
-        )  # fmt: skip
-        self.wait_for(lambda: self.ray("job", "list").returncode == 0)
-        self.nodes = []
-        for _ in range(nodes):  # one after the other: on one machine they would be in each other's way
-            self.nodes.append(self.start(f"--address=127.0.0.1:{port}", "--num-cpus=1"))
-            alive = len(self.nodes) + 1
-            self.wait_for(lambda: self.ray("status", f"--address=127.0.0.1:{port}").stdout.count(" node_") == alive)
+        try:
+            self._bring_up(port, nodes)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _bring_up(self, port: int, nodes: int) -> None:
+        head = ("--head", f"--port={port}", "--num-cpus=0", "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={self.dashboard}")  # fmt: skip
+        self._up(head, lambda: self.ray("job", "list").returncode == 0)
+        here = f"--address=127.0.0.1:{port}"
+        self.nodes = [
+            # one after the other: on one machine they would be in each other's way
+            self._up((here, "--num-cpus=1"), lambda n=n: self.ray("status", here).stdout.count(" node_") == n + 2)
+            for n in range(nodes)
+        ]
+
+    def _up(self, words, happened) -> subprocess.Popen[bytes]:
+        """A node that is up; Ray gives up after 30 seconds, which is not long on a busy machine."""
+        for _ in range(4):
+            process = self.start(*words)
+            deadline = time.monotonic() + 90
+            while process.poll() is None and time.monotonic() < deadline:
+                if happened():
+                    return process
+                time.sleep(0.5)
+            self.end(process)
+            self.processes.remove(process)
+        raise AssertionError(self.logs())
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("log*")))
 
     @property
     def url(self) -> str:
@@ -64,11 +87,14 @@ class HandMade:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         agent, grpc, metrics, client = free_ports(4)
         where = "--ray-client-server-port" if "--head" in words else "--runtime-env-agent-port"
+        self.started += 1
+        session = self.folder / f"n{self.started}"  # nodes unpack working directories: each into its own folder
         process = subprocess.Popen(
             [RAY, "start", *words, "--block", "--node-ip-address=127.0.0.1", "--object-store-memory=150000000",
              f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}",
-             f"--metrics-export-port={metrics}", f"{where}={client}", "--disable-usage-stats"],
-            env=self.environment, stdout=(self.folder / f"log{len(self.processes)}").open("w"),
+             f"--metrics-export-port={metrics}", f"{where}={client}", "--disable-usage-stats",
+             f"--temp-dir={session}"],
+            env=self.environment, stdout=(self.folder / f"log{self.started}").open("w"),
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         self.processes.append(process)
@@ -77,9 +103,8 @@ class HandMade:
     def wait_for(self, happened, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while not happened():
-            logs = "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("log*")))
-            assert time.monotonic() < deadline, logs
-            assert all(process.poll() is None for process in self.processes), logs
+            assert time.monotonic() < deadline, self.logs()
+            assert all(process.poll() is None for process in self.processes), self.logs()
             time.sleep(0.5)
 
     def ray(self, *words: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
@@ -98,13 +123,15 @@ class HandMade:
             words, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
         )
 
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         for process in reversed(self.processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            self.end(process)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from raysoft.presets import load_config
 from raysoft.runner import Silent, run
 from tests.conftest import SMALL_RUN, records, summary
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SETTINGS = [*SMALL_RUN, "executor=ray", "actors.pack_size=2", "actors.timeout_s=100"]  # three packs of two clients
 NODE = {"num_cpus": 1, "object_store_memory": 150_000_000, "include_dashboard": False}
 
@@ -80,13 +81,13 @@ def test_actors_are_spread_and_the_bytes_are_those_of_inline(cluster, inline, tm
 
 def mapped_base(worker):
     """Where a client actor has the base: its pages in the store, and whether somebody could write to them."""
-    maps = [line.split(maxsplit=5) for line in open("/proc/self/maps")]
+    maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
     ranges = [(*(int(end, 16) for end in row[0].split("-")), int(row[2], 16), int(row[4])) for row in maps]
-    pages = set()
-    for array in worker.worker.workload.base.weights.values():
+    pages, weights = set(), list(worker.worker.workload.base.weights.values())
+    for array in weights:
         at = array.ctypes.data
         pages.update((inode, at - low + offset) for low, high, offset, inode in ranges if low <= at < high)
-    writable = any(array.flags.writeable or array.flags.owndata for array in worker.worker.workload.base.weights.values())
+    writable = any(array.flags.writeable or array.flags.owndata for array in weights)
     return ray.get_runtime_context().get_node_id(), frozenset(pages), writable
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import SMALL_RUN, records, summary
 from tests.ray.heads import ROOT, HandMade
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RUN = ["python", "-m", "raysoft", "run", "soft", *SMALL_RUN]
 
 
@@ -31,14 +31,16 @@ def submit(cluster, name, *words, wait=True):
 
 def ended(cluster, *names):
     """Status, exit code and message of each job once all have ended."""
-    return json.loads(cluster.python(f"""
+    return json.loads(
+        cluster.python(f"""
 import json, time
 deadline, names = time.monotonic() + 150, {list(names)!r}
 while not all(client.get_job_status(name).is_terminal() for name in names) and time.monotonic() < deadline:
     time.sleep(0.5)
 infos = [client.get_job_info(name) for name in names]
 print(json.dumps([(info.status, info.driver_exit_code, info.message) for info in infos]))
-"""))
+""")
+    )
 
 
 def test_nobody_gets_in_without_the_token(cluster):

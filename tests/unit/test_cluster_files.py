@@ -6,11 +6,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
 import pytest
-import tomllib
 import yaml
 
 from tests.unit.kuberay_schema import SCHEMAS
@@ -37,7 +37,7 @@ def test_every_file_has_its_test():
     }  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------------- ray's options
+# -------------------------------------------------------------------------------------------------------- ray's options
 
 
 def ray_command(words):
@@ -198,7 +198,7 @@ def test_the_kubernetes_job_runs_a_sweep_of_the_image_into_the_mounted_claim():
     environment(yaml.safe_load(job["runtimeEnvYAML"]))
 
 
-# ------------------------------------------------------------------------------------------------------ runtime_env.yaml
+# ----------------------------------------------------------------------------------------------------- runtime_env.yaml
 
 
 def environment(tree):
@@ -214,7 +214,7 @@ def test_the_runtime_environment_is_one_and_holds_no_secret():
     assert all(isinstance(item, str) for item in tree["excludes"])
     assert made["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"].isdigit()
     assert not re.search("token|secret|password|api_key", " ".join(tree["env_vars"]), re.IGNORECASE)
-    with pytest.raises(TypeError, match="A|1"):
+    with pytest.raises(TypeError, match="must be of type"):
         environment({"env_vars": {"A": 1}})
 
 
@@ -245,9 +245,8 @@ def allocation(tmp_path):
 
 
 def slurm(environment, *words):
-    return subprocess.run(
-        ["bash", str(CLUSTER / "slurm.sh"), *words], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    command = ["bash", str(CLUSTER / "slurm.sh"), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("gpus", ["", "4"])
@@ -338,7 +337,7 @@ def test_the_embedded_models_of_the_image_exist():
     assert len([find(f"embedded/{name}") for name in names]) == 2
 
 
-# ---------------------------------------------------------------------------------------------------------------- README
+# -------------------------------------------------------------------------------------------------------------- README
 
 
 def code_blocks(name):
@@ -359,9 +358,10 @@ def test_every_raysoft_command_of_the_readme_exists():
 
     commands = get_command(app).commands
     seen = set()
+    call = re.compile(r"(?:-m raysoft|-- raysoft|slurm\.sh|\braysoft(?= run| tune| resume)) (\w+)([^#]*)")
     for block in code_blocks("README.md"):
         for line in block.replace("\\\n", " ").splitlines():
-            for match in re.finditer(r"(?:-m raysoft|-- raysoft|slurm\.sh|\braysoft(?= run| tune| resume)) (\w+)([^#]*)", line):
+            for match in call.finditer(line):
                 name, rest = match.groups()
                 if name == "tune" and "tune" not in commands:
                     continue  # comes with the sweeps
@@ -376,5 +376,6 @@ def test_the_readme_names_every_file_and_links_to_its_own_sections():
     readme = text("README.md")
     for path in CLUSTER.iterdir():
         assert path.name == "README.md" or path.name in readme, path.name
-    titles = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", readme, re.M)}
+    titles = re.findall(r"^#+ (.*)$", readme, re.MULTILINE)
+    titles = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
     assert set(re.findall(r"\]\(#([\w-]+)\)", readme)) <= titles

@@ -180,3 +180,62 @@ def test_an_error_of_the_stage_itself_is_passed_on_and_not_repeated():
     with pytest.raises(RaysoftError, match="boom"):
         dispatcher(crew).map("train", None, REQUESTS)
     assert not crew.replaced
+
+
+# ---------------------------------------------------------------------------------------------------------- lost nodes
+
+
+def test_workers_without_room_are_away_and_the_others_do_their_work():
+    crew = FakeCrew(size=4, dead={1, 2, 3}, homeless={1, 2, 3})
+    work = dispatcher(crew)
+    assert clients(work.map("train", None, REQUESTS)) == [r.pack.clients for r in REQUESTS]
+    after = [slot for slot, *_ in crew.started[4:]]
+    assert set(after) == {0}, "once one of them is missed, no call meets another"
+    assert sorted(crew.replaced) == [1, 2, 3], "each of them starts anew where there will be room"
+    assert {slot for slot, *_ in crew.started[len(crew.started) :]} == set()
+    again = len(crew.started)
+    work.map("train", None, REQUESTS)
+    assert {slot for slot, *_ in crew.started[again:]} == {0}, "in the next stage as well"
+
+
+def test_many_workers_of_one_node_cost_a_call_one_attempt():
+    """Idle workers that died with it are found out before the call is handed from one to the next."""
+    crew = FakeCrew(size=9, dead=set(range(8)), homeless=set(range(8)))
+    assert clients(dispatcher(crew).map("train", None, REQUESTS[:1])) == [REQUESTS[0].pack.clients]
+    assert [slot for slot, *_ in crew.started] == [0, 8]
+
+
+def test_workers_come_back_when_there_is_room():
+    crew = FakeCrew(size=2, dead={0}, homeless={0})
+    work = dispatcher(crew)
+    work.map("train", None, REQUESTS)
+    crew.homeless.clear()
+    again = len(crew.started)
+    work.map("train", None, REQUESTS)
+    assert {slot for slot, *_ in crew.started[again:]} == {0, 1}
+
+
+def test_packs_whose_home_is_away_are_trained_elsewhere():
+    crew = FakeCrew(size=2, dead={0}, homeless={0})
+    work = dispatcher(crew, home=lambda pack: 0)
+    trained = work.map("train", None, REQUESTS)
+    assert clients(trained) == [r.pack.clients for r in REQUESTS]
+    work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    assert {slot for slot, *_ in crew.started[1:]} == {1}
+
+
+def test_nobody_left_is_an_error_after_the_timeout():
+    crew = FakeCrew(size=2, dead={0, 1}, homeless={0, 1})
+    with pytest.raises(RaysoftError, match=r"train of .*no node has had room for a client actor within .*timeout_s=10"):
+        dispatcher(crew).map("train", None, REQUESTS)
+    assert 10 < crew.now < 15
+
+
+def test_a_lost_handle_is_made_again_by_a_worker_that_is_there():
+    crew = FakeCrew(size=3)
+    work = dispatcher(crew)
+    trained = work.map("train", None, REQUESTS[:1])
+    crew.lost = {trained[0][1].ref}
+    crew.dead, crew.homeless = {0}, {0}
+    [(value, _)] = work.map("encode", None, [None], [trained[0][1]])
+    assert value[1] == REQUESTS[0].pack.clients

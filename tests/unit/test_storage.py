@@ -1,4 +1,4 @@
-"""Runs on remote storage: what is copied in which order, what a killed run leaves, what is refused, one sentence each."""
+"""Runs on remote storage: what is copied in which order, what a killed run leaves, what is refused."""
 
 import json
 import threading
@@ -40,6 +40,13 @@ def write(folder: Path, *names: str, text: str = "x"):
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).write_text(text)
+
+
+def run_into(uri, summary, error=None):
+    with staged(uri, "--out") as stage:
+        write(stage.folder, "summary.json", text=summary)
+        if error:
+            raise error
 
 
 def checkpoint(folder: Path, tick: int):
@@ -138,9 +145,8 @@ def test_a_run_that_was_refused_leaves_what_is_there(memory):
 
 
 def test_an_interrupted_run_is_brought_home_too(memory):
-    with pytest.raises(KeyboardInterrupt), staged("memory://b/run", "--out") as stage:
-        write(stage.folder, "summary.json", text=json.dumps({"status": "interrupted"}))
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        run_into("memory://b/run", json.dumps({"status": "interrupted"}), KeyboardInterrupt())
     assert json.loads(memory.cat_file("/b/run/summary.json")) == {"status": "interrupted"}
 
 
@@ -153,12 +159,17 @@ def test_storage_that_fails_is_one_sentence_with_the_uri(memory, monkeypatch, ca
         staged("memory://b/run", "--out").__enter__()
     monkeypatch.undo()
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
-    with pytest.raises(RaysoftError, match=r"memory://b/run: cannot be written: quota; the run's folder is (\S+)$") as got:  # noqa: SIM117
-        with staged("memory://b/run", "--out") as stage:
-            write(stage.folder, "a")
-            monkeypatch.setattr(type(memory), "put_file", lambda *a, **k: (_ for _ in ()).throw(OSError("quota")))
+
+    def full(*args, **options):
+        raise OSError("quota")
+
+    monkeypatch.setattr(type(memory), "put_file", full)
+    with pytest.raises(
+        RaysoftError, match=r"memory://b/run: cannot be written: quota; the run's folder is (\S+)$"
+    ) as got:
+        run_into("memory://b/run", "x")
     kept = Path(str(got.value).rsplit(" ", 1)[1])
-    assert (kept / "a").read_text() == "x", "what could not be copied is not thrown away"
+    assert (kept / "summary.json").read_text() == "x", "what could not be copied is not thrown away"
 
 
 def test_storage_that_hangs_is_not_waited_for(memory, monkeypatch):
@@ -194,7 +205,7 @@ def test_files_appear_when_they_are_complete(tmp_path, monkeypatch):
     assert (tmp_path / "store/run/a").read_text() == "new"
 
 
-# ---------------------------------------------------------------------------------------------------------- destinations
+# --------------------------------------------------------------------------------------------------------- destinations
 
 
 def test_destinations(monkeypatch, tmp_path):
