@@ -301,7 +301,9 @@ def staged(place: Path | str, option: str, overwrite: bool = False, fetch: bool 
     elif not there:
         raise RaysoftError(f"{place}: no such run folder")
     remote.check_writable()
-    folder = Path(tempfile.mkdtemp(prefix="raysoft-")) / "run"
+    folder = Path(tempfile.mkdtemp(prefix="raysoft-")) / (
+        Path(remote.root).name or "run"
+    )  # reports show the run's name
     known = {}
     if fetch:
         for name in there:

@@ -109,6 +109,7 @@ def test_a_stage_copies_in_the_background_and_brings_the_rest_home(memory, tmp_p
     monkeypatch.setattr(RemoteFolder, "put", lambda self, *a: (old(self, *a), copied.set())[0])
     with staged("memory://b/run", "--out") as stage:
         folder = stage.folder
+        assert folder.name == "run", "what reports call it"
         write(folder, "a")
         stage.changed()
         assert copied.wait(10)
