@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -26,7 +27,8 @@ ROUNDS = 3
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
-    """Neither keys nor settings of whoever runs the tests."""
+    """Neither keys nor settings of whoever runs the tests, but their pretrained models."""
+    monkeypatch.setenv("RAYSOFT_CACHE", os.environ.get("RAYSOFT_CACHE", str(Path.home() / ".cache" / "raysoft")))
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -130,14 +132,9 @@ def test_figures_and_adapter_are_uploaded_where_asked_for(tmp_path):
 
 def test_secrets_stay_here(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijkl")
-    data = {
-        "data": {
-            "task": "digits",
-            "path": "s3://user:hunter22@bucket/x?X-Amz-Signature=feed",
-            "subset": "hf_abcdefghijkl",
-        }
-    }
-    make_run(tmp_path / "run", rounds=0, trackers=Trackers([Wandb(WandbConfig(mode="offline"))]), config=data)
+    path = "s3://user:hunter22@bucket/x?X-Amz-Signature=feed"
+    config = {"data": {"task": "digits", "path": path, "subset": "hf_abcdefghijkl"}}
+    make_run(tmp_path / "run", rounds=0, trackers=Trackers([Wandb(WandbConfig(mode="offline"))]), config=config)
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     everything = file.read_bytes()
     assert b"[redacted]" in everything
@@ -308,15 +305,21 @@ def test_a_killed_wandb_process_is_one_warning(tmp_path, caplog):
 # ------------------------------------------------------------------------------------------------- the command itself
 
 
-def start_raysoft(out, *words, **environ):
-    return subprocess.Popen(
+@contextmanager
+def raysoft_run(out, *words, **environ):
+    process = subprocess.Popen(
         [sys.executable, "-m", "raysoft", "run", "soft", *SMALL_RUN, "executor=inline", "tracking.wandb.mode=offline",
          "--out", str(out), *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ},
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
-def wait_for(condition, within_s=120.0):
+def wait_for(condition, within_s=200.0):
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
@@ -332,8 +335,8 @@ def rounds_of(out):
 
 def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
     out = tmp_path / "run"
-    process = start_raysoft(out)
-    stdout, stderr = process.communicate(timeout=240)
+    with raysoft_run(out) as process:
+        stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0
     (folder,) = (out / "wandb").glob("offline-run-*")
     assert f"W&B  offline; upload with: wandb sync {folder}" in stdout
@@ -345,10 +348,12 @@ def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
 
 def test_ctrl_c_ends_within_ten_seconds_whatever_the_server_does(tmp_path):
     out = tmp_path / "run"
-    with wandb_server() as server:
-        process = start_raysoft(
+    with (
+        wandb_server() as server,
+        raysoft_run(
             out, "rounds=100000", "tracking.wandb.mode=online", WANDB_BASE_URL=server.url, WANDB_API_KEY=API_KEY
-        )
+        ) as process,
+    ):
         wait_for(lambda: any(run["history"] for run in server.runs.values()))
         server.gate.clear()
         began = time.monotonic()
@@ -364,10 +369,9 @@ def test_ctrl_c_ends_within_ten_seconds_whatever_the_server_does(tmp_path):
 
 def test_a_killed_run_takes_the_wandb_process_with_it_and_the_file_is_whole(tmp_path):
     out = tmp_path / "run"
-    process = start_raysoft(out, "rounds=100000")
-    wait_for(lambda: rounds_of(out) > 3 and list((out / "wandb").glob("offline-run-*/run-*.wandb")))
-    process.kill()
-    process.communicate(timeout=60)
+    with raysoft_run(out, "rounds=100000"):
+        wait_for(lambda: (out / "wandb" / "run_id").exists())
+        wait_for(lambda: not (out / "wandb" / "begin.json").exists() and rounds_of(out) > 3)  # W&B is up
     wait_for(lambda: wandb_processes(out) == [], 10)
     seen = [plain(row) for row in offline_run(out)["history"]]
     assert len(seen) >= 3
