@@ -87,7 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._body()
-        if not self.server.gate.wait(120):
+        if not self.server.gate.is_set():
+            self.server.gate.wait(120)
+            self.close_connection = True
             return
         answer: dict[str, Any] = {}
         if self.path.endswith("/graphql"):

@@ -27,7 +27,9 @@ class TensorBoard:
     def _open(self, purge_step: int | None) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(self._folder, purge_step=purge_step)
+        # The library names a file by the second, and would write over one that is younger.
+        suffix = "" if purge_step is None else f".from-{purge_step}"
+        self._writer = SummaryWriter(self._folder, purge_step=purge_step, filename_suffix=suffix)
 
     def round(self, row: Row) -> None:
         """Every number of a round, on disk before this returns."""

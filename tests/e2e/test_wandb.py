@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from raysoft.config import RunConfig, WandbConfig, parse_section
+from raysoft.presets import load_config
+from raysoft.runner import Silent, resume, run
 from raysoft.trackers import Beginning, Trackers, curves, in_sweep
 from raysoft.trackers.wandb_tracker import Wandb
 from raysoft.tracking import read_run
@@ -26,7 +29,8 @@ ROUNDS = 3
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
-    """Neither keys nor settings of whoever runs the tests."""
+    """Neither keys nor settings of whoever runs the tests, but their pretrained models."""
+    monkeypatch.setenv("RAYSOFT_CACHE", os.environ.get("RAYSOFT_CACHE", str(Path.home() / ".cache" / "raysoft")))
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -130,14 +134,9 @@ def test_figures_and_adapter_are_uploaded_where_asked_for(tmp_path):
 
 def test_secrets_stay_here(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijkl")
-    data = {
-        "data": {
-            "task": "digits",
-            "path": "s3://user:hunter22@bucket/x?X-Amz-Signature=feed",
-            "subset": "hf_abcdefghijkl",
-        }
-    }
-    make_run(tmp_path / "run", rounds=0, trackers=Trackers([Wandb(WandbConfig(mode="offline"))]), config=data)
+    path = "s3://user:hunter22@bucket/x?X-Amz-Signature=feed"
+    config = {"data": {"task": "digits", "path": path, "subset": "hf_abcdefghijkl"}}
+    make_run(tmp_path / "run", rounds=0, trackers=Trackers([Wandb(WandbConfig(mode="offline"))]), config=config)
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     everything = file.read_bytes()
     assert b"[redacted]" in everything
@@ -308,15 +307,21 @@ def test_a_killed_wandb_process_is_one_warning(tmp_path, caplog):
 # ------------------------------------------------------------------------------------------------- the command itself
 
 
-def start_raysoft(out, *words, **environ):
-    return subprocess.Popen(
+@contextmanager
+def raysoft_run(out, *words, **environ):
+    process = subprocess.Popen(
         [sys.executable, "-m", "raysoft", "run", "soft", *SMALL_RUN, "executor=inline", "tracking.wandb.mode=offline",
          "--out", str(out), *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ},
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
-def wait_for(condition, within_s=120.0):
+def wait_for(condition, within_s=200.0):
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
@@ -332,8 +337,8 @@ def rounds_of(out):
 
 def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
     out = tmp_path / "run"
-    process = start_raysoft(out)
-    stdout, stderr = process.communicate(timeout=240)
+    with raysoft_run(out) as process:
+        stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0
     (folder,) = (out / "wandb").glob("offline-run-*")
     assert f"W&B  offline; upload with: wandb sync {folder}" in stdout
@@ -343,31 +348,53 @@ def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
     assert {key: offline_run(out)["summary"][key] for key in closing} == closing
 
 
-def test_ctrl_c_ends_within_ten_seconds_whatever_the_server_does(tmp_path):
+def test_an_interrupted_run_that_is_resumed_is_one_wandb_run(tmp_path):
+    class Interrupt(Silent):
+        def round(self, record):
+            if record.round == 2:
+                raise KeyboardInterrupt
+
+    path = tmp_path / "run"
+    settings = load_config("soft", [*SMALL_RUN, "executor=inline", "tracking.wandb.mode=offline"])
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, path, events=Interrupt(), report=False)
+    first = offline_run(path)
+    assert [row["_step"] for row in first["history"]] == [0, 1, 2]
+    assert first["exit_code"] == 1
+    result = resume(path, report=False)
+    seen = offline_run(path)
+    assert seen["id"] == first["id"]
+    assert [plain(row) for row in seen["history"]] == expected_history(path)
+    assert {key: seen["summary"][key] for key in result.summary} == result.summary
+    assert "wandb sync" in result.notes["W&B"]
+
+
+def test_after_ctrl_c_wandb_takes_less_than_ten_seconds_whatever_the_server_does(tmp_path):
     out = tmp_path / "run"
-    with wandb_server() as server:
-        process = start_raysoft(
+    with (
+        wandb_server() as server,
+        raysoft_run(
             out, "rounds=100000", "tracking.wandb.mode=online", WANDB_BASE_URL=server.url, WANDB_API_KEY=API_KEY
-        )
+        ) as process,
+    ):
         wait_for(lambda: any(run["history"] for run in server.runs.values()))
         server.gate.clear()
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
-        assert time.monotonic() - began < 10
+        words = next(line for line in process.stderr if line.startswith("W&B: "))
+        assert time.monotonic() - began < 10  # after that, Python has only to end
+        assert "wandb sync" in words
+        process.communicate(timeout=120)
         assert process.returncode == 130
         assert wandb_processes(out) == []
     assert summary(out)["status"] == "interrupted"
-    assert "W&B: " in stderr
-    assert "wandb sync" in stderr
 
 
 def test_a_killed_run_takes_the_wandb_process_with_it_and_the_file_is_whole(tmp_path):
     out = tmp_path / "run"
-    process = start_raysoft(out, "rounds=100000")
-    wait_for(lambda: rounds_of(out) > 3 and list((out / "wandb").glob("offline-run-*/run-*.wandb")))
-    process.kill()
-    process.communicate(timeout=60)
+    with raysoft_run(out, "rounds=100000"):
+        wait_for(lambda: (out / "wandb" / "run_id").exists())
+        wait_for(lambda: not (out / "wandb" / "begin.json").exists() and rounds_of(out) > 3)  # W&B is up
     wait_for(lambda: wandb_processes(out) == [], 10)
     seen = [plain(row) for row in offline_run(out)["history"]]
     assert len(seen) >= 3
