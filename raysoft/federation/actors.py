@@ -37,9 +37,10 @@ class ClientActor:
     def ready(self) -> None:
         """Answers once everything asked before is done."""
 
-    def run(self, stage: str, down: Any, request: Any, handle: Any = None) -> tuple[Any, Any]:
+    @ray.method(num_returns=2)
+    def run(self, stage: str, down: Any, request: Any, *handles: Any) -> tuple[Any, Any]:
         """One stage (returned as two objects: the reply, and the handle that stays in the store)."""
-        return self.worker.run(stage, down, request, handle)
+        return self.worker.run(stage, down, request, *handles)
 
     def verify(self) -> None:
         """Check the shared base against its checksum."""

@@ -7,7 +7,8 @@ clients have homes, a call for a pack waits for the home of the pack's first cli
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ class WorkerLost(Exception):  # noqa: N818 - a fault to be handled, not an error
 
 
 class ResultLost(Exception):  # noqa: N818
-    """The handle that a call needs is gone, e.g. with the node that held it."""
+    """A handle that a call needs is gone, e.g. with the node that held it."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Call:
     stage: str
     down: Any
     request: Any
-    handle: Handle | None
+    handles: tuple[Handle, ...] = ()
 
     @property
     def pack(self) -> Pack | None:
-        """The pack it works on; None for an evaluation."""
+        """The pack it works on, or the first of several; None for an evaluation."""
         own = getattr(self.request, "pack", None)
-        return own if own is not None or self.handle is None else self.handle.call.pack
+        return own if own is not None or not self.handles else self.handles[0].call.pack
 
     def __str__(self) -> str:
         return self.stage if self.pack is None else f"{self.stage} of {self.pack}"
@@ -83,6 +84,25 @@ class _Job:
     deadline: float
 
 
+class _Waiting:
+    """Calls that have not begun, in order, by the worker that is to run them (None: any)."""
+
+    def __init__(self, homes: Iterable[int | None]) -> None:
+        self._homes = list(homes)
+        self._queues: defaultdict[int | None, deque[int]] = defaultdict(deque)
+        for item, home in enumerate(self._homes):
+            self._queues[home].append(item)
+
+    def take(self, slot: int) -> int | None:
+        """The next call for this worker, or None."""
+        queue = self._queues[slot] or self._queues[None]
+        return queue.popleft() if queue else None
+
+    def put_back(self, item: int) -> None:
+        """A call that has to be run again comes first."""
+        self._queues[self._homes[item]].appendleft(item)
+
+
 @dataclass
 class Dispatcher:
     """Maps calls over a crew. `home` gives the worker that is home to a pack, or None where any will do.
@@ -100,23 +120,25 @@ class Dispatcher:
     _starting: set[int] = field(default_factory=set)
 
     def map(
-        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Handle] | None = None
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Handle, ...]] | None = None
     ) -> list[tuple[Any, Handle | None]]:
         """Replies and handles in request order. Raises RaysoftError naming stage, round and clients."""
-        before: Sequence[Handle | None] = handles or [None] * len(requests)
-        calls = [Call(stage, down, request, handle) for request, handle in zip(requests, before, strict=True)]
-        waiting, idle = list(range(len(calls))), list(range(self.crew.size))
+        before: Sequence[tuple[Handle, ...]] = handles or [()] * len(requests)
+        calls = [Call(stage, down, request, made) for request, made in zip(requests, before, strict=True)]
+        waiting = _Waiting(self._home(call) for call in calls)
         attempts = [0] * len(calls)
         running: dict[Any, tuple[_Job, Any]] = {}
         results: dict[int, tuple[Any, Handle | None]] = {}
+
+        def start_next(slot: int) -> None:
+            item = waiting.take(slot)
+            if item is not None:
+                reply, made = self.crew.start(slot, calls[item])
+                running[reply] = _Job(item, slot, self._deadline(slot)), made
+
+        for slot in range(self.crew.size):
+            start_next(slot)
         while len(results) < len(calls):
-            for item in list(waiting):
-                slot = self._slot(calls[item], idle)
-                if slot is not None:
-                    waiting.remove(item)
-                    idle.remove(slot)
-                    reply, made = self.crew.start(slot, calls[item])
-                    running[reply] = _Job(item, slot, self._deadline(slot)), made
             ready = self.crew.wait(list(running), POLL_S)
             for reply in ready or self._overdue(running):
                 job, made = running.pop(reply)
@@ -128,26 +150,24 @@ class Dispatcher:
                 except (WorkerLost, ResultLost) as fault:
                     attempts[job.item] += 1
                     if self._recover(job.slot, call, attempts[job.item], fault):
-                        if isinstance(fault, ResultLost) and call.handle is not None:
-                            calls[job.item] = replace(call, handle=self._remake(job.slot, call.handle))
-                        waiting.insert(0, job.item)
+                        if isinstance(fault, ResultLost):
+                            calls[job.item] = self._with_handles(job.slot, call)
+                        waiting.put_back(job.item)
                     else:
                         results[job.item] = (None, None)
-                    # A worker that was just replaced is alive for certain, so it gets the call again: among several
-                    # that died together, one call would otherwise use up its attempts.
-                    idle.insert(0, job.slot)
                 else:
                     self._starting.discard(job.slot)
-                    idle.append(job.slot)
-                    results[job.item] = (value, Handle(made, self.home(call.pack) if call.pack else None, call))
+                    results[job.item] = (value, Handle(made, self._home(call), call))
+                # A worker that was just replaced is alive for certain, so it gets the call again: among several that
+                # died together, one call would otherwise use up its attempts.
+                start_next(job.slot)
         return [results[item] for item in range(len(calls))]
 
-    def _slot(self, call: Call, idle: Sequence[int]) -> int | None:
-        """Where to run a call now, or None if it has to wait."""
-        home = call.handle.home if call.handle else self.home(call.pack) if call.pack else None
-        if home is None:
-            return idle[0] if idle else None
-        return home if home in idle else None
+    def _home(self, call: Call) -> int | None:
+        """The worker that has to run a call; None: any."""
+        if call.handles:
+            return call.handles[0].home
+        return None if call.pack is None else self.home(call.pack)
 
     def _deadline(self, slot: int) -> float:
         return self.clock() + self.timeout_s * (2 if slot in self._starting else 1)
@@ -178,6 +198,10 @@ class Dispatcher:
         self.crew.replace(slot)
         self._starting.add(slot)
 
+    def _with_handles(self, slot: int, call: Call) -> Call:
+        """A call whose handles were made again: which of them is lost is not known."""
+        return replace(call, handles=tuple(self._remake(slot, handle) for handle in call.handles))
+
     def _remake(self, slot: int, handle: Handle) -> Handle:
         """A lost handle once more, from the call that made it."""
         call = handle.call
@@ -190,8 +214,7 @@ class Dispatcher:
             except WorkerLost:
                 self._replace(slot)
             except ResultLost:
-                if call.handle is not None:
-                    call = replace(call, handle=self._remake(slot, call.handle))
+                call = self._with_handles(slot, call)
             else:
                 self._starting.discard(slot)
                 return replace(handle, ref=made, call=call)

@@ -64,9 +64,8 @@ class RayCrew:
 
     def start(self, slot: int, call: Call) -> tuple[Any, Any]:
         """See Crew."""
-        handle = None if call.handle is None else call.handle.ref
-        actor = self.actors[slot]
-        reply, made = actor.run.options(num_returns=2).remote(call.stage, call.down, call.request, handle)
+        handles = [handle.ref for handle in call.handles]
+        reply, made = self.actors[slot].run.remote(call.stage, call.down, call.request, *handles)
         return reply, made
 
     def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:
@@ -125,7 +124,7 @@ class RayExecutor:
         return ray.put(value)
 
     def map(
-        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Handle, ...]] | None = None
     ) -> list[tuple[Any, Handle | None]]:
         """Replies and handles in request order; each actor has one request at a time."""
         return self.dispatcher.map(stage, down, requests, handles)

@@ -32,7 +32,7 @@ class FakeCrew:
         assert slot not in self.busy.values(), "one request at a time"
         number = len(self.started)
         self.started.append((slot, call.stage, None if call.pack is None else call.pack.clients))
-        handle = None if call.handle is None else call.handle.ref
+        handle = None if not call.handles else call.handles[0].ref
         self.busy[number] = slot
         state = "hang" if self.hang else "dead" if slot in self.dead else "ok"
         if self.hang:
@@ -80,7 +80,7 @@ def test_replies_come_in_the_order_of_requests_and_handles_reach_the_next_stage(
     trained = work.map("train", None, REQUESTS)
     assert clients(trained) == [r.pack.clients for r in REQUESTS]
     assert {slot for slot, *_ in crew.started} == {0, 1, 2}
-    encoded = work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    encoded = work.map("encode", None, [None] * 5, [(handle,) for _, handle in trained])
     assert [value[2] for value, _ in encoded] == [handle.ref for _, handle in trained]
     assert clients(encoded) == clients(trained), "the pack is known from the handle"
     assert work.map("evaluate", None, []) == []
@@ -136,7 +136,7 @@ def test_drop_client_drops_what_was_lost_in_training_and_repeats_later_stages():
     assert [pair == (None, None) for pair in trained] == [False, True, False, False, False]
     assert "dropped" in work.notices[0]
     crew.dead = {0}
-    left = [handle for _, handle in trained if handle]
+    left = [(handle,) for _, handle in trained if handle]
     assert clients(work.map("encode", None, [None] * 4, left)) == [REQUESTS[i].pack.clients for i in (0, 2, 3, 4)]
 
 
@@ -144,10 +144,10 @@ def test_a_lost_result_is_made_again_from_the_stages_before():
     crew = FakeCrew(size=2)
     work = dispatcher(crew)
     trained = work.map("train", None, REQUESTS[:2])
-    encoded = work.map("encode", None, [None] * 2, [handle for _, handle in trained])
+    encoded = work.map("encode", None, [None] * 2, [(handle,) for _, handle in trained])
     crew.lost = {trained[1][1].ref, encoded[1][1].ref}  # a node took both with it
     before = len(crew.started)
-    summed = work.map("sum", None, [None] * 2, [handle for _, handle in encoded])
+    summed = work.map("sum", None, [None] * 2, [(handle,) for _, handle in encoded])
     assert clients(summed) == [(0, 1), (2, 3)]
     stages = [stage for _, stage, who in crew.started[before:] if who == (2, 3)]
     assert stages == ["sum", "encode", "train", "encode", "sum"]
@@ -166,7 +166,7 @@ def test_clients_with_a_home_wait_for_it():
     trained = work.map("train", None, REQUESTS)
     assert {slot for slot, *_ in crew.started} == {2}
     crew.dead = {2}
-    work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    work.map("encode", None, [None] * 5, [(handle,) for _, handle in trained])
     assert {slot for slot, *_ in crew.started} == {2}
     assert crew.replaced == [2]
 
@@ -176,3 +176,38 @@ def test_an_error_of_the_stage_itself_is_passed_on_and_not_repeated():
     with pytest.raises(RaysoftError, match="boom"):
         dispatcher(crew).map("train", None, REQUESTS)
     assert not crew.replaced
+
+
+def test_a_call_may_need_several_handles_and_gets_them_in_order():
+    class Several(FakeCrew):
+        def start(self, slot, call):
+            self.given = [handle.ref for handle in call.handles]
+            return super().start(slot, call)
+
+    crew = Several(size=1)
+    work = dispatcher(crew)
+    trained = work.map("train", None, REQUESTS[:3])
+    refs = [handle.ref for _, handle in trained]
+    work.map("combine", None, [None], [tuple(handle for _, handle in trained)])
+    assert crew.given == refs
+    crew.lost = {refs[0]}
+    before = len(crew.started)
+    work.map("combine", None, [None], [tuple(handle for _, handle in trained)])
+    stages = [stage for _, stage, _ in crew.started[before:]]
+    assert stages == ["combine", "train", "train", "train", "combine"], "which one was lost is not known"
+    assert crew.given[0] not in refs
+
+
+@pytest.mark.parametrize("homes", [False, True])
+def test_the_work_of_handing_out_calls_grows_with_their_number_only(homes):
+    asked = []
+
+    def home(pack):
+        asked.append(pack)
+        return pack.clients[0] % 7 if homes else None
+
+    requests = [Request(Pack(1, (k,))) for k in range(2000)]
+    crew = FakeCrew(size=7)
+    results = dispatcher(crew, home=home).map("train", None, requests)
+    assert clients(results) == [request.pack.clients for request in requests]
+    assert len(asked) <= 2 * len(requests)  # when a call is queued, and when its handle is made
