@@ -1,4 +1,4 @@
-"""The client's side of a run as pure stages: train, encode, sum, combine, evaluate. Both executors call these functions.
+"""The client's side of a run as pure stages, from `train` to `evaluate`. Both executors call these functions.
 
 Each stage takes a small request (and the handles of stages before) and returns a small reply and a large handle that
 stays where it was made. A stage may run twice, on any process, with the same result.

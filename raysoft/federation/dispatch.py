@@ -1,4 +1,7 @@
-"""Who runs what: hands calls to workers, one at a time each, and decides what follows a fault. Knows no Ray.
+"""Who runs what: hands calls to workers and decides what follows a fault. Knows no Ray.
+
+A worker has one message at a time. A message holds several calls where they are short and many: its own cost, near a
+millisecond, would otherwise be that of a call. Which calls travel together never touches a result.
 
 Any worker can run any call and gives the same bytes, so whatever was lost is run again. When
 clients have homes, a call for a pack waits for the home of the pack's first client.
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -17,6 +20,7 @@ from raysoft.types import Pack
 
 ATTEMPTS = 3
 POLL_S = 1.0  # how often overdue calls are looked for
+MOST_CALLS, MESSAGE_S = 8, 0.5  # a message: at most so many calls, and seconds of work as far as is known
 
 
 class WorkerLost(Exception):  # noqa: N818 - a fault to be handled, not an error to be shown
@@ -60,16 +64,16 @@ class Crew(Protocol):
 
     size: int
 
-    def start(self, slot: int, call: Call) -> tuple[Any, Any]:
-        """Begin a call; references to its reply and to its handle."""
+    def start(self, slot: int, calls: Sequence[Call]) -> tuple[Any, Sequence[Any]]:
+        """Begin calls, one after the other; references to their common reply and to their handles."""
         ...
 
     def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:
         """Those that are there (or have failed), after at most `seconds`; returns as soon as there is one."""
         ...
 
-    def fetch(self, slot: int, reply: Any) -> Any:
-        """The reply's value. Raises WorkerLost, ResultLost, or the RaysoftError that ended the call."""
+    def fetch(self, slot: int, reply: Any) -> Sequence[Any]:
+        """What each call replied. Raises WorkerLost, ResultLost, or the RaysoftError that ended the call."""
         ...
 
     def replace(self, slot: int) -> None:
@@ -79,28 +83,40 @@ class Crew(Protocol):
 
 @dataclass(frozen=True)
 class _Job:
-    item: int
+    """A message on its way: which calls, where their handles will be, and until when it is waited for."""
+
+    items: list[int]
+    made: Sequence[Any]
     slot: int
+    began: float
     deadline: float
 
 
 class _Waiting:
     """Calls that have not begun, in order, by the worker that is to run them (None: any)."""
 
-    def __init__(self, homes: Iterable[int | None]) -> None:
+    def __init__(self, homes: Iterable[int | None], workers: int) -> None:
         self._homes = list(homes)
+        self._workers = workers
+        self._alone: set[int] = set()
         self._queues: defaultdict[int | None, deque[int]] = defaultdict(deque)
         for item, home in enumerate(self._homes):
             self._queues[home].append(item)
 
-    def take(self, slot: int) -> int | None:
-        """The next call for this worker, or None."""
-        queue = self._queues[slot] or self._queues[None]
-        return queue.popleft() if queue else None
+    def take(self, slot: int, most: int) -> list[int]:
+        """The next calls for this worker, at most `most` and half of its share, so that all end at about one time."""
+        queue, workers = (self._queues[slot], 1) if self._queues[slot] else (self._queues[None], self._workers)
+        most = min(most, len(queue) // (2 * workers))
+        items = [queue.popleft()] if queue else []
+        while len(items) < most and self._alone.isdisjoint((items[0], queue[0])):
+            items.append(queue.popleft())
+        return items
 
-    def put_back(self, item: int) -> None:
-        """A call that has to be run again comes first."""
-        self._queues[self._homes[item]].appendleft(item)
+    def put_back(self, items: Sequence[int]) -> None:
+        """Calls that have to be run again come first, and each by itself: one of them may be the culprit."""
+        for item in reversed(items):
+            self._alone.add(item)
+            self._queues[self._homes[item]].appendleft(item)
 
 
 @dataclass
@@ -108,7 +124,7 @@ class Dispatcher:
     """Maps calls over a crew. `home` gives the worker that is home to a pack, or None where any will do.
 
     `on_failure`: retry (up to ATTEMPTS times in all), drop_client (a `train` that was lost is not repeated; its reply
-    is None) or abort. `timeout_s` bounds each call in wall-clock seconds, twice that on a worker that is starting.
+    is None) or abort. `timeout_s` bounds each message in wall-clock seconds, twice that on a worker that is starting.
     """
 
     crew: Crew
@@ -118,6 +134,7 @@ class Dispatcher:
     clock: Callable[[], float] = time.monotonic
     notices: list[str] = field(default_factory=list)  # for people: what was replaced or dropped
     _starting: set[int] = field(default_factory=set)
+    _seconds: dict[str, float] = field(default_factory=dict)  # what a call of this stage took last
 
     def map(
         self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Handle, ...]] | None = None
@@ -125,39 +142,42 @@ class Dispatcher:
         """Replies and handles in request order. Raises RaysoftError naming stage, round and clients."""
         before: Sequence[tuple[Handle, ...]] = handles or [()] * len(requests)
         calls = [Call(stage, down, request, made) for request, made in zip(requests, before, strict=True)]
-        waiting = _Waiting(self._home(call) for call in calls)
+        waiting = _Waiting((self._home(call) for call in calls), self.crew.size)
         attempts = [0] * len(calls)
-        running: dict[Any, tuple[_Job, Any]] = {}
+        running: dict[Any, _Job] = {}
         results: dict[int, tuple[Any, Handle | None]] = {}
 
         def start_next(slot: int) -> None:
-            item = waiting.take(slot)
-            if item is not None:
-                reply, made = self.crew.start(slot, calls[item])
-                running[reply] = _Job(item, slot, self._deadline(slot)), made
+            items = waiting.take(slot, self._most(stage))
+            if items:
+                reply, made = self.crew.start(slot, [calls[item] for item in items])
+                running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
 
         for slot in range(self.crew.size):
             start_next(slot)
         while len(results) < len(calls):
             ready = self.crew.wait(list(running), POLL_S)
             for reply in ready or self._overdue(running):
-                job, made = running.pop(reply)
-                call = calls[job.item]
+                job = running.pop(reply)
+                first = job.items[0]
                 try:
                     if reply not in ready:
                         raise WorkerLost(self._too_long())
-                    value = self.crew.fetch(job.slot, reply)
+                    values = self.crew.fetch(job.slot, reply)
                 except (WorkerLost, ResultLost) as fault:
-                    attempts[job.item] += 1
-                    if self._recover(job.slot, call, attempts[job.item], fault):
-                        if isinstance(fault, ResultLost):
-                            calls[job.item] = self._with_handles(job.slot, call)
-                        waiting.put_back(job.item)
+                    single = len(job.items) == 1
+                    attempts[first] += single  # of several calls nobody knows which one it was
+                    if self._recover(job.slot, calls[first], attempts[first], fault):
+                        if isinstance(fault, ResultLost) and single:
+                            calls[first] = self._with_handles(job.slot, calls[first])
+                        waiting.put_back(job.items)
                     else:
-                        results[job.item] = (None, None)
+                        results[first] = (None, None)
                 else:
                     self._starting.discard(job.slot)
-                    results[job.item] = (value, Handle(made, self._home(call), call))
+                    self._seconds[stage] = (self.clock() - job.began) / len(job.items)
+                    for item, value, made in zip(job.items, values, job.made, strict=True):
+                        results[item] = (value, Handle(made, self._home(calls[item]), calls[item]))
                 # A worker that was just replaced is alive for certain, so it gets the call again: among several that
                 # died together, one call would otherwise use up its attempts.
                 start_next(job.slot)
@@ -169,12 +189,19 @@ class Dispatcher:
             return call.handles[0].home
         return None if call.pack is None else self.home(call.pack)
 
+    def _most(self, stage: str) -> int:
+        """How many calls a message may hold: one until it is known that they are short."""
+        if stage not in self._seconds or (stage == "train" and self.on_failure == "drop_client"):
+            return 1  # a lost message must not drop the clients of several packs
+        budget_s = min(MESSAGE_S, self.timeout_s / 10)
+        return int(min(MOST_CALLS, budget_s / max(self._seconds[stage], 1e-9)))
+
     def _deadline(self, slot: int) -> float:
         return self.clock() + self.timeout_s * (2 if slot in self._starting else 1)
 
-    def _overdue(self, running: dict[Any, tuple[_Job, Any]]) -> list[Any]:
+    def _overdue(self, running: Mapping[Any, _Job]) -> list[Any]:
         now = self.clock()
-        return [reply for reply, (job, _) in running.items() if now > job.deadline]
+        return [reply for reply, job in running.items() if now > job.deadline]
 
     def _too_long(self) -> str:
         return f"no answer within actors.timeout_s={self.timeout_s:g} seconds"
@@ -206,7 +233,7 @@ class Dispatcher:
         """A lost handle once more, from the call that made it."""
         call = handle.call
         for _ in range(ATTEMPTS):
-            reply, made = self.crew.start(slot, call)
+            reply, made = self.crew.start(slot, [call])
             try:
                 if not self.crew.wait([reply], self._deadline(slot) - self.clock()):
                     raise WorkerLost(self._too_long())
@@ -217,5 +244,5 @@ class Dispatcher:
                 call = self._with_handles(slot, call)
             else:
                 self._starting.discard(slot)
-                return replace(handle, ref=made, call=call)
+                return replace(handle, ref=made[0], call=call)
         raise RaysoftError(f"{call}: its result was lost and could not be made again")

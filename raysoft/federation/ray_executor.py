@@ -62,10 +62,13 @@ class RayCrew:
                     self.replace(slot)
                     reply = getattr(self.actors[slot], method).remote()
 
-    def start(self, slot: int, call: Call) -> tuple[Any, Any]:
+    def start(self, slot: int, calls: Sequence[Call]) -> tuple[Any, Sequence[Any]]:
         """See Crew."""
-        handles = [handle.ref for handle in call.handles]
-        reply, made = self.actors[slot].run.remote(call.stage, call.down, call.request, *handles)
+        stage, down = calls[0].stage, calls[0].down
+        handles = [handle.ref for call in calls for handle in call.handles]
+        counts = [len(call.handles) for call in calls]
+        run = self.actors[slot].run.options(num_returns=1 + len(calls))
+        reply, *made = run.remote(stage, down, [call.request for call in calls], counts, *handles)
         return reply, made
 
     def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:

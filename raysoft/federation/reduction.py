@@ -95,7 +95,10 @@ def sum_requests(
 def merged_states(
     before: Mapping[int, ClientState], replies: Iterable[Mapping[int, ClientState]]
 ) -> dict[int, ClientState]:
-    """Client states after the round, given the new ones pack by pack. Who has nothing to remember is left out, and built from its key when needed."""
+    """Client states after the round, given the new ones pack by pack.
+
+    Who has nothing to remember is left out, and built from its key when needed.
+    """
     after = dict(before)
     for reply in replies:
         for client, state in reply.items():

@@ -28,7 +28,8 @@ class FakeCrew:
     replaced: list = field(default_factory=list)
     busy: dict = field(default_factory=dict)
 
-    def start(self, slot, call):
+    def start(self, slot, calls):
+        (call,) = calls
         assert slot not in self.busy.values(), "one request at a time"
         number = len(self.started)
         self.started.append((slot, call.stage, None if call.pack is None else call.pack.clients))
@@ -37,7 +38,7 @@ class FakeCrew:
         state = "hang" if self.hang else "dead" if slot in self.dead else "ok"
         if self.hang:
             self.hang -= 1
-        return (number, state, call, handle), number
+        return (number, state, call, handle), [number]
 
     def wait(self, replies, seconds):
         for reply in replies:
@@ -48,6 +49,7 @@ class FakeCrew:
 
     def fetch(self, slot, reply):
         number, state, call, handle = reply
+        self.now += 0.3  # too long for several calls in a message
         del self.busy[number]
         if self.fails:
             raise self.fails
@@ -55,7 +57,7 @@ class FakeCrew:
             raise WorkerLost("its process died")
         if handle in self.lost:
             raise ResultLost("gone")
-        return call.stage, call.pack and call.pack.clients, handle
+        return [(call.stage, call.pack and call.pack.clients, handle)]
 
     def replace(self, slot):
         self.dead.discard(slot)
@@ -180,9 +182,9 @@ def test_an_error_of_the_stage_itself_is_passed_on_and_not_repeated():
 
 def test_a_call_may_need_several_handles_and_gets_them_in_order():
     class Several(FakeCrew):
-        def start(self, slot, call):
-            self.given = [handle.ref for handle in call.handles]
-            return super().start(slot, call)
+        def start(self, slot, calls):
+            self.given = [handle.ref for handle in calls[0].handles]
+            return super().start(slot, calls)
 
     crew = Several(size=1)
     work = dispatcher(crew)
@@ -207,7 +209,75 @@ def test_the_work_of_handing_out_calls_grows_with_their_number_only(homes):
         return pack.clients[0] % 7 if homes else None
 
     requests = [Request(Pack(1, (k,))) for k in range(2000)]
-    crew = FakeCrew(size=7)
+    crew = ManyCrew(size=7)
     results = dispatcher(crew, home=home).map("train", None, requests)
     assert clients(results) == [request.pack.clients for request in requests]
     assert len(asked) <= 2 * len(requests)  # when a call is queued, and when its handle is made
+
+
+@dataclass
+class ManyCrew(FakeCrew):
+    """Takes several calls at once, each of which lasts `seconds`; the call for `deadly` clients kills its worker."""
+
+    seconds: float = 0.01
+    deadly: tuple = ()
+    killings: int = 0  # left
+    messages: list = field(default_factory=list)  # number of calls in each
+
+    def start(self, slot, calls):
+        self.messages.append(len(calls))
+        return (len(self.messages), "ok", tuple(calls)), [call.pack.clients for call in calls]
+
+    def fetch(self, slot, reply):
+        _, _, calls = reply
+        self.now += self.seconds * len(calls)
+        packs = [call.pack.clients for call in calls]
+        if self.deadly in packs and self.killings:
+            self.killings -= 1
+            raise WorkerLost("its process died")
+        return [(call.stage, call.pack.clients) for call in calls]
+
+
+MANY = [Request(Pack(1, (k,))) for k in range(100)]
+
+
+def test_short_calls_travel_together_once_they_are_known_to_be_short():
+    crew = ManyCrew(size=2)
+    work = dispatcher(crew)
+    for _ in range(2):
+        crew.messages.clear()
+        assert clients(work.map("encode", None, MANY)) == [request.pack.clients for request in MANY]
+    assert sum(crew.messages) == 100
+    assert max(crew.messages) == 8
+    assert len(crew.messages) < 30
+    assert crew.messages[-1] == 1, "the last ones are handed out one by one, so that all workers end together"
+
+
+@pytest.mark.parametrize("seconds, most", [(0.1, 5), (0.4, 1), (30.0, 1)])
+def test_long_calls_travel_alone(seconds, most):
+    crew = ManyCrew(size=1, seconds=seconds)
+    work = Dispatcher(crew, "retry", 300.0, lambda pack: None, clock=lambda: crew.now)
+    work.map("encode", None, MANY)
+    assert max(crew.messages) == most
+
+
+def test_of_several_calls_only_the_one_that_kills_is_named_and_the_others_go_on():
+    crew = ManyCrew(size=2, deadly=(50,), killings=10)
+    with pytest.raises(RaysoftError, match=r"encode of round 1, clients \[50\].*3 times in a row"):
+        dispatcher(crew).map("encode", None, MANY)
+    assert crew.killings == 10 - 1 - ATTEMPTS, "once among others, then by itself"
+
+
+def test_of_several_calls_that_were_lost_each_is_run_again():
+    crew = ManyCrew(size=2, deadly=(50,), killings=1)
+    work = dispatcher(crew)
+    assert clients(work.map("encode", None, MANY)) == [request.pack.clients for request in MANY]
+    assert len(crew.replaced) == 1
+    assert sum(crew.messages) > 101, "it was lost with others"
+
+
+def test_a_lost_training_drops_one_pack_never_several():
+    crew = ManyCrew(size=2, deadly=(50,), killings=1)
+    trained = dispatcher(crew, "drop_client").map("train", None, MANY)
+    assert set(crew.messages) == {1}
+    assert [item for item, pair in enumerate(trained) if pair == (None, None)] == [50]
