@@ -110,23 +110,26 @@ def inline(clients: int, rounds: int) -> tuple[dict[str, float], dict[str, int]]
 def on_ray(clients: int, rounds: int) -> dict[str, float]:
     """Milliseconds of the coordinator's process, the driver and Ray's daemons a round (medians)."""
     rows = []
-    with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run") as out:
-        with ray_session(settings(clients, "ray")) as session:
-            session.start()
-            for tick in range(1, rounds + 2):
-                before, began, at = cpu_seconds(), time.process_time(), time.perf_counter()
-                record: RoundRecord = session.round(tick)
-                out.append(record)
-                driver, wall = time.process_time() - began, time.perf_counter() - at
-                after = cpu_seconds()
-                spent = {name: after[name] - before.get(name, 0.0) for name in after}
-                coordinator = next(value for name, value in spent.items() if "CoordinatorActor" in name)
-                rows.append({
-                    "coordinator and driver": coordinator + driver, "driver": driver,
-                    "daemons": sum(spent.get(name, 0.0) for name in DAEMONS),
-                    "client actors": sum(value for name, value in spent.items() if "ClientActor" in name),
-                    "wall": wall,
-                })  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunFolder(Path(folder) / "run") as out,
+        ray_session(settings(clients, "ray")) as session,
+    ):
+        session.start()
+        for tick in range(1, rounds + 2):
+            before, began, at = cpu_seconds(), time.process_time(), time.perf_counter()
+            record: RoundRecord = session.round(tick)
+            out.append(record)
+            driver, wall = time.process_time() - began, time.perf_counter() - at
+            after = cpu_seconds()
+            spent = {name: after[name] - before.get(name, 0.0) for name in after}
+            coordinator = next(value for name, value in spent.items() if "CoordinatorActor" in name)
+            rows.append({
+                "coordinator and driver": coordinator + driver, "driver": driver,
+                "daemons": sum(spent.get(name, 0.0) for name in DAEMONS),
+                "client actors": sum(value for name, value in spent.items() if "ClientActor" in name),
+                "wall": wall,
+            })  # fmt: skip
     return _medians(rows[1:])
 
 

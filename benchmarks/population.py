@@ -90,7 +90,9 @@ def main() -> int:
             process.join(10)
             if process.is_alive():
                 process.terminate()
-    print(f"{'population':>12} {'start':>9} {'a round':>9} {'peak memory':>12}   (CPU seconds; {COHORT} clients a round)")
+    print(
+        f"{'population':>12} {'start':>9} {'a round':>9} {'peak memory':>12}   (CPU seconds; {COHORT} clients a round)"
+    )
     for population in pipes:
         print(f"{population:>12,} {starts[population]:>7.1f} s {statistics.median(seconds[population][1:]):>7.2f} s "
               f"{peak[population] / 1e6:>9.0f} MB")  # fmt: skip
