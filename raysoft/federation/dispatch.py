@@ -147,14 +147,19 @@ class Dispatcher:
         running: dict[Any, _Job] = {}
         results: dict[int, tuple[Any, Handle | None]] = {}
 
-        def start_next(slot: int) -> None:
-            items = waiting.take(slot, self._most(stage))
-            if items:
-                reply, made = self.crew.start(slot, [calls[item] for item in items])
-                running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
+        idle: set[int] = set()
 
-        for slot in range(self.crew.size):
-            start_next(slot)
+        def start_next(*slots: int) -> None:
+            for slot in slots:
+                items = waiting.take(slot, self._most(stage))
+                if items:
+                    reply, made = self.crew.start(slot, [calls[item] for item in items])
+                    running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
+                    idle.discard(slot)
+                else:
+                    idle.add(slot)
+
+        start_next(*range(self.crew.size))
         while len(results) < len(calls):
             ready = self.crew.wait(list(running), POLL_S)
             for reply in ready or self._overdue(running):
@@ -173,14 +178,15 @@ class Dispatcher:
                         waiting.put_back(job.items)
                     else:
                         results[first] = (None, None)
+                    # A worker that was just replaced is alive for certain, so it comes first: among several that died
+                    # together, one call would otherwise use up its attempts.
+                    start_next(job.slot, *sorted(idle))
                 else:
                     self._starting.discard(job.slot)
                     self._seconds[stage] = (self.clock() - job.began) / len(job.items)
                     for item, value, made in zip(job.items, values, job.made, strict=True):
                         results[item] = (value, Handle(made, self._home(calls[item]), calls[item]))
-                # A worker that was just replaced is alive for certain, so it gets the call again: among several that
-                # died together, one call would otherwise use up its attempts.
-                start_next(job.slot)
+                    start_next(job.slot)
         return [results[item] for item in range(len(calls))]
 
     def _home(self, call: Call) -> int | None:

@@ -276,6 +276,28 @@ def test_of_several_calls_that_were_lost_each_is_run_again():
     assert sum(crew.messages) > 101, "it was lost with others"
 
 
+def test_calls_that_were_lost_together_go_to_whoever_is_idle():
+    class Late(ManyCrew):
+        """The second worker's first message is answered last, by its death."""
+
+        def wait(self, replies, seconds):
+            self.now += 0.01
+            return [min(replies, key=lambda reply: (reply[2][0].request.pack.clients == (1,), reply[0]))]
+
+        def start(self, slot, calls):
+            self.slots = [*getattr(self, "slots", []), slot]
+            return super().start(slot, calls)
+
+    crew = Late(size=2)
+    work = dispatcher(crew)
+    work.map("encode", None, MANY[2:])  # short, as is known from now on
+    crew.deadly, crew.killings, crew.slots = (1,), 1, []
+    assert clients(work.map("encode", None, [*MANY[1:2], *MANY[1:20]])) == [
+        r.pack.clients for r in [MANY[1], *MANY[1:20]]
+    ]
+    assert set(crew.slots[-4:]) == {0, 1}
+
+
 def test_a_lost_training_drops_one_pack_never_several():
     crew = ManyCrew(size=2, deadly=(50,), killings=1)
     trained = dispatcher(crew, "drop_client").map("train", None, MANY)
