@@ -43,7 +43,10 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def run(
     target: Target,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder (default: outputs/NAME).")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URI", help="Run folder, or storage such as s3://bucket/run (default: outputs/NAME)."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (default: the preset's or file's name).")] = None,
     executor: Annotated[str | None, typer.Option(metavar="inline|ray", help="Where to compute; same result.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")] = False,
@@ -54,29 +57,32 @@ def run(
     """Run a configuration: train, transmit, measure, and write a report.
 
     model.lora.rank=plan chooses the LoRA rank first (see `raysoft plan --help`); plan.json in the run folder says why.
+    RAYSOFT_OUTPUTS replaces outputs/ (a Ray job without it keeps its runs in ~/raysoft-outputs of the cluster's node).
     """
+    from raysoft.outputs import destination
     from raysoft.presets import load_config
     from raysoft.tracking import check_name, name_of
 
     config = load_config(target, overrides or (), executor)
-    folder = out or Path("outputs") / (name_of(target) if name is None else check_name(name))
+    place = destination(out, name_of(target) if name is None else check_name(name))
     from raysoft import console as display
 
     console = display.stdout()
     if dry_run:
-        display.print_plan(console, config, folder)
+        display.print_plan(console, config, place)
         return
     from raysoft.runner import run as run_config
+    from raysoft.storage import staged
 
-    with display.RunDisplay(console) as shown:
-        result = run_config(config, folder, overwrite=overwrite, events=shown)
+    with staged(place, "--out", overwrite) as stage, display.RunDisplay(console, stage.changed) as shown:
+        result = run_config(config, stage.folder, overwrite=overwrite, events=shown)
     console.print()
-    console.print(display.closing_table(result), highlight=False, markup=False)
+    console.print(display.closing_table(result, stage.place), highlight=False, markup=False)
 
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run that was interrupted.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR|URI", help="The folder of a run that was interrupted.")],
     overrides: Overrides = None,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint, with the result of a run that was never interrupted.
@@ -86,12 +92,14 @@ def resume(
     """
     from raysoft import console as display
     from raysoft.runner import resume as resume_run
+    from raysoft.storage import is_uri, staged
 
     console = display.stdout()
-    with display.RunDisplay(console) as shown:
-        result = resume_run(folder, overrides or (), events=shown)
+    place = folder if is_uri(folder) else Path(folder)
+    with staged(place, "DIR", fetch=True) as stage, display.RunDisplay(console, stage.changed) as shown:
+        result = resume_run(stage.folder, overrides or (), events=shown)
     console.print()
-    console.print(display.closing_table(result), highlight=False, markup=False)
+    console.print(display.closing_table(result, stage.place), highlight=False, markup=False)
 
 
 @app.command()
@@ -271,7 +279,9 @@ def list_names(
 def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
     from raysoft.errors import RaysoftError
+    from raysoft.interruption import Terminated, end_on_sigterm
 
+    end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an old terminal, or a file name that is not UTF-8
     try:
@@ -282,7 +292,10 @@ def main() -> None:
     except RaysoftError as error:
         print(f"raysoft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
+            print("raysoft: terminated; `raysoft resume` goes on with a run that had begun", file=sys.stderr)
+            sys.exit(143)
         print("raysoft: interrupted", file=sys.stderr)
         sys.exit(130)
     except MemoryError:

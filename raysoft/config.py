@@ -42,6 +42,7 @@ Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
 Unit = Annotated[float, Field(ge=0, le=1, strict=False)]
 Momentum = Annotated[float, Field(ge=0, lt=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Range(Section):
@@ -211,6 +212,7 @@ class ActorsConfig(Section):
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
     quorum: Unit = 0.5
     timeout_s: Annotated[float, Field(gt=0, le=1e6, strict=False)] = 300.0
+    wait_for_nodes_s: Annotated[float, Field(ge=0, le=1e6, strict=False)] = 0.0  # for an autoscaler to add nodes
 
 
 class EvalConfig(Section):
@@ -233,10 +235,31 @@ class MetricsConfig(Section):
     client_samples: Annotated[int, Field(ge=1, le=10**6)] = 32
 
 
+class WandbConfig(Section):
+    """Weights & Biases. The API key comes from the environment or `wandb login`, never from here.
+
+    `group` (empty in a sweep: its name) and `name` (empty: the run folder's) are how a run is filed; `entity` empty is
+    the key's own account. `artifacts`: what is uploaded besides numbers.
+    """
+
+    mode: Literal["off", "offline", "online"] = "off"
+    project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")] = "raysoft"
+    group: Label | None = None
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)] = []
+    entity: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.-]+$")] | None = None
+    name: Label | None = None
+    artifacts: list[Literal["figures", "adapter"]] = []
+
+
 class TrackingConfig(Section):
-    """Where a run is logged besides its own folder."""
+    """Where a run is logged besides its own folder; has no part in the result.
+
+    `prometheus`: gauges under the metrics port of Ray, for a run on a cluster that is scraped.
+    """
 
     tensorboard: bool = True
+    wandb: WandbConfig = WandbConfig()
+    prometheus: bool = False
 
 
 class CheckpointConfig(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from raysoft.types import RoundRecord
 
 
 class RunDisplay:
-    """Events of a run drawn on a console; a context manager. Without a terminal only the lines are printed."""
+    """Events of a run drawn on a console; a context manager. Without a terminal only the lines are printed.
 
-    def __init__(self, console: Console) -> None:
+    `changed` is called whenever there is something new in the run's folder.
+    """
+
+    def __init__(self, console: Console, changed: Callable[[], None] = lambda: None) -> None:
         self.console = console
+        self.changed = changed
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -68,9 +72,11 @@ class RunDisplay:
         self.console.print(round_line(record), highlight=False, markup=False)
         if self._task is not None:
             self.progress.update(self._task, completed=record.round)
+        self.changed()
 
     def checkpoint(self, tick: int, folder: Path) -> None:
-        """Nothing: a line a round is enough."""
+        """No line: one a round is enough."""
+        self.changed()
 
 
 def plugins(config: RunConfig) -> str:
@@ -100,8 +106,9 @@ def round_line(record: RoundRecord) -> str:
     return "  ".join(parts)
 
 
-def closing_table(result: RunResult) -> str:
-    """The figures a reader wants first, one a line."""
+def closing_table(result: RunResult, place: Path | str | None = None) -> str:
+    """The figures a reader wants first, one a line; `place`: where the run's folder is in the end, if not there."""
+    place = place or result.folder
     summary, metrics = result.summary, result.summary["metrics"]
     last = metrics.get("last_accuracy")
     rows = [
@@ -125,10 +132,11 @@ def closing_table(result: RunResult) -> str:
         ("mean latency", latency),
         ("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s"),
         ("wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s"),
-        ("adapter", relative(result.folder / "adapter")),
+        ("adapter", _inside(place, "adapter")),
     ]
     if result.report is not None:
-        rows.append(("report", relative(result.report)))
+        rows.append(("report", _inside(place, result.report.name)))
+    rows += result.notes.items()
     return aligned(rows)
 
 
@@ -154,7 +162,7 @@ def _number(value: float | None, unit: str = "") -> str:
     return "-" if value is None else f"{value:.3f}{unit}"
 
 
-def print_plan(console: Console, config: RunConfig, folder: Path) -> None:
+def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
     """What a run would do, without doing it."""
     from raysoft import registry
     from raysoft.wireless.table import radio_table
@@ -248,6 +256,10 @@ def _section(tree: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
 def stdout() -> Console:
     """The console of results and logs."""
     return Console(file=sys.stdout, soft_wrap=True)
+
+
+def _inside(place: Path | str, name: str) -> str:
+    return relative(place / name) if isinstance(place, Path) else f"{place}/{name}"
 
 
 def relative(path: Path) -> str:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,8 @@ from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, Reso
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
 from raysoft.resuming import find_resumable, read_records, recorded_drops
-from raysoft.tracking import REPORT, START, Position, RunFolder, summarise
+from raysoft.trackers import FINISH_S, INTERRUPTED_S, Beginning, Trackers, trackers_of
+from raysoft.tracking import REPORT, START, Position, RunFolder, record_row, summarise
 from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:
@@ -68,11 +69,15 @@ class Silent:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run leaves: its folder, the contents of summary.json, the report (None: not drawn)."""
+    """What a finished run leaves: its folder, the contents of summary.json, the report (None: not drawn).
+
+    `notes`: a line of each tracker that has one, such as where to look or how to upload.
+    """
 
     folder: Path
     summary: Mapping[str, Any]
     report: Path | None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Session(Protocol):
@@ -121,12 +126,12 @@ def run(
     RaysoftError (anything that ends a run). A run that ends early keeps its records, its checkpoints and a summary with
     its status; one that is refused before its first round leaves no folder.
     """
-    with RunFolder(folder, overwrite=overwrite, tensorboard=config.tracking.tensorboard) as out:
+    with RunFolder(folder, overwrite=overwrite) as out:
         out.write_config(to_yaml(config))
         out.write_environment(threads=config.actors.threads)
         course = _Course(config, out, events or Silent(), session or _session, fresh=True)
         summary = course.conduct()
-    return _closed(folder, summary, report, course.events)
+    return _closed(folder, summary, report, course.events, course.trackers)
 
 
 def resume(
@@ -152,13 +157,13 @@ def resume(
         return _closed(folder, found.done, report and not (folder / REPORT).exists(), events)
     config, at = found.config, found.checkpoint
     position = START if at is None else at.records
-    with RunFolder.reopen(folder, position, tensorboard=config.tracking.tensorboard) as out:
+    with RunFolder.reopen(folder, position) as out:
         out.write_config(to_yaml(config))
         if at is None:
             out.write_environment(threads=config.actors.threads)
         course = _Course(config, out, events, session or _session, fresh=False, at=at)
         summary = course.conduct()
-    return _closed(folder, summary, report, events)
+    return _closed(folder, summary, report, events, course.trackers)
 
 
 class _Course:
@@ -178,6 +183,7 @@ class _Course:
         self.out = out
         self.events = events
         self.session = session
+        self.trackers = trackers_of(config)
         self.at = at  # the last checkpoint
         self.records = [] if at is None else read_records(out.path)
         self.began = time.perf_counter() - (0.0 if at is None else at.wall_time_s)
@@ -188,7 +194,7 @@ class _Course:
             totals, digest = self._advance()
         except KeyboardInterrupt:
             if self.records:
-                self._close("interrupted")
+                self._close_early("interrupted", INTERRUPTED_S)
             elif self.fresh:
                 self.out.discard()
             raise
@@ -196,7 +202,7 @@ class _Course:
             if isinstance(error, (ConfigError, ResourceError)) and not self.records and self.fresh:
                 self.out.discard()  # refused before anything began
             else:
-                self._close("failed", metrics={"error": str(error) or type(error).__name__})
+                self._close_early("failed", FINISH_S, metrics={"error": str(error) or type(error).__name__})
             raise
         return self._close("done", adapter_sha256=digest, metrics=_totals(totals, self.records))
 
@@ -205,6 +211,10 @@ class _Course:
         summary = summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
         self.out.write_summary(summary)
         return summary
+
+    def _close_early(self, status: str, within_s: float, **extra: Any) -> None:
+        for name, note in self.trackers.finish(self._close(status, **extra), within_s).items():
+            log.warning("%s: %s", name, note)
 
     def _advance(self) -> tuple[Mapping[str, Any], str]:
         """Totals and fingerprint of the adapter."""
@@ -244,10 +254,12 @@ class _Course:
             self.config = started.config  # pack_size: auto is now a number
             self.out.write_config(to_yaml(self.config))
             self.events.started(self.config, started.info.description)
+            self._show(started.info.description)
             for tick in range(len(self.records), self.config.rounds + 1):
                 record = coordinator.baseline() if tick == 0 else coordinator.round(tick)
                 self.records.append(_scalars_only(record))
                 position = self.out.append(record)
+                self._show(started.info.description, record)
                 self.events.round(record)
                 if writer.due(tick, self.config.rounds):
                     self._tell(writer)
@@ -257,6 +269,15 @@ class _Course:
             digest = _export(coordinator.fetch_base(), started.info.space, theta, self.config, folder)
             self._tell(writer)
         return totals, digest
+
+    def _show(self, description: Mapping[str, str], record: RoundRecord | None = None) -> None:
+        """A round to the trackers, which begin with the first one: a run that is refused leaves no trace there."""
+        if self.records and not self.trackers.started:
+            earlier = self.records if record is None else self.records[:-1]
+            rows = [record_row(one) for one in earlier]
+            self.trackers.start(Beginning(self.config, self.out.path, description, rows))
+        if record is not None:
+            self.trackers.round(record_row(record))
 
     def _tell(self, writer: CheckpointWriter) -> None:
         for tick, path in writer.written(wait=True):
@@ -275,14 +296,20 @@ class _Course:
         )
 
 
-def _closed(folder: Path, summary: Mapping[str, Any], report: bool, events: Events) -> RunResult:
-    page = folder / REPORT
-    if report:
-        from raysoft.report import write_report
+def _closed(
+    folder: Path, summary: Mapping[str, Any], report: bool, events: Events, trackers: Trackers | None = None
+) -> RunResult:
+    page, notes = folder / REPORT, {}
+    try:
+        if report:
+            from raysoft.report import write_report
 
-        events.preparing(0.0, "drawing the report")
-        page = write_report(folder)
-    return RunResult(folder, summary, page if page.exists() else None)
+            events.preparing(0.0, "drawing the report")
+            page = write_report(folder)
+    finally:  # after the report: its figures may be among what is uploaded
+        if trackers is not None:
+            notes = trackers.finish(summary)
+    return RunResult(folder, summary, page if page.exists() else None, notes)
 
 
 def to_yaml(config: RunConfig) -> str:

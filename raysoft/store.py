@@ -26,12 +26,12 @@ EMBEDDED_PACK_SIZE = 10  # what `auto` means for every embedded model (federatio
 
 
 def settled(config: RunConfig) -> RunConfig:
-    """The configuration as a batch runs it: inline, no TensorBoard, no checkpoints, the pack size of an embedded model
-    known. An interrupted run of minutes begins again: cheaper than thousands of synced files."""
+    """The configuration as a batch runs it: inline, no TensorBoard or gauges, no checkpoints, the pack size of an
+    embedded model known. An interrupted run of minutes begins again: cheaper than thousands of synced files."""
     actors = config.actors
     if actors.pack_size == "auto" and config.model.name.startswith("embedded/"):
         actors = actors.model_copy(update={"pack_size": EMBEDDED_PACK_SIZE})
-    tracking = config.tracking.model_copy(update={"tensorboard": False})
+    tracking = config.tracking.model_copy(update={"tensorboard": False, "prometheus": False})
     checkpoint = config.checkpoint.model_copy(update={"every": None})
     return config.model_copy(
         update={"executor": "inline", "actors": actors, "tracking": tracking, "checkpoint": checkpoint}

@@ -1,10 +1,10 @@
 """The run folder: what a run leaves behind, written so that a crash at any moment leaves something readable.
 
     config.yaml  environment.json  rounds.jsonl  summary.json  report.html
-    tensorboard/  checkpoints/  adapter/ (or model/)  figures/
+    tensorboard/  wandb/  checkpoints/  adapter/ (or model/)  figures/
 
 `rounds.jsonl` has one strict JSON object a line, flushed every round; line 0 is the untouched base; NaN and infinities
-become null. Nothing here imports torch before TensorBoard is asked for.
+become null. The curves for TensorBoard and W&B are written by raysoft.trackers.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from raysoft.yaml12 import load_mapping
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
 LOCK = ".lock"  # held by the process that writes
 REPLACED = ".replaced"  # an old run, until the first round of the one that overwrites it is on disk
-TENSORBOARD, FIGURES, REPORT = "tensorboard", "figures", "report.html"
+TENSORBOARD, WANDB = "tensorboard", "wandb"
+FIGURES, REPORT = "figures", "report.html"
 PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
 OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN, LOCK})
-OWN_FOLDERS = frozenset({TENSORBOARD, FIGURES, "checkpoints", "adapter", "model"})
+OWN_FOLDERS = frozenset({TENSORBOARD, WANDB, FIGURES, "checkpoints", "adapter", "model"})
 FINAL_EVALUATIONS = 5
 SUMMARY_KEYS = (
     "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
     "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
     "config_hash", "status", "metrics",
 )  # fmt: skip
-_NOT_CURVES = frozenset({"round", "metrics", "drop_reasons", "model"})
 
 
 def check_name(name: str) -> str:
@@ -128,17 +128,17 @@ class RunFolder:
     anything that no run has written (so that a slip of the finger cannot empty a home folder).
     """
 
-    def __init__(self, path: Path | str, overwrite: bool = False, tensorboard: bool = False) -> None:
+    def __init__(self, path: Path | str, overwrite: bool = False) -> None:
         self.path = Path(path)
         content = _old_content(self.path, overwrite)
         self._lock()
         with _refusing(self.path):
             _set_aside(self.path, content)
         self._hash, self._bytes, self._last_round = hashlib.sha256(), 0, -1
-        self._start(tensorboard)
+        self._start()
 
     @classmethod
-    def reopen(cls, path: Path | str, position: Position, tensorboard: bool = False) -> RunFolder:
+    def reopen(cls, path: Path | str, position: Position) -> RunFolder:
         """Continue a run after `position`: later lines of rounds.jsonl are cut off, the summary is removed.
 
         Raises RaysoftError where another process writes to the folder, or rounds.jsonl is shorter.
@@ -150,7 +150,7 @@ class RunFolder:
             with _writing(folder.path / ROUNDS):
                 folder._cut(position)
                 (folder.path / SUMMARY).unlink(missing_ok=True)
-            folder._start(tensorboard)
+            folder._start()
         except BaseException:
             folder._unlock()
             raise
@@ -171,20 +171,13 @@ class RunFolder:
 
     def rewind(self, position: Position) -> None:
         """Go back to an earlier position while the run goes on (a lost coordinator starts from its last checkpoint)."""
-        tensorboard = self._writer is not None
-        self._close_files()
+        self._rounds.close()
         with _writing(self.path / ROUNDS):
             self._cut(position)
-        self._start(tensorboard)
+        self._start()
 
-    def _start(self, tensorboard: bool) -> None:
+    def _start(self) -> None:
         self._rounds = (self.path / ROUNDS).open("ab")
-        self._writer: Any = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            purge = self._last_round + 1 if self._last_round >= 0 else None
-            self._writer = SummaryWriter(str(self.path / TENSORBOARD), purge_step=purge)
 
     def _lock(self) -> None:
         """One writer a folder; the system releases the lock of a process that ends, however it ends."""
@@ -215,17 +208,12 @@ class RunFolder:
 
     def append(self, record: RoundRecord) -> Position:
         """Add one round, on disk before this returns; the position after it."""
-        row = record_row(record)
-        line = _line(row).encode()
+        line = _line(record_row(record)).encode()
         with _writing(self.path / ROUNDS):
             self._rounds.write(line)
             self._rounds.flush()
             self._hash.update(line)
             self._bytes += len(line)
-            if self._writer is not None:
-                for name, value in _scalars(row):
-                    self._writer.add_scalar(name, value, global_step=row["round"])
-                self._writer.flush()
         self._drop_replaced()
         return Position(self._bytes, self._hash.hexdigest())
 
@@ -235,15 +223,9 @@ class RunFolder:
 
     def close(self) -> None:
         """Close every file; may be called twice. A run that this one replaces is gone from now on."""
-        self._close_files()
+        self._rounds.close()
         self._drop_replaced()
         self._unlock()
-
-    def _close_files(self) -> None:
-        self._rounds.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
     def _drop_replaced(self) -> None:
         if (self.path / REPLACED).is_dir():
@@ -251,7 +233,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what was written so far: a run that was refused leaves the folder as it was (an old run, or none)."""
-        self._close_files()
+        self._rounds.close()
         self._unlock()
         aside = self.path / REPLACED
         _remove(self.path, sorted(item.name for item in self.path.iterdir() if item != aside))
@@ -326,16 +308,6 @@ def record_row(record: RoundRecord | Mapping[str, Any]) -> dict[str, Any]:
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
-
-
-def _scalars(row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    """TensorBoard curves of one round: tag and value; what is null or not a number has none."""
-    for key, value in row.items():
-        if key not in _NOT_CURVES and is_number(value):
-            yield f"round/{key}", float(value)
-    for key, value in row.get("metrics", {}).items():
-        if is_number(value):
-            yield f"metrics/{key}", float(value)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -231,9 +231,12 @@ def optimizers(task: Task) -> Experiment:
 
 
 def tradeoff(task: Task) -> Experiment:
-    """TSFA as specified (queue from zero, no bound on a single round) over V."""
-    own = "allocator.queue_init=zero allocator.longest_round=null"
-    rows = [setting(task, f"V = {v:g}", f"{own} allocator.v={v}", 3, None, "tsfa", v) for v in (0.1, 0.3, 1, 3, 10, 30)]
+    """TSFA as specified (queue from zero, no bound on a single round) over V: many rounds of one local step each.
+
+    A queue takes about V rounds times a constant to fill; it is read in the second half.
+    """
+    own = "allocator.queue_init=zero allocator.longest_round=null rounds=240 train.steps=1 eval.every=24"
+    rows = [setting(task, f"V = {v:g}", f"{own} allocator.v={v}", 2, None, "tsfa", v) for v in (0.1, 0.3, 1, 3, 10, 30)]
     return Experiment(f"tradeoff-{task.name}", task, tuple(rows), reference="V = 1")
 
 

@@ -16,6 +16,8 @@ import yaml
 
 from raysoft.config import RunConfig, parse_section
 from raysoft.rng import Rng
+from raysoft.trackers import Beginning, Trackers
+from raysoft.trackers.tensorboard import TensorBoard
 from raysoft.tracking import RunFolder, record_row, summarise
 from raysoft.types import RoundRecord
 
@@ -117,16 +119,19 @@ def _record(
 
 def make_run(
     path: Path, *, seed: int = 0, clients: int = 100, cohort: int = 20, tensorboard: bool = False,
-    config: Mapping[str, Any] | None = None, finished: bool = True, **kwargs: Any,
+    config: Mapping[str, Any] | None = None, finished: bool = True, trackers: Trackers | None = None, **kwargs: Any,
 ) -> Path:  # fmt: skip
     """Write a whole run folder and return its path."""
     settings = parse_section(RunConfig, config_tree(clients=clients, cohort=cohort, seed=seed, **(config or {})))
     rows = records(clients=clients, cohort=cohort, seed=seed, **kwargs)
-    with RunFolder(path, tensorboard=tensorboard) as folder:
+    trackers = trackers or Trackers([TensorBoard()] if tensorboard else [])
+    with RunFolder(path) as folder:
         folder.write_config(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
         folder.write_environment(threads=1)
+        trackers.start(Beginning(settings, path, {}))
         for row in rows:
             folder.append(row)
+            trackers.round(record_row(row))
         if finished:
             dense = len(rows[1:]) * cohort * DENSE_BITS
             share = sum(row.uplink_bits for row in rows) / max(dense, 1)
@@ -136,5 +141,7 @@ def make_run(
                 "uplink_share_of_dense_same_bits": 2 * share,
             }
             extra = {"adapter_sha256": "0" * 64, "metrics": metrics}
-            folder.write_summary(summarise([record_row(row) for row in rows], settings, extra))
+            summary = summarise([record_row(row) for row in rows], settings, extra)
+            folder.write_summary(summary)
+            trackers.finish(summary)
     return path

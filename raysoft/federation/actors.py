@@ -12,7 +12,7 @@ from raysoft.config import RunConfig
 from raysoft.federation.client import Worker
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import pin_threads
-from raysoft.federation.resources import ActorPlan
+from raysoft.federation.ray_placement import Reservation
 from raysoft.federation.workload import WorkloadInfo, describe, prepare
 
 
@@ -60,11 +60,11 @@ class ClientActor:
 class CoordinatorActor:
     """Runs the loop, the allocator and the aggregation; owns the client actors."""
 
-    def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
+    def __init__(self, config: RunConfig, room: Reservation) -> None:
         from raysoft.federation.ray_executor import RayExecutor
 
         pin_threads(config.actors.threads)
-        self.executor = RayExecutor(config, plan)
+        self.executor = RayExecutor(config, room)
         self.coordinator = Coordinator(config, self.executor)
 
     def call(self, method: str, *args: Any) -> tuple[Any, list[str]]:

@@ -4,7 +4,8 @@ A worker has one message at a time. A message holds several calls where they are
 millisecond, would otherwise be that of a call. Which calls travel together never touches a result.
 
 Any worker can run any call and gives the same bytes, so whatever was lost is run again. When
-clients have homes, a call for a pack waits for the home of the pack's first client.
+clients have homes, a call for a pack waits for the home of the pack's first client. Workers that were lost with their
+node, and that no other node has room for, are away: the others do their work until they are back.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class Crew(Protocol):
         """Put a new worker in this place. Does not wait for it: its calls queue behind its start."""
         ...
 
+    def without_room(self) -> set[int]:
+        """Places whose node is lost, and for which no other has room now; a new worker starts when one has."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -103,14 +108,22 @@ class _Waiting:
         for item, home in enumerate(self._homes):
             self._queues[home].append(item)
 
-    def take(self, slot: int, most: int) -> list[int]:
-        """The next calls for this worker, at most `most` and half of its share, so that all end at about one time."""
-        queue, workers = (self._queues[slot], 1) if self._queues[slot] else (self._queues[None], self._workers)
+    def take(self, slot: int, most: int, away: Iterable[int]) -> list[int]:
+        """The next calls for this worker, at most `most` and half of its share, so that all end at about one time.
+
+        Those of workers that are away are anybody's.
+        """
+        home = next((one for one in (slot, None, *away) if self._queues[one]), None)
+        queue, workers = self._queues[home], 1 if home == slot else self._workers
         most = min(most, len(queue) // (2 * workers))
         items = [queue.popleft()] if queue else []
         while len(items) < most and self._alone.isdisjoint((items[0], queue[0])):
             items.append(queue.popleft())
         return items
+
+    def first(self) -> int:
+        """A call that waits; there must be one."""
+        return min(queue[0] for queue in self._queues.values() if queue)
 
     def put_back(self, items: Sequence[int]) -> None:
         """Calls that have to be run again come first, and each by itself: one of them may be the culprit."""
@@ -135,6 +148,7 @@ class Dispatcher:
     notices: list[str] = field(default_factory=list)  # for people: what was replaced or dropped
     _starting: set[int] = field(default_factory=set)
     _seconds: dict[str, float] = field(default_factory=dict)  # what a call of this stage took last
+    _away: set[int] = field(default_factory=set)
 
     def map(
         self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Handle, ...]] | None = None
@@ -143,24 +157,23 @@ class Dispatcher:
         before: Sequence[tuple[Handle, ...]] = handles or [()] * len(requests)
         calls = [Call(stage, down, request, made) for request, made in zip(requests, before, strict=True)]
         waiting = _Waiting((self._home(call) for call in calls), self.crew.size)
+        idle = [slot for slot in range(self.crew.size) if slot not in self._away]
         attempts = [0] * len(calls)
         running: dict[Any, _Job] = {}
         results: dict[int, tuple[Any, Handle | None]] = {}
-
-        idle: set[int] = set()
-
-        def start_next(*slots: int) -> None:
-            for slot in slots:
-                items = waiting.take(slot, self._most(stage))
-                if items:
+        stuck_at = self.clock() + self.timeout_s
+        while len(results) < len(calls):
+            idle += self._back()
+            for slot in list(idle):
+                if items := waiting.take(slot, self._most(stage), self._away):
+                    idle.remove(slot)
                     reply, made = self.crew.start(slot, [calls[item] for item in items])
                     running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
-                    idle.discard(slot)
-                else:
-                    idle.add(slot)
-
-        start_next(*range(self.crew.size))
-        while len(results) < len(calls):
+            if running:
+                stuck_at = self.clock() + self.timeout_s
+            elif self.clock() > stuck_at:
+                first = calls[waiting.first()]
+                raise RaysoftError(f"{first}: no node has had room for a client actor {self._for_long()}")
             ready = self.crew.wait(list(running), POLL_S)
             for reply in ready or self._overdue(running):
                 job = running.pop(reply)
@@ -178,15 +191,17 @@ class Dispatcher:
                         waiting.put_back(job.items)
                     else:
                         results[first] = (None, None)
-                    # A worker that was just replaced is alive for certain, so it comes first: among several that died
-                    # together, one call would otherwise use up its attempts.
-                    start_next(job.slot, *sorted(idle))
+                    # A worker that was just replaced is alive for certain, so it gets the call again: among several
+                    # that died together, one call would otherwise use up its attempts.
+                    idle.insert(0, job.slot)
+                    if isinstance(fault, WorkerLost):
+                        idle = self._without_the_lost(idle, job.slot)
                 else:
                     self._starting.discard(job.slot)
                     self._seconds[stage] = (self.clock() - job.began) / len(job.items)
                     for item, value, made in zip(job.items, values, job.made, strict=True):
                         results[item] = (value, Handle(made, self._home(calls[item]), calls[item]))
-                    start_next(job.slot)
+                    idle.append(job.slot)
         return [results[item] for item in range(len(calls))]
 
     def _home(self, call: Call) -> int | None:
@@ -210,7 +225,24 @@ class Dispatcher:
         return [reply for reply, job in running.items() if now > job.deadline]
 
     def _too_long(self) -> str:
-        return f"no answer within actors.timeout_s={self.timeout_s:g} seconds"
+        return f"no answer {self._for_long()}"
+
+    def _for_long(self) -> str:
+        return f"within actors.timeout_s={self.timeout_s:g} seconds"
+
+    def _without_the_lost(self, idle: Sequence[int], replaced: int) -> list[int]:
+        """Idle workers but those whose node is gone: they are replaced before a call could meet them."""
+        lost = self.crew.without_room()
+        for slot in lost.intersection(idle) - {replaced}:
+            self._replace(slot)
+        self._away |= lost.intersection(idle)
+        return [slot for slot in idle if slot not in lost]
+
+    def _back(self) -> list[int]:
+        """Workers that have found room since."""
+        back = sorted(self._away - self.crew.without_room()) if self._away else []
+        self._away.difference_update(back)
+        return back
 
     def _recover(self, slot: int, call: Call, attempt: int, fault: Exception) -> bool:
         """Replace a lost worker. True: run the call again; False: drop the pack's clients."""
@@ -246,6 +278,8 @@ class Dispatcher:
                 self.crew.fetch(slot, reply)
             except WorkerLost:
                 self._replace(slot)
+                self._without_the_lost([slot], slot)
+                slot = next((one for one in range(self.crew.size) if one not in self._away), slot)
             except ResultLost:
                 call = self._with_handles(slot, call)
             else:

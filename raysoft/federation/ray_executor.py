@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.actors import ClientActor
 from raysoft.federation.dispatch import ATTEMPTS, Call, Dispatcher, Handle, ResultLost, WorkerLost
-from raysoft.federation.resources import ActorPlan
+from raysoft.federation.ray_placement import Reservation, in_group, without_room
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
 from raysoft.types import Pack
 
@@ -20,19 +21,22 @@ from raysoft.types import Pack
 class RayCrew:
     """Client actors as workers. Actors are disposable: whoever dies is replaced by one that maps the same workload."""
 
-    def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
+    def __init__(self, config: RunConfig, room: Reservation) -> None:
         self.config = config
-        self.plan = plan
-        self.size = plan.actors
+        self.plan = room.plan
+        self.group = room.group
+        self.size = room.plan.actors
         self.timeout_s = config.actors.timeout_s
         self.workload: Any = None
+        self._copy: Any = None
         self._joining: dict[int, Any] = {}  # workers that have been asked to adopt the workload
-        self.actors = [self._spawn() for _ in range(plan.actors)]
+        self.actors = [self._spawn(slot) for slot in range(self.size)]
 
-    def _spawn(self) -> Any:
+    def _spawn(self, slot: int) -> Any:
         return ClientActor.options(  # type: ignore[attr-defined]
-            num_cpus=self.plan.cpus_per_actor, num_gpus=self.plan.gpus_per_actor, max_restarts=0, max_concurrency=1
-        ).remote(self.config)
+            num_cpus=self.plan.cpus_per_actor, num_gpus=self.plan.gpus_per_actor, max_restarts=0, max_concurrency=1,
+            **in_group(self.group, slot),
+        ).remote(self.config)  # fmt: skip
 
     def prepare(self) -> WorkloadInfo:
         """One actor loads model and data; all map them from the store. Raises ConfigError on bad input."""
@@ -42,15 +46,21 @@ class RayCrew:
         for slot in range(self.size):
             self._adopt(slot)
         self.everyone("ready", "starting the client actors")
+        # The driver's node keeps a mapping of its own: the workload outlives the node that prepared it.
+        self._copy = self.get(self.workload, "fetching model and data")
         return info
 
     def _adopt(self, slot: int) -> None:
         self._joining[slot] = self.actors[slot].adopt.remote(self.config, self.workload)
 
     def everyone(self, method: str, doing: str) -> None:
-        """Call a method of every actor at once; those that have died are replaced and asked again."""
-        replies = [getattr(actor, method).remote() for actor in self.actors]
-        for slot, first in enumerate(replies):
+        """Call a method of every actor at once; those that have died are replaced and asked again.
+
+        Actors that wait for room after their node was lost are left out.
+        """
+        away = self.without_room()
+        replies = {slot: getattr(self.actors[slot], method).remote() for slot in range(self.size) if slot not in away}
+        for slot, first in replies.items():
             reply = first
             for attempt in range(ATTEMPTS):
                 try:
@@ -60,6 +70,8 @@ class RayCrew:
                     if attempt + 1 == ATTEMPTS:
                         raise RaysoftError(f"{doing}: client actor {slot}: {fault}") from fault
                     self.replace(slot)
+                    if slot in self.without_room():
+                        break
                     reply = getattr(self.actors[slot], method).remote()
 
     def start(self, slot: int, calls: Sequence[Call]) -> tuple[Any, Sequence[Any]]:
@@ -73,6 +85,9 @@ class RayCrew:
 
     def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:
         """See Crew."""
+        if not replies:
+            time.sleep(seconds)
+            return []
         ready, _ = ray.wait(list(replies), num_returns=1, timeout=seconds)
         return ready
 
@@ -86,8 +101,12 @@ class RayCrew:
     def replace(self, slot: int) -> None:
         """See Crew."""
         ray.kill(self.actors[slot])
-        self.actors[slot] = self._spawn()
+        self.actors[slot] = self._spawn(slot)
         self._adopt(slot)
+
+    def without_room(self) -> set[int]:
+        """See Crew."""
+        return without_room(self.group)
 
     def get(self, ref: Any, doing: str) -> Any:
         """A value that only the run as a whole can do without. Raises RaysoftError."""
@@ -112,10 +131,10 @@ class RayCrew:
 
 
 class RayExecutor:
-    """Stages on `plan.actors` client actors."""
+    """Stages on the client actors that there is room for."""
 
-    def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
-        self.crew = RayCrew(config, plan)
+    def __init__(self, config: RunConfig, room: Reservation) -> None:
+        self.crew = RayCrew(config, room)
         self.dispatcher = Dispatcher(self.crew, config.actors.on_failure, config.actors.timeout_s, self._home)
 
     def start(self) -> WorkloadInfo:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
 from raysoft.errors import CoordinatorLostError, RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
 from raysoft.federation.evaluation import client_requests
-from raysoft.federation.resources import ActorPlan, Machine, plan_actors
+from raysoft.federation.resources import ActorPlan, plan_actors
 from raysoft.federation.round import RunState
 from raysoft.types import RoundRecord, Tensors
+
+if TYPE_CHECKING:
+    from raysoft.federation.ray_placement import Reservation
 
 log = logging.getLogger("raysoft")
 KNOCK_S = 10.0
@@ -29,13 +34,15 @@ OBJECT_STORE_BYTES = 1_000_000_000  # holds the base once, a cohort's updates an
 class RemoteCoordinator:
     """A Coordinator that lives in an actor; the same methods."""
 
-    def __init__(self, config: RunConfig, plan: ActorPlan) -> None:
+    def __init__(self, config: RunConfig, room: Reservation) -> None:
         from raysoft.federation.actors import CoordinatorActor
+        from raysoft.federation.ray_placement import on_drivers_node
 
         actor_class: Any = CoordinatorActor
         self.config = config
-        self.actor = actor_class.options(num_cpus=0).remote(config, plan)
-        self.actors = plan.actors
+        where = {} if room.group is None else on_drivers_node()  # a caller's placement group is inherited
+        self.actor = actor_class.options(num_cpus=0, **where).remote(config, room)
+        self.actors = room.plan.actors
         self.shards = self.client_shards = 1
 
     def start(self, state: RunState | None = None) -> Started:
@@ -92,7 +99,8 @@ class RemoteCoordinator:
 def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
     """A coordinator in an actor. A Ray that was started here is stopped on the way out, whatever happened.
 
-    Raises ResourceError before Ray starts where the run cannot fit, RaysoftError where Ray cannot be started.
+    Raises ResourceError before an actor starts where the run cannot fit (before Ray itself, where it is started here),
+    RaysoftError where Ray cannot be started.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # train.device decides about GPUs, as inline
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -101,19 +109,42 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
     import ray
 
     mine = not ray.is_initialized()  # somebody who calls raysoft.run may have a Ray of their own
-    coordinator = None
+    coordinator = room = None
     try:
         if mine:
-            _start_ray(plan)
-        if plan is None:
-            plan = plan_actors(config, _cluster(ray.cluster_resources()))
-        coordinator = RemoteCoordinator(config, plan)
+            with _own_sigterm():
+                _start_ray(plan)
+        from raysoft.federation.ray_placement import Reservation, reserve
+
+        if mine and plan is not None:
+            room = Reservation(plan)  # a Ray of this machine alone, for this run alone
+        elif ray.util.get_current_placement_group() is not None:
+            room = Reservation(plan or plan_actors(config))  # the caller has made room, and its actors inherit it
+        else:
+            room = reserve(config)
+        coordinator = RemoteCoordinator(config, room)
         yield coordinator
     finally:
+        if not mine and coordinator is not None:
+            ray.kill(coordinator.actor)  # its client actors end with it
+        if room is not None:
+            room.release()
         if mine:
             ray.shutdown()
-        elif coordinator is not None:
-            ray.kill(coordinator.actor)  # its client actors end with it
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts its own handler of SIGTERM in place of the caller's, which knows how to end a run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _start_ray(plan: ActorPlan | None) -> None:
@@ -147,10 +178,6 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():  # not `auto`
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
-
-
-def _cluster(resources: dict[str, float]) -> Machine:
-    return Machine(int(resources.get("CPU", 0)), int(resources.get("memory", 0)), resources.get("GPU", 0.0))
 
 
 def _token() -> Path:

@@ -12,6 +12,7 @@ from raysoft.errors import RaysoftError, ResourceError
 from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.ray_executor import RayExecutor
+from raysoft.federation.ray_placement import Reservation
 from raysoft.federation.ray_session import _start_ray
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.sampling import make_packs
@@ -109,13 +110,13 @@ def test_results_outlive_the_actor_that_made_them():
     plan = plan_actors(config)
     _start_ray(plan)
     try:
-        executor = RayExecutor(config, plan)
+        executor = RayExecutor(config, Reservation(plan))
         made = Coordinator(config, executor)
         made.start()
         down = executor.put(made.parts.method.broadcast(made.state.server, 1))
         packs = make_packs(1, np.arange(6), {}, 3)
         trained = executor.map("train", down, [TrainRequest(pack, {}) for pack in packs])
-        orders, handles = [EncodeRequest((3,) * 3)] * 2, [handle for _, handle in trained]
+        orders, handles = [EncodeRequest((3,) * 3)] * 2, [(handle,) for _, handle in trained]
         first = executor.map("encode", down, orders, handles)
         for actor in executor.crew.actors:
             ray.kill(actor)

@@ -27,6 +27,7 @@ class FakeCrew:
     started: list = field(default_factory=list)
     replaced: list = field(default_factory=list)
     busy: dict = field(default_factory=dict)
+    homeless: set[int] = field(default_factory=set)  # lost with their node, and no other has room
 
     def start(self, slot, calls):
         (call,) = calls
@@ -63,6 +64,9 @@ class FakeCrew:
         self.dead.discard(slot)
         self.busy = {number: at for number, at in self.busy.items() if at != slot}
         self.replaced.append(slot)
+
+    def without_room(self):
+        return set(self.homeless)
 
 
 REQUESTS = [Request(Pack(4, (2 * i, 2 * i + 1))) for i in range(5)]

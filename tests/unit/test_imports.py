@@ -17,22 +17,32 @@ import raysoft
 
 PACKAGE = Path(raysoft.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplotlib", "scipy", "tensorboardX")
+HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplotlib", "scipy", "tensorboardX", "wandb",
+         "fsspec")  # fmt: skip
 
 # Who may import a library at all (a folder ends in "/"); and of these, who only inside functions.
 MAY_IMPORT = {
-    "ray": ("federation/actors.py", "federation/ray_executor.py", "federation/ray_session.py"),
+    "ray": (
+        "federation/actors.py",
+        "federation/ray_executor.py",
+        "federation/ray_placement.py",
+        "federation/ray_session.py",
+        "trackers/prometheus.py",
+    ),
     "torch": ("models/", "methods/soft.py"),
     "transformers": ("models/", "tasks.py"),
     "peft": ("models/",),
     "matplotlib": ("report/", "models/glyphs.py"),
-    "tensorboardX": ("tracking.py",),
+    "tensorboardX": ("trackers/tensorboard.py",),
+    "wandb": ("trackers/wandb_process.py",),
     "datasets": ("data/",),
+    "fsspec": ("storage.py",),
     "typer": ("cli.py",),
     "rich": ("console.py", "comparison_console.py"),
 }
 ONLY_INSIDE_FUNCTIONS = {
-    ("torch", "methods/soft.py"), ("tensorboardX", "tracking.py"), ("datasets", "data/"), ("transformers", "tasks.py"),
+    ("torch", "methods/soft.py"), ("tensorboardX", "trackers/tensorboard.py"), ("wandb", "trackers/wandb_process.py"),
+    ("ray", "trackers/prometheus.py"), ("datasets", "data/"), ("transformers", "tasks.py"), ("fsspec", "storage.py"),
 }  # fmt: skip
 
 
@@ -109,7 +119,7 @@ def loaded_after(code, libraries=HEAVY):
     return done.stdout.splitlines()[-1].removeprefix("loaded:").split()
 
 
-LIGHT = ["config", "registry", "types", "rng", "units", "errors", "tracking", "cli", "presets"]
+LIGHT = ["config", "registry", "types", "rng", "units", "errors", "tracking", "trackers", "cli", "presets"]
 LIGHT += sorted(
     f"{folder}.{path.stem}" for folder in ("codecs", "allocation", "uplinks", "wireless", "methods")
     for path in (PACKAGE / folder).glob("*.py") if path.stem != "__init__"
