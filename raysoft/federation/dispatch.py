@@ -172,8 +172,8 @@ class Dispatcher:
             if running:
                 stuck_at = self.clock() + self.timeout_s
             elif self.clock() > stuck_at:
-                first = calls[waiting.first()]
-                raise RaysoftError(f"{first}: no node has had room for a client actor {self._for_long()}")
+                stuck = calls[waiting.first()]
+                raise RaysoftError(f"{stuck}: no node has had room for a client actor {self._for_long()}")
             ready = self.crew.wait(list(running), POLL_S)
             for reply in ready or self._overdue(running):
                 job = running.pop(reply)
