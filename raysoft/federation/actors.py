@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import ray
@@ -37,9 +39,17 @@ class ClientActor:
     def ready(self) -> None:
         """Answers once everything asked before is done."""
 
-    def run(self, stage: str, down: Any, request: Any, handle: Any = None) -> tuple[Any, Any]:
-        """One stage (returned as two objects: the reply, and the handle that stays in the store)."""
-        return self.worker.run(stage, down, request, handle)
+    def run(self, stage: str, down: Any, requests: Sequence[Any], counts: Sequence[int], *handles: Any) -> Any:
+        """One stage on several requests: an object with all replies, then the handles, which stay in the store.
+
+        counts: how many of `handles` belong to each request. (Ray replaces references by values in plain arguments.)
+        """
+        ends = list(accumulate(counts))
+        done = [
+            self.worker.run(stage, down, request, *handles[end - count : end])
+            for request, count, end in zip(requests, counts, ends, strict=True)
+        ]
+        return [reply for reply, _ in done], *(handle for _, handle in done)
 
     def verify(self) -> None:
         """Check the shared base against its checksum."""

@@ -1,6 +1,6 @@
-"""The client's side of a run as pure stages: train, encode, sum, evaluate. Both executors call these functions.
+"""The client's side of a run as pure stages, from `train` to `evaluate`. Both executors call these functions.
 
-Each stage takes a small request (and the handle of the stage before) and returns a small reply and a large handle that
+Each stage takes a small request (and the handles of stages before) and returns a small reply and a large handle that
 stays where it was made. A stage may run twice, on any process, with the same result.
 """
 
@@ -20,6 +20,7 @@ from raysoft.codecs.report import quantize_curve
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
+from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
@@ -27,7 +28,7 @@ from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
 _LESS = "use a smaller actors.pack_size, train.batch_size or eval.batch_size"
-STAGES = ("train", "encode", "sum", "evaluate", "evaluate_clients")
+STAGES = ("train", "encode", "sum", "combine", "evaluate", "evaluate_clients")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,6 @@ class EncodedPack:
     """Handle of `encode`: the server's view of each payload (None: silent), and what each client remembers if its
     payload is delivered, or lost."""
 
-    trained: TrainedPack
     decoded: tuple[Update | None, ...]
     if_delivered: tuple[Tensors, ...]
     if_lost: tuple[Tensors, ...]
@@ -89,15 +89,6 @@ class SumRequest:
     arrived: tuple[bool, ...]
     weights: tuple[float, ...]
     cohort: int
-
-
-@dataclass(frozen=True)
-class SumReply:
-    """float64 sums of a pack in client-id order, products for the diagnostics, and every client's next state."""
-
-    sums: Tensors | None
-    products: ProductSums | None
-    states: Mapping[int, ClientState]
 
 
 @dataclass(frozen=True)
@@ -144,16 +135,16 @@ class Worker:
 
         verify(self.workload.base)
 
-    def run(self, stage: str, down: Broadcast, request: Any, handle: Any = None) -> tuple[Any, Any]:
+    def run(self, stage: str, down: Broadcast, request: Any, *handles: Any) -> tuple[Any, Any]:
         """Run a stage by name; an unexpected error names the stage, the round and the clients."""
         try:
-            return getattr(self, stage)(down, request, *(() if handle is None else (handle,)))
+            return getattr(self, stage)(down, request, *handles)
         except RaysoftError:
             raise
         except MemoryError as error:
-            raise ResourceError(f"{_where(stage, request, handle)}: not enough memory ({error}); {_LESS}") from error
+            raise ResourceError(f"{_where(stage, request, handles)}: not enough memory ({error}); {_LESS}") from error
         except Exception as error:
-            raise RaysoftError(f"{_where(stage, request, handle)}: {type(error).__name__}: {error}") from error
+            raise RaysoftError(f"{_where(stage, request, handles)}: {type(error).__name__}: {error}") from error
 
     def client_state(self, client: int, states: Mapping[int, ClientState]) -> ClientState:
         """The client's state, or the default one built from the key."""
@@ -225,11 +216,12 @@ class Worker:
             views.append(decoded)
             delivered.append(encoded.memory_if_delivered)
             lost.append(encoded.memory_if_lost)
-        return tuple(sent), EncodedPack(trained, tuple(views), tuple(delivered), tuple(lost))
+        return tuple(sent), EncodedPack(tuple(views), tuple(delivered), tuple(lost))
 
-    def sum(self, down: Broadcast, request: SumRequest, encoded: EncodedPack) -> tuple[SumReply, None]:
-        """Contribute what arrived and add it up, in float64 and in client-id order."""
-        trained = encoded.trained
+    def sum(
+        self, down: Broadcast, request: SumRequest, trained: TrainedPack, encoded: EncodedPack
+    ) -> tuple[dict[int, ClientState], PackSum]:
+        """Contribute what arrived and add it up, in float64 and in client-id order; every client's next state."""
         received: list[Update] = [
             {} if view is None or mix == 0.0 else dict(self.method.contribute(view))
             for view, mix in zip(encoded.decoded, request.mix, strict=True)
@@ -243,7 +235,11 @@ class Worker:
             for client, state, memory in zip(trained.pack.clients, trained.states, memories, strict=True)
         }
         products = self._products(down, request, trained, received)
-        return SumReply(_weighted_sum(received, request.mix), products, states), None
+        return states, PackSum(_weighted_sum(received, request.mix), products)
+
+    def combine(self, down: Broadcast, request: None, *packs: PackSum) -> tuple[PackSum, None]:
+        """The sums of neighbouring packs as one."""
+        return folded(packs), None
 
     def _products(
         self, down: Broadcast, request: SumRequest, trained: TrainedPack, received: Sequence[Update]
@@ -294,7 +290,6 @@ def _weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str,
     return total or None
 
 
-def _where(stage: str, request: Any, handle: Any) -> str:
-    pack = getattr(request, "pack", None) or getattr(handle, "pack", None)
-    pack = pack or getattr(getattr(handle, "trained", None), "pack", None)
+def _where(stage: str, request: Any, handles: Sequence[Any]) -> str:
+    pack = next((one.pack for one in (request, *handles) if hasattr(one, "pack")), None)
     return f"{stage} of {pack}" if pack else stage

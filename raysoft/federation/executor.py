@@ -22,9 +22,9 @@ class Executor(Protocol):
         ...
 
     def map(
-        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Any, ...]] | None = None
     ) -> list[tuple[Any, Any]]:
-        """Run a stage for each request (with its handle): replies and new handles in request order.
+        """Run a stage for each request (with its handles): replies and new handles in request order.
 
         `down` is the round's broadcast, as returned by `put`. The reply to a `train` request is None where its
         clients are to be dropped (actors.on_failure: drop_client).
@@ -72,13 +72,11 @@ class InlineExecutor:
         return value
 
     def map(
-        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Any, ...]] | None = None
     ) -> list[tuple[Any, Any]]:
         """Run one after the other."""
-        handles = handles or [None] * len(requests)
-        return [
-            self.worker.run(stage, down, request, handle) for request, handle in zip(requests, handles, strict=True)
-        ]
+        handles = handles or [()] * len(requests)
+        return [self.worker.run(stage, down, request, *made) for request, made in zip(requests, handles, strict=True)]
 
     def verify(self) -> None:
         """Check the base against its checksum."""

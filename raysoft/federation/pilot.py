@@ -22,6 +22,7 @@ from raysoft.federation.executor import InlineExecutor
 from raysoft.federation.workload import Workload
 from raysoft.rng import Rng
 
+LARGEST_COHORT = 100  # of a pilot: means over more clients cost time and say no more
 MANY = 1_000_000  # rounds that are never reached: the pilot stops by itself and never evaluates
 
 
@@ -49,7 +50,8 @@ class PilotTerms:
 def simulated_clients(config: RunConfig, workload: Workload) -> int:
     """How many clients the proxy is dealt to: as many as it can supply at the run's mean shard size, 2 to one cohort.
 
-    Natural groups are what they are; `virtual` clients draw with replacement, so a whole cohort is simulated. Raises
+    Natural groups are what they are; `virtual` clients draw with replacement, so a whole cohort is simulated (of at
+    most LARGEST_COHORT clients, as everywhere here). Raises
     ConfigError("data.proxy_fraction") where the proxy is too small for two clients.
     """
     samples, partition = len(workload.data.proxy), workload.partition
@@ -71,9 +73,9 @@ def simulated_clients(config: RunConfig, workload: Workload) -> int:
             )
         return found
     if config.data.partition == "virtual":
-        return max(2, config.cohort.size)
+        return _most(config)
     mean_shard = partition.num_train / partition.clients
-    return int(np.clip(round(samples / mean_shard), 2, min(max(2, config.cohort.size), samples // 2)))
+    return int(np.clip(round(samples / mean_shard), 2, min(_most(config), samples // 2)))
 
 
 def deal_proxy(config: RunConfig, workload: Workload, rng: Rng) -> Workload:
@@ -92,8 +94,12 @@ def deal_proxy(config: RunConfig, workload: Workload, rng: Rng) -> Workload:
     return replace(workload, data=proxy, partition=partition)
 
 
+def _most(config: RunConfig) -> int:
+    return min(max(2, config.cohort.size), LARGEST_COHORT)
+
+
 def _cohort(config: RunConfig, clients: int) -> CohortConfig:
-    return config.cohort.model_copy(update={"size": min(config.cohort.size, clients)})
+    return config.cohort.model_copy(update={"size": min(config.cohort.size, clients, LARGEST_COHORT)})
 
 
 def pilot_config(config: RunConfig, clients: int, kept_fraction: float, seed: int) -> RunConfig:

@@ -16,7 +16,7 @@ from raysoft.allocation.cohort import control_bits
 from raysoft.allocation.menus import Menus
 from raysoft.config import RunConfig
 from raysoft.federation.round import Parts
-from raysoft.federation.sampling import client_rank, cohort_candidates, local_steps
+from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
 from raysoft.methods.base import cut_to_rank
 from raysoft.types import Array, ClientState, ServerState
 from raysoft.uplinks.base import downlink_seconds
@@ -81,15 +81,15 @@ def _draw(parts: Parts, costs: Mapping[int, RankCost], tick: int) -> tuple[Array
     """When uploads may begin, the least bits and the reported a_k of one round's candidates, arrays [K]."""
     config, info, link = parts.config, parts.info, parts.link
     clients_K = cohort_candidates(parts.rng, tick, info.population, config.cohort.size)
-    cost_K = [costs[client_rank(parts.rng, config.model.lora.ranks(), int(k))] for k in clients_K]
-    cycles_K = np.array([_samples(parts, int(k)) for k in clients_K]) * config.device.cycles_per_sample
-    start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(
-        np.array([one.control_bits for one in cost_K])
-    )
-    start_K += downlink_seconds(parts.uplink.config, max(one.downlink_bits for one in cost_K))
+    ranks = sorted(costs)
+    which_K = np.searchsorted(ranks, ranks_of(parts.rng, config.model.lora.ranks(), clients_K))
+    cycles_K = _samples(parts, clients_K) * config.device.cycles_per_sample
+    control_K = np.array([costs[rank].control_bits for rank in ranks])[which_K]
+    start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(control_K)
+    start_K += downlink_seconds(parts.uplink.config, max(costs[ranks[i]].downlink_bits for i in np.unique(which_K)))
     gain_K = parts.channel.state(clients_K, tick).reported_gain_K
     snr_K = link.snr_hz(gain_K, parts.devices.power_w(clients_K))
-    return start_K, np.array([one.least_bits for one in cost_K]), snr_K
+    return start_K, np.array([costs[rank].least_bits for rank in ranks])[which_K], snr_K
 
 
 def _ranks(config: RunConfig) -> set[int]:
@@ -97,7 +97,8 @@ def _ranks(config: RunConfig) -> set[int]:
     return {rank} if isinstance(rank, int) else set(rank.values())
 
 
-def _samples(parts: Parts, client: int) -> int:
-    """Samples a client works through in one round."""
+def _samples(parts: Parts, clients_K: Array) -> Array:
+    """Samples each client works through in one round, [K]."""
     train = parts.config.train
-    return local_steps(parts.rng, train.steps, client) * min(train.batch_size, parts.info.partition.size(client))
+    held_K = np.array([parts.info.partition.size(client) for client in clients_K.tolist()])
+    return steps_of(parts.rng, train.steps, clients_K) * np.minimum(train.batch_size, held_K)

@@ -74,11 +74,13 @@ class RayCrew:
                         break
                     reply = getattr(self.actors[slot], method).remote()
 
-    def start(self, slot: int, call: Call) -> tuple[Any, Any]:
+    def start(self, slot: int, calls: Sequence[Call]) -> tuple[Any, Sequence[Any]]:
         """See Crew."""
-        handle = None if call.handle is None else call.handle.ref
-        actor = self.actors[slot]
-        reply, made = actor.run.options(num_returns=2).remote(call.stage, call.down, call.request, handle)
+        stage, down = calls[0].stage, calls[0].down
+        handles = [handle.ref for call in calls for handle in call.handles]
+        counts = [len(call.handles) for call in calls]
+        run = self.actors[slot].run.options(num_returns=1 + len(calls))
+        reply, *made = run.remote(stage, down, [call.request for call in calls], counts, *handles)
         return reply, made
 
     def wait(self, replies: Sequence[Any], seconds: float) -> list[Any]:
@@ -144,7 +146,7 @@ class RayExecutor:
         return ray.put(value)
 
     def map(
-        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[Any] | None = None
+        self, stage: str, down: Any, requests: Sequence[Any], handles: Sequence[tuple[Handle, ...]] | None = None
     ) -> list[tuple[Any, Handle | None]]:
         """Replies and handles in request order; each actor has one request at a time."""
         return self.dispatcher.map(stage, down, requests, handles)

@@ -58,7 +58,7 @@ class RemoteCoordinator:
 
     def round(self, tick: int) -> RoundRecord:
         """See Coordinator.round."""
-        return self._call("round", 3 * self.config.cohort.size + self.shards, tick)
+        return self._call("round", 4 * self.config.cohort.size + self.shards, tick)
 
     def snapshot(self) -> RunState:
         """See Coordinator.snapshot."""

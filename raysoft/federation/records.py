@@ -40,7 +40,7 @@ class Round:
     bits_K: Array  # on the air
     sent: Mapping[int, SentUpdate]
     sums: Tensors | None
-    products: Sequence[ProductSums | None]
+    products: ProductSums | None
     counts: dict[str, float] | None  # of the evaluation, if there was one
     began: float  # time.perf_counter
 
@@ -162,19 +162,15 @@ def _starvation(r: Round, sent_K: Sequence[SentUpdate]) -> tuple[Array | None, d
 
 
 def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
-    products = [one for one in r.products if one is not None]
-    if not products or r.sums is None:
+    if r.products is None or r.sums is None:
         return {"aggregation_covariance": None}
-    total = products[0]
-    for one in products[1:]:
-        total = total + one
     mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, r.cohort)
     measure = partial(covariance_metrics, parts.info.space, mode, parts.rng, r.before.server.theta)
-    measured = measure(r.sums, total)
+    measured = measure(r.sums, r.products)
     mean = getattr(parts.method, "mean", None)  # a method may weigh components by their senders
     applied = r.sums if mean is None else mean(r.sums)
     if applied is not r.sums:
-        step = measure(applied, total)
+        step = measure(applied, r.products)
         measured |= {name: step[name] for name in ("applied_ratio", "applied_cosine") if name in step}
     return measured
 

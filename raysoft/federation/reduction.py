@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.errors import RaysoftError
-from raysoft.federation.client import SentUpdate, SumReply, SumRequest
+from raysoft.federation.client import SentUpdate, SumRequest
 from raysoft.types import Array, ClientReport, ClientState, Pack, Participants
 
 
@@ -92,20 +92,16 @@ def sum_requests(
     ]
 
 
-def total(replies: Iterable[SumReply]) -> dict[str, Array] | None:
-    """Pack sums added in pack order; None when nothing arrived."""
-    out: dict[str, Array] = {}
-    for reply in replies:
-        for name, value in (reply.sums or {}).items():
-            out[name] = value if name not in out else out[name] + value
-    return out or None
+def merged_states(
+    before: Mapping[int, ClientState], replies: Iterable[Mapping[int, ClientState]]
+) -> dict[int, ClientState]:
+    """Client states after the round, given the new ones pack by pack.
 
-
-def merged_states(before: Mapping[int, ClientState], replies: Iterable[SumReply]) -> dict[int, ClientState]:
-    """Client states after the round. Who has nothing to remember is left out, and built from its key when needed."""
+    Who has nothing to remember is left out, and built from its key when needed.
+    """
     after = dict(before)
     for reply in replies:
-        for client, state in reply.states.items():
+        for client, state in reply.items():
             if state.remembers:
                 after[client] = state
             else:

@@ -16,6 +16,7 @@ from raysoft.config import RunConfig
 from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.evaluation import evaluate
 from raysoft.federation.executor import Executor
+from raysoft.federation.pack_sums import folded, in_groups
 from raysoft.federation.records import Round, record_of
 from raysoft.federation.reduction import (
     arrived_components,
@@ -26,7 +27,6 @@ from raysoft.federation.reduction import (
     normalised,
     sum_requests,
     survivors,
-    total,
 )
 from raysoft.federation.sampling import cohort_candidates, make_packs
 from raysoft.federation.workload import WorkloadInfo
@@ -96,7 +96,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # encode
     units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
     orders = [EncodeRequest(tuple(units.get(k) for k in pack.clients)) for pack in packs]
-    encoded = executor.map("encode", down, orders, [handle for _, handle in trained])
+    encoded = executor.map("encode", down, orders, [(handle,) for _, handle in trained])
     sent = by_client(packs, (reply for reply, _ in encoded))
 
     # deliver
@@ -107,11 +107,13 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # sum
     wanted = sum_requests(packs, who, arrived_K, mix_K, cohort=len(cohort_K))
-    replies = [reply for reply, _ in executor.map("sum", down, wanted, [handle for _, handle in encoded])]
+    handles = [(update, view) for (_, update), (_, view) in zip(trained, encoded, strict=True)]
+    summed = executor.map("sum", down, wanted, handles)
+    groups = in_groups([handle for _, handle in summed])
+    total = folded(reply for reply, _ in executor.map("combine", down, [None] * len(groups), groups))
 
     # receive
-    sums = total(replies)
-    sums = None if sums is None else dict(parts.uplink.receive(sums, outcome, rng))
+    sums = None if total.sums is None else dict(parts.uplink.receive(total.sums, outcome, rng))
 
     # aggregate, observe
     received = Reception(outcome, reports, sums=sums, sent_counts=arrived_components(who, sent, arrived_K))
@@ -119,7 +121,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     after = replace(
         state,
         server=server,
-        clients=merged_states(state.clients, replies),
+        clients=merged_states(state.clients, (reply for reply, _ in summed)),
         allocator=parts.allocator.observe(plan, outcome, state.allocator),
         clock_s=state.clock_s + outcome.round_s,
     )
@@ -128,7 +130,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     counts = evaluate(parts, server, tick)
     happened = Round(
         tick, state, len(cohort_K), everybody, reports, who, plan, outcome, arrived_K, mix_K, bits_K, sent, sums,
-        [reply.products for reply in replies], counts, began,
+        total.products, counts, began,
     )  # fmt: skip
     return record_of(parts, after, happened)
 

@@ -27,18 +27,30 @@ def make_packs(tick: int, clients_K: Array, widths: Mapping[int, int], pack_size
 
 def local_steps(rng: Rng, steps: int | StepsRange, client: int) -> int:
     """Number of local steps of one client."""
+    return int(steps_of(rng, steps, np.array([client]))[0])
+
+
+def steps_of(rng: Rng, steps: int | StepsRange, clients_K: Array) -> Array:
+    """Number of local steps of each client, [K]."""
     if isinstance(steps, int):
-        return steps
+        return np.full(len(clients_K), steps)
     span = steps.high - steps.low + 1
-    return steps.low + min(int(rng.uniform("local_steps", client)[0, 0] * span), span - 1)
+    draw_K = rng.uniform("local_steps", clients_K)[:, 0]
+    return steps.low + np.minimum((draw_K * span).astype(np.int64), span - 1)
 
 
 def client_rank(rng: Rng, rank: int | Mapping[str, int], client: int) -> int:
     """The client's LoRA rank: one for all, or that of the tier it is drawn into (tiers are equally likely)."""
+    return int(ranks_of(rng, rank, np.array([client]))[0])
+
+
+def ranks_of(rng: Rng, rank: int | Mapping[str, int], clients_K: Array) -> Array:
+    """The rank of each client, [K]."""
     if isinstance(rank, int):
-        return rank
-    tiers = [rank[name] for name in sorted(rank)]
-    return tiers[min(int(rng.uniform("rank_tier", client)[0, 0] * len(tiers)), len(tiers) - 1)]
+        return np.full(len(clients_K), rank)
+    tiers = np.array([rank[name] for name in sorted(rank)])
+    draw_K = rng.uniform("rank_tier", clients_K)[:, 0]
+    return tiers[np.minimum((draw_K * len(tiers)).astype(np.int64), len(tiers) - 1)]
 
 
 def batch_indices(rng: Rng, client: int, tick: int, step: int, shard_N: Array, batch_size: int) -> Array:

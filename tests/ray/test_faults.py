@@ -116,7 +116,7 @@ def test_results_outlive_the_actor_that_made_them():
         down = executor.put(made.parts.method.broadcast(made.state.server, 1))
         packs = make_packs(1, np.arange(6), {}, 3)
         trained = executor.map("train", down, [TrainRequest(pack, {}) for pack in packs])
-        orders, handles = [EncodeRequest((3,) * 3)] * 2, [handle for _, handle in trained]
+        orders, handles = [EncodeRequest((3,) * 3)] * 2, [(handle,) for _, handle in trained]
         first = executor.map("encode", down, orders, handles)
         for actor in executor.crew.actors:
             ray.kill(actor)

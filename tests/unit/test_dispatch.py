@@ -29,16 +29,17 @@ class FakeCrew:
     busy: dict = field(default_factory=dict)
     homeless: set[int] = field(default_factory=set)  # lost with their node, and no other has room
 
-    def start(self, slot, call):
+    def start(self, slot, calls):
+        (call,) = calls
         assert slot not in self.busy.values(), "one request at a time"
         number = len(self.started)
         self.started.append((slot, call.stage, None if call.pack is None else call.pack.clients))
-        handle = None if call.handle is None else call.handle.ref
+        handle = None if not call.handles else call.handles[0].ref
         self.busy[number] = slot
         state = "hang" if self.hang else "dead" if slot in self.dead else "ok"
         if self.hang:
             self.hang -= 1
-        return (number, state, call, handle), number
+        return (number, state, call, handle), [number]
 
     def wait(self, replies, seconds):
         for reply in replies:
@@ -49,6 +50,7 @@ class FakeCrew:
 
     def fetch(self, slot, reply):
         number, state, call, handle = reply
+        self.now += 0.3  # too long for several calls in a message
         del self.busy[number]
         if self.fails:
             raise self.fails
@@ -56,7 +58,7 @@ class FakeCrew:
             raise WorkerLost("its process died")
         if handle in self.lost:
             raise ResultLost("gone")
-        return call.stage, call.pack and call.pack.clients, handle
+        return [(call.stage, call.pack and call.pack.clients, handle)]
 
     def replace(self, slot):
         self.dead.discard(slot)
@@ -84,7 +86,7 @@ def test_replies_come_in_the_order_of_requests_and_handles_reach_the_next_stage(
     trained = work.map("train", None, REQUESTS)
     assert clients(trained) == [r.pack.clients for r in REQUESTS]
     assert {slot for slot, *_ in crew.started} == {0, 1, 2}
-    encoded = work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    encoded = work.map("encode", None, [None] * 5, [(handle,) for _, handle in trained])
     assert [value[2] for value, _ in encoded] == [handle.ref for _, handle in trained]
     assert clients(encoded) == clients(trained), "the pack is known from the handle"
     assert work.map("evaluate", None, []) == []
@@ -140,7 +142,7 @@ def test_drop_client_drops_what_was_lost_in_training_and_repeats_later_stages():
     assert [pair == (None, None) for pair in trained] == [False, True, False, False, False]
     assert "dropped" in work.notices[0]
     crew.dead = {0}
-    left = [handle for _, handle in trained if handle]
+    left = [(handle,) for _, handle in trained if handle]
     assert clients(work.map("encode", None, [None] * 4, left)) == [REQUESTS[i].pack.clients for i in (0, 2, 3, 4)]
 
 
@@ -148,10 +150,10 @@ def test_a_lost_result_is_made_again_from_the_stages_before():
     crew = FakeCrew(size=2)
     work = dispatcher(crew)
     trained = work.map("train", None, REQUESTS[:2])
-    encoded = work.map("encode", None, [None] * 2, [handle for _, handle in trained])
+    encoded = work.map("encode", None, [None] * 2, [(handle,) for _, handle in trained])
     crew.lost = {trained[1][1].ref, encoded[1][1].ref}  # a node took both with it
     before = len(crew.started)
-    summed = work.map("sum", None, [None] * 2, [handle for _, handle in encoded])
+    summed = work.map("sum", None, [None] * 2, [(handle,) for _, handle in encoded])
     assert clients(summed) == [(0, 1), (2, 3)]
     stages = [stage for _, stage, who in crew.started[before:] if who == (2, 3)]
     assert stages == ["sum", "encode", "train", "encode", "sum"]
@@ -170,7 +172,7 @@ def test_clients_with_a_home_wait_for_it():
     trained = work.map("train", None, REQUESTS)
     assert {slot for slot, *_ in crew.started} == {2}
     crew.dead = {2}
-    work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    work.map("encode", None, [None] * 5, [(handle,) for _, handle in trained])
     assert {slot for slot, *_ in crew.started} == {2}
     assert crew.replaced == [2]
 
@@ -220,7 +222,7 @@ def test_packs_whose_home_is_away_are_trained_elsewhere():
     work = dispatcher(crew, home=lambda pack: 0)
     trained = work.map("train", None, REQUESTS)
     assert clients(trained) == [r.pack.clients for r in REQUESTS]
-    work.map("encode", None, [None] * 5, [handle for _, handle in trained])
+    work.map("encode", None, [None] * 5, [(handle,) for _, handle in trained])
     assert {slot for slot, *_ in crew.started[1:]} == {1}
 
 
@@ -237,5 +239,130 @@ def test_a_lost_handle_is_made_again_by_a_worker_that_is_there():
     trained = work.map("train", None, REQUESTS[:1])
     crew.lost = {trained[0][1].ref}
     crew.dead, crew.homeless = {0}, {0}
-    [(value, _)] = work.map("encode", None, [None], [trained[0][1]])
+    [(value, _)] = work.map("encode", None, [None], [(trained[0][1],)])
     assert value[1] == REQUESTS[0].pack.clients
+
+
+def test_a_call_may_need_several_handles_and_gets_them_in_order():
+    class Several(FakeCrew):
+        def start(self, slot, calls):
+            self.given = [handle.ref for handle in calls[0].handles]
+            return super().start(slot, calls)
+
+    crew = Several(size=1)
+    work = dispatcher(crew)
+    trained = work.map("train", None, REQUESTS[:3])
+    refs = [handle.ref for _, handle in trained]
+    work.map("combine", None, [None], [tuple(handle for _, handle in trained)])
+    assert crew.given == refs
+    crew.lost = {refs[0]}
+    before = len(crew.started)
+    work.map("combine", None, [None], [tuple(handle for _, handle in trained)])
+    stages = [stage for _, stage, _ in crew.started[before:]]
+    assert stages == ["combine", "train", "train", "train", "combine"], "which one was lost is not known"
+    assert crew.given[0] not in refs
+
+
+@pytest.mark.parametrize("homes", [False, True])
+def test_the_work_of_handing_out_calls_grows_with_their_number_only(homes):
+    asked = []
+
+    def home(pack):
+        asked.append(pack)
+        return pack.clients[0] % 7 if homes else None
+
+    requests = [Request(Pack(1, (k,))) for k in range(2000)]
+    crew = ManyCrew(size=7)
+    results = dispatcher(crew, home=home).map("train", None, requests)
+    assert clients(results) == [request.pack.clients for request in requests]
+    assert len(asked) <= 2 * len(requests)  # when a call is queued, and when its handle is made
+
+
+@dataclass
+class ManyCrew(FakeCrew):
+    """Takes several calls at once, each of which lasts `seconds`; the call for `deadly` clients kills its worker."""
+
+    seconds: float = 0.01
+    deadly: tuple = ()
+    killings: int = 0  # left
+    messages: list = field(default_factory=list)  # number of calls in each
+
+    def start(self, slot, calls):
+        self.messages.append(len(calls))
+        return (len(self.messages), "ok", tuple(calls)), [call.pack.clients for call in calls]
+
+    def fetch(self, slot, reply):
+        _, _, calls = reply
+        self.now += self.seconds * len(calls)
+        packs = [call.pack.clients for call in calls]
+        if self.deadly in packs and self.killings:
+            self.killings -= 1
+            raise WorkerLost("its process died")
+        return [(call.stage, call.pack.clients) for call in calls]
+
+
+MANY = [Request(Pack(1, (k,))) for k in range(100)]
+
+
+def test_short_calls_travel_together_once_they_are_known_to_be_short():
+    crew = ManyCrew(size=2)
+    work = dispatcher(crew)
+    for _ in range(2):
+        crew.messages.clear()
+        assert clients(work.map("encode", None, MANY)) == [request.pack.clients for request in MANY]
+    assert sum(crew.messages) == 100
+    assert max(crew.messages) == 8
+    assert len(crew.messages) < 30
+    assert crew.messages[-1] == 1, "the last ones are handed out one by one, so that all workers end together"
+
+
+@pytest.mark.parametrize("seconds, most", [(0.1, 5), (0.4, 1), (30.0, 1)])
+def test_long_calls_travel_alone(seconds, most):
+    crew = ManyCrew(size=1, seconds=seconds)
+    work = Dispatcher(crew, "retry", 300.0, lambda pack: None, clock=lambda: crew.now)
+    work.map("encode", None, MANY)
+    assert max(crew.messages) == most
+
+
+def test_of_several_calls_only_the_one_that_kills_is_named_and_the_others_go_on():
+    crew = ManyCrew(size=2, deadly=(50,), killings=10)
+    with pytest.raises(RaysoftError, match=r"encode of round 1, clients \[50\].*3 times in a row"):
+        dispatcher(crew).map("encode", None, MANY)
+    assert crew.killings == 10 - 1 - ATTEMPTS, "once among others, then by itself"
+
+
+def test_of_several_calls_that_were_lost_each_is_run_again():
+    crew = ManyCrew(size=2, deadly=(50,), killings=1)
+    work = dispatcher(crew)
+    assert clients(work.map("encode", None, MANY)) == [request.pack.clients for request in MANY]
+    assert len(crew.replaced) == 1
+    assert sum(crew.messages) > 101, "it was lost with others"
+
+
+def test_calls_that_were_lost_together_go_to_whoever_is_idle():
+    class Late(ManyCrew):
+        """The second worker's first message is answered last, by its death."""
+
+        def wait(self, replies, seconds):
+            self.now += 0.01
+            return [min(replies, key=lambda reply: (reply[2][0].request.pack.clients == (1,), reply[0]))]
+
+        def start(self, slot, calls):
+            self.slots = [*getattr(self, "slots", []), slot]
+            return super().start(slot, calls)
+
+    crew = Late(size=2)
+    work = dispatcher(crew)
+    work.map("encode", None, MANY[2:])  # short, as is known from now on
+    crew.deadly, crew.killings, crew.slots = (1,), 1, []
+    assert clients(work.map("encode", None, [*MANY[1:2], *MANY[1:20]])) == [
+        r.pack.clients for r in [MANY[1], *MANY[1:20]]
+    ]
+    assert set(crew.slots[-4:]) == {0, 1}
+
+
+def test_a_lost_training_drops_one_pack_never_several():
+    crew = ManyCrew(size=2, deadly=(50,), killings=1)
+    trained = dispatcher(crew, "drop_client").map("train", None, MANY)
+    assert set(crew.messages) == {1}
+    assert [item for item, pair in enumerate(trained) if pair == (None, None)] == [50]

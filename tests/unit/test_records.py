@@ -81,7 +81,7 @@ def happened(**changes):
             4: sent(232, [0, 0, 1, 1]), 5: sent(232, [0, 0, 1, 1], finite=False),
         },
         sums=None,
-        products=[],
+        products=None,
         counts=COUNTS,
         began=0.0,
     )  # fmt: skip
@@ -204,7 +204,7 @@ def test_covariance_is_measured_as_the_packs_did_also_when_clients_were_dropped(
     sums = product_sums(space, "exact", Rng(0), theta, [update], [update], [1.0], [1.0])
     given = parts()
     given.info.space = space
-    r = happened(cohort=cohort, sums=update, products=[sums, None])
+    r = happened(cohort=cohort, sums=update, products=sums)
     _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(theta))))
     assert record.aggregation_covariance == pytest.approx(0.0, abs=1e-12), "one update is its own mean"
     assert record.metrics["applied_ratio"] == pytest.approx(1.0)
@@ -217,7 +217,7 @@ def test_the_step_that_is_measured_is_the_one_that_was_taken():
     for settings, ratio in (([], 0.5), (["method.sender_weights=component"], 1.0)):
         given = parts(False, *settings)
         sums = {name: 0.5 * value for name, value in given.method.contribute(update).items()}
-        r = happened(sums=sums, products=[products])
+        r = happened(sums=sums, products=products)
         _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(THETA))))
         assert record.metrics["applied_ratio"] == pytest.approx(ratio)
         assert record.metrics["applied_cosine"] == pytest.approx(1.0)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysoft.errors import RaysoftError
-from raysoft.federation.client import SumReply
+from raysoft.federation.diagnostics import ProductSums
+from raysoft.federation.pack_sums import PackSum, folded, in_groups
 from raysoft.federation.reduction import (
     client_weights,
     finite_reports,
@@ -14,7 +15,6 @@ from raysoft.federation.reduction import (
     normalised,
     sum_requests,
     survivors,
-    total,
 )
 from raysoft.types import ChannelState, ClientReport, ClientState, Curve, Pack, Participants
 
@@ -75,18 +75,32 @@ def test_each_pack_is_told_what_became_of_its_clients():
 
 def test_sums_are_added_in_pack_order_and_nothing_is_none():
     big = {"x": np.array([1e16])}, {"x": np.array([1.0])}, {"x": np.array([-1e16])}
-    replies = [SumReply(one, None, {}) for one in (big[0], big[1], None, big[2])]
-    assert total(replies)["x"][0] == (1e16 + 1.0) - 1e16
-    assert total([SumReply(None, None, {})]) is None
+    packs = [PackSum(one, None) for one in (big[0], big[1], None, big[2])]
+    assert folded(packs).sums["x"][0] == (1e16 + 1.0) - 1e16
+    assert folded([PackSum(None, None)]) == PackSum(None, None)
+    assert [one.sums["x"].tolist() for one in packs if one.sums] == [one["x"].tolist() for one in big], "left alone"
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_groups_of_packs_add_up_to_what_the_packs_add_up_to(count, size):
+    # Whole numbers: exact in whatever order.
+    packs = [
+        PackSum({"x": np.array([float(k)])}, ProductSums({"m": np.ones(2) * k}, {"m": np.ones(2)}))
+        for k in range(count)
+    ]
+    groups = in_groups(packs, size)
+    assert [pack for group in groups for pack in group] == packs
+    assert max(map(len, groups)) <= size
+    whole = folded(folded(group) for group in groups)
+    assert whole.sums["x"] == count * (count - 1) / 2
+    assert whole.products.received["m"].tolist() == [count * (count - 1) / 2] * 2
+    assert whole.products.ideal["m"].tolist() == [count] * 2
 
 
 def test_states_are_kept_while_they_hold_something_and_forgotten_afterwards():
     memory = {"ef/x": np.ones(2)}
     before = {1: ClientState(8, codec=memory), 2: ClientState(8, codec=memory), 5: ClientState(8, method=memory)}
-    replies = [
-        SumReply(None, None, {1: ClientState(8), 3: ClientState(8, codec=memory)}),
-        SumReply(None, None, {4: ClientState(8)}),
-    ]
+    replies = [{1: ClientState(8), 3: ClientState(8, codec=memory)}, {4: ClientState(8)}]
     after = merged_states(before, replies)
     assert sorted(after) == [2, 3, 5], "1 has delivered everything; 2 and 5 were absent; 4 never had anything"
     assert after[2] is before[2]
