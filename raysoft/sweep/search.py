@@ -94,6 +94,10 @@ class OptunaPoints(Searcher):
         self._point_of: dict[str, int] = {}
         self._answers: dict[int, list[float | None]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as `save`: the journal of the sweep holds all that is needed."""
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial, FINISHED after the last one."""
         if not self._waiting:
@@ -132,7 +136,7 @@ class OptunaPoints(Searcher):
             self._study.tell(self._asked[point], state=TrialState.FAIL)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal of the sweep holds all that is needed."""
+        """Nothing."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing."""

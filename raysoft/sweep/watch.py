@@ -23,6 +23,10 @@ class Watch(tune.Callback):
         self._last: dict[str, dict[str, Any]] = {}
         self._values = {job["trial"]: job["values"] for job in work.jobs}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it is given, although a sweep never reads that back."""
+        return {}
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A round, or the last word of a trial."""
         job = trial.config["job"]
