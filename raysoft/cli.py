@@ -256,7 +256,9 @@ def tune(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A sweep, e.g. one of tune_configs/.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."
+        ),
     ] = None,
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted sweep; start it where there is none.")
@@ -303,11 +305,13 @@ def tune(
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Run folders, several are drawn together; or one comparison folder."),
+        typer.Argument(
+            metavar="DIR...", help="Run folders, several are drawn together; or one comparison or sweep folder."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write the report of runs.")] = None,
 ) -> None:
-    """Draw figures and report.html of a run or comparison folder again, or of several runs together."""
+    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
     from raysoft.report import draw_folders
 
     typer.echo(str(draw_folders(folders, out)))

@@ -115,7 +115,9 @@ def points_table(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> Table:
     metric = sweep.config.metric
     sign = -1.0 if sweep.mode == "max" else 1.0
     order = sorted(points, key=lambda point: (point[metric] is None, sign * (point[metric] or 0.0)))[:MOST]
-    shown = [column for column in _FIGURES if column[1] != metric and any(point[column[1]] is not None for point in order)]
+    shown = [
+        column for column in _FIGURES if column[1] != metric and any(point[column[1]] is not None for point in order)
+    ]
     shown = [(metric, metric, 1.0, 4), *shown]
     heading = ("point", *sweep.labels.values(), "seeds", *(name for name, *_ in shown))
     rows = [

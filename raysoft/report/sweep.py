@@ -52,7 +52,7 @@ _PICTURES = (  # name, title, caption
     ("map", "Map of {rows} and {columns}", "{metric} over two axes{over}."),
     ("effects", "Effect of each axis", "Dots: points, with the standard deviation over seeds where there are several. "
      "Line: mean of all points with the same value."),
-    ("parallel", "All points", "One line a point, from its settings to what came out; colour: {metric}. Thick: the best."),
+    ("parallel", "All points", "One line a point, from settings to what came out; colour: {metric}. Thick: the best."),
 )  # fmt: skip
 
 
@@ -96,7 +96,11 @@ def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
     ended = [row for row in file.trials if row["status"] != "done"]
     if ended:
         lines = [[str(row["trial"]), str(row["status"]), str(row.get("reason") or "–")] for row in ended]
-        sections.append(Section("early", "Trials that did not run to their end", page.grid(["Trial", "Status", "Reason"], lines, "arms")))
+        sections.append(
+            Section(
+                "early", "Trials that did not run to their end", page.grid(["Trial", "Status", "Reason"], lines, "arms")
+            )
+        )
     space = [[axis.key, axis.kind, ", ".join(shown(value) for value in axis.values)] for axis in file.axes]
     below = [page.details("The space", page.grid(["Key", "Kind", "Values"], space, "arms"), opened=False)]
     return page.render_page(file.name, _subtitle(file), sections, "", below)
@@ -155,7 +159,10 @@ def _points_table(file: SweepFile, rows: Sequence[Row]) -> str:
     figures = _figures(file)
     head = ["Point", *(axis.label for axis in file.axes), "Trials", *(title(name) for name in figures)]
     lines = [
-        [str(row["point"]), *(shown(row[axis.label]) for axis in file.axes), _trials(row), *(cell(row, name) for name in figures)]
+        [
+            str(row["point"]), *(shown(row[axis.label]) for axis in file.axes), _trials(row),
+            *(cell(row, name) for name in figures),
+        ]
         for row in rows
     ]  # fmt: skip
     return page.grid(head, lines, "arms")
@@ -236,7 +243,9 @@ def _map(file: SweepFile) -> Figure | None:
     if not np.isfinite(best).any():
         return None
     digits = 1 if np.nanmax(np.abs(best)) >= 10 else 3
-    return heat(best, down.names, across.names, metric.name, row_label=rows.name, column_label=columns.name, digits=digits)
+    return heat(
+        best, down.names, across.names, metric.name, row_label=rows.name, column_label=columns.name, digits=digits
+    )
 
 
 def _effects(file: SweepFile) -> Figure | None:

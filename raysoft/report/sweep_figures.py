@@ -81,7 +81,9 @@ def pareto(points: Sequence[Measured], y_label: str, lower_is_better: bool = Fal
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     axes[0].set_ylabel(y_label)
     marks = [
-        axes[0].plot([], [], linestyle="none", marker=marker, color=GREY, markeredgecolor=edge, markersize=5, label=label)[0]
+        axes[0].plot(
+            [], [], linestyle="none", marker=marker, color=GREY, markeredgecolor=edge, markersize=5, label=label
+        )[0]
         for marker, edge, label in (("D", BLACK, "Pareto front of all three"), ("o", GREY, "other points"))
     ]
     figure.legend(handles=marks, loc="outside upper center", ncols=2, handlelength=1.0)
@@ -146,7 +148,9 @@ def effects(columns: Sequence[Column], rows: Sequence[Column], stds: Sequence[Se
         return None
     one = len(columns) == 1
     width = COLUMN_IN if one else WIDTH_IN
-    figure, axes = new_figure(0.5 + 1.75 * len(kept), len(kept), len(columns), width_in=width, sharex="col", sharey="row")
+    figure, axes = new_figure(
+        0.5 + 1.75 * len(kept), len(kept), len(columns), width_in=width, sharex="col", sharey="row"
+    )
     for number, ax in enumerate(axes):
         (row, std), column = kept[number // len(columns)], columns[number % len(columns)]
         _effect(ax, column, row, std)
@@ -205,7 +209,9 @@ def parallel(columns: Sequence[Column], colour: Column, best: int | None = None)
         fine = np.isfinite(value_N[place])
         ax.plot(height_NC[place], color=colours(norm(value_N[place])) if fine else GREY, linewidth=1.1, alpha=0.85)
     if best is not None:
-        ax.plot(height_NC[best], color=VERMILLION, linewidth=2.6, marker="o", markersize=4.5, zorder=5, label="best point")
+        ax.plot(
+            height_NC[best], color=VERMILLION, linewidth=2.6, marker="o", markersize=4.5, zorder=5, label="best point"
+        )
         figure.legend(loc="outside upper right", handlelength=2.4)
     for number, (column, scale) in enumerate(zip(columns, scales, strict=True)):
         ax.axvline(number, color=BLACK, linewidth=0.8, zorder=3)
@@ -261,7 +267,9 @@ def scattered(x: Column, y: Column, colour: Column) -> Figure | None:
         return None
     across, up = scale_of(x.values), scale_of(y.values)
     figure, (ax,) = new_figure(2.7, width_in=COLUMN_IN)
-    drawn = ax.scatter(across.place_N[fine], up.place_N[fine], c=value[fine], cmap=COLOUR_MAP, s=34, edgecolors=BLACK, linewidths=0.5)
+    drawn = ax.scatter(
+        across.place_N[fine], up.place_N[fine], c=value[fine], cmap=COLOUR_MAP, s=34, edgecolors=BLACK, linewidths=0.5
+    )
     ax.set_xticks(across.ticks, across.names)
     ax.set_yticks(up.ticks, up.names)
     ax.set(xlabel=x.name, ylabel=y.name)

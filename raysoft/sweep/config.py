@@ -1,14 +1,14 @@
 """A sweep as checked data: what `raysoft tune FILE.yaml` reads. Nothing here knows Ray.
 
-    base: soft                         # a preset or a file of `raysoft run`
-    overrides: {rounds: 20}            # settings of every run, as a mapping or a list of key=value
-    space:                             # any configuration key: grid, choice, uniform, loguniform, quniform, randint
-      model.lora.rank: {grid: [4, 8, 16]}
-      train.lr: {loguniform: [1e-3, 1.0]}
-    metric: final_accuracy             # any number of summary.json or of a round
-    samples: 10                        # draws of everything that is not a grid
-    seeds: 3                           # runs of each point
-    scheduler: asha                    # none | asha | hyperband | pbt, or a mapping with options
+base: soft                         # a preset or a file of `raysoft run`
+overrides: {rounds: 20}            # settings of every run, as a mapping or a list of key=value
+space:                             # any configuration key: grid, choice, uniform, loguniform, quniform, randint
+  model.lora.rank: {grid: [4, 8, 16]}
+  train.lr: {loguniform: [1e-3, 1.0]}
+metric: final_accuracy             # any number of summary.json or of a round
+samples: 10                        # draws of everything that is not a grid
+seeds: 3                           # runs of each point
+scheduler: asha                    # none | asha | hyperband | pbt, or a mapping with options
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class SweepConfig(Section):
     """A complete sweep. `executor` says where each run computes: in the trial's process, or on client actors."""
 
     base: str
-    overrides: list[str | dict[str, Any]] = []
+    overrides: list[str | dict[str, Any]] = []  # noqa: RUF012 - pydantic copies it
     space: Annotated[dict[str, Axis], Field(min_length=1, max_length=32)]
     metric: str = "final_accuracy"
     mode: Literal["max", "min"] | None = None  # default: by the metric

@@ -173,6 +173,8 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, machine: Machine, event
     adaptive = config.search == "optuna"
     at_once = concurrency(machine, config, _example(sweep))
     events.planned(sweep.count, len(work.ended), at_once)
+    # HyperBand waits for all trials of a bracket, and Tune counts those that it has paused as running.
+    limit = None if isinstance(config.scheduler, HyperBand) else at_once
     search = None
     if adaptive:
         search = OptunaPoints(sweep, work, lambda point, values: folder.note(CHOSEN, point=point, values=values))
@@ -181,7 +183,7 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, machine: Machine, event
         param_space=None if adaptive else {"job": tune.grid_search(list(work.jobs))},
         tune_config=tune.TuneConfig(
             metric=config.metric, mode=sweep.mode, scheduler=make_scheduler(sweep), search_alg=search,
-            num_samples=sweep.count if adaptive else 1, max_concurrent_trials=at_once, reuse_actors=True,
+            num_samples=sweep.count if adaptive else 1, max_concurrent_trials=limit, reuse_actors=True,
             trial_name_creator=_name, trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(

@@ -1,4 +1,4 @@
-"""The numbers a sweep may look at: what a run has shown up to a round, by the names of summary.json and rounds.jsonl."""
+"""The numbers a sweep may look at: what a run has shown up to a round, by the names of summary and records."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ def concurrency(machine: Machine, config: SweepConfig, run: RunConfig) -> int:
     bundles = trial_bundles(run, share_of(machine, config))
     cpus = sum(bundle.get("CPU", 0.0) for bundle in bundles)
     gpus = sum(bundle.get("GPU", 0.0) for bundle in bundles)
-    fit = [int((machine.memory_bytes - CONTROL_BYTES) // (len(bundles) * PROCESS_BYTES)), int(machine.cpus / cpus + 1e-9)]
+    fit = [
+        int((machine.memory_bytes - CONTROL_BYTES) // (len(bundles) * PROCESS_BYTES)),
+        int(machine.cpus / cpus + 1e-9),
+    ]
     if gpus:
         fit.append(int(machine.gpus / gpus + 1e-9))
     if config.max_concurrent != "auto":

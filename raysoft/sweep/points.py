@@ -126,9 +126,13 @@ def _check_keys(config: SweepConfig) -> None:
         inside = next((other for other in keys if key.startswith(f"{other}.")), None)
         if inside is not None:
             raise ConfigError(f"space.{key}", f"lies inside the axis {inside}; vary one of them")
-        if config.search == "optuna" and (axis.kind == GRID or any(isinstance(item, (dict, list)) for item in axis.values) and axis.listed):
+        if config.search == "optuna" and (
+            axis.kind == GRID or (any(isinstance(item, (dict, list)) for item in axis.values) and axis.listed)
+        ):
             what = "a grid" if axis.kind == GRID else "a choice among lists or mappings"
-            raise ConfigError(f"space.{key}", f"{what} cannot be searched by optuna; use a choice of plain values or a range")
+            raise ConfigError(
+                f"space.{key}", f"{what} cannot be searched by optuna; use a choice of plain values or a range"
+            )
 
 
 def _check_combination(sweep: Sweep) -> None:
@@ -139,7 +143,9 @@ def _check_combination(sweep: Sweep) -> None:
         for key, axis in config.space.items():
             if key.split(".")[0] in _NOT_EXPLORED or axis.kind == GRID:
                 why = "a grid" if axis.kind == GRID else "fixed once a run has begun"
-                raise ConfigError(f"space.{key}", f"is {why}, so pbt cannot explore it; use e.g. train.lr: {{loguniform: [...]}}")
+                raise ConfigError(
+                    f"space.{key}", f"is {why}, so pbt cannot explore it; use e.g. train.lr: {{loguniform: [...]}}"
+                )
         if sweep.count < 2:
             raise ConfigError("samples", "pbt needs a population of at least 2 runs, e.g. samples: 8")
 
@@ -205,7 +211,8 @@ def labels_of(config: SweepConfig) -> dict[str, str]:
 
 def _path(key: str, axis: Axis) -> list[str]:
     heads = {next(leaves(key, value))[0] for value in axis.values} if axis.listed else set()
-    return (heads.pop() if len(heads) == 1 else key).split(".")
+    path = (heads.pop() if len(heads) == 1 else key).split(".")
+    return path[:-1] if path[-1] == "name" and len(path) > 1 else path  # codec.name is called codec
 
 
 def plain_value(key: str, value: Any) -> Any:
@@ -229,4 +236,3 @@ def trial_name(point: int, values: Values, seed: int, labels: Mapping[str, str])
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-

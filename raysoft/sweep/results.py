@@ -113,7 +113,9 @@ def best_point(points: Sequence[Mapping[str, Any]], mode: str, metric: str) -> d
 def write_results(folder: SweepFolder, sweep: Sweep, found: Results) -> None:
     """results.parquet and results.csv (a row a trial), points.csv, results.json, best.yaml. Raises RaysoftError."""
     columns = _columns(found.rows)
-    write_atomic(folder.path / RESULTS_CSV, _csv(list(columns), [[row[name] for name in columns] for row in found.rows]))
+    write_atomic(
+        folder.path / RESULTS_CSV, _csv(list(columns), [[row[name] for name in columns] for row in found.rows])
+    )
     _write_parquet(folder.path / RESULTS_PARQUET, columns)
     write_atomic(folder.path / POINTS_CSV, _points_csv(found.points))
     data = {
@@ -155,9 +157,17 @@ def _csv(heading: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 
 def _points_csv(points: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in points[0] if name != "std"] if points else []
-    heading = [column for name in names for column in ([name, f"{name}_std"] if points and name in points[0]["std"] else [name])]
+    heading = [
+        column
+        for name in names
+        for column in ([name, f"{name}_std"] if points and name in points[0]["std"] else [name])
+    ]
     lines = [
-        [cell for name in names for cell in ([point[name], point["std"][name]] if name in point["std"] else [point[name]])]
+        [
+            cell
+            for name in names
+            for cell in ([point[name], point["std"][name]] if name in point["std"] else [point[name]])
+        ]
         for point in points
     ]
     return _csv(heading, lines)

@@ -66,7 +66,7 @@ def _clipped(axis: Axis, value: Any) -> Any:
         step = axis.values[2]
         value = low + step * round((value - low) / step)
         high = low + step * math.floor((high - low) / step + 1e-9)
-    whole = axis.kind == "randint" or all(isinstance(item, int) for item in axis.values) and axis.kind == "quniform"
+    whole = axis.kind == "randint" or (all(isinstance(item, int) for item in axis.values) and axis.kind == "quniform")
     value = min(max(value, low), high)
     return round(value) if whole else float(f"{value:.6g}")
 
@@ -86,7 +86,8 @@ class OptunaPoints(Searcher):
         self._sweep, self._work, self._note = sweep, work, note
         self._space = {key: _distribution(axis) for key, axis in sweep.config.space.items()}
         sampler = optuna.samplers.TPESampler(seed=sweep.seeds[0] % 2**32)
-        self._study = optuna.create_study(direction=f"{sweep.mode}imize", sampler=sampler)
+        direction = optuna.study.StudyDirection.MAXIMIZE if sweep.mode == "max" else optuna.study.StudyDirection.MINIMIZE
+        self._study = optuna.create_study(direction=direction, sampler=sampler)
         for values in work.chosen:
             self._study.enqueue_trial(dict(values))
         self._asked: list[Any] = []
@@ -98,8 +99,8 @@ class OptunaPoints(Searcher):
         """Nothing, as `save`: the journal of the sweep holds all that is needed."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial, FINISHED after the last one."""
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as Tune's configuration, FINISHED after the last one."""
         if not self._waiting:
             if len(self._asked) == self._sweep.config.samples:
                 return Searcher.FINISHED

@@ -28,7 +28,9 @@ def next_attempt(storage: str) -> str:
         fs, root = file_system(storage)
         return f"{ATTEMPT}{max(_numbered(fs, root, ATTEMPT), default=0) + 1}"
     except (OSError, ValueError) as error:
-        raise ConfigError("storage", f"{storage!r:.100} cannot be reached: {' '.join(str(error).split())[:160]}") from None
+        raise ConfigError(
+            "storage", f"{storage!r:.100} cannot be reached: {' '.join(str(error).split())[:160]}"
+        ) from None
 
 
 def file_system(storage: str) -> tuple[Any, str]:

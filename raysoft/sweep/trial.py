@@ -1,4 +1,4 @@
-"""One trial: a run in a process of Ray Tune, which is its coordinator. It goes on with whatever its run folder holds."""
+"""One trial: a run in a process of Ray Tune, which is its coordinator. It goes on with what its run folder holds."""
 
 from __future__ import annotations
 
@@ -45,15 +45,17 @@ class Setup:
 
 
 def run_trial(setup: Setup, job: Mapping[str, Any]) -> None:
-    """Run `job` to its end: trial (its name), seed, values; `until`: only tell again what was found up to there.
+    """Run `job` to its end: seed, values; `until`: only tell again what was found up to there.
 
-    Whatever goes wrong is told as a result, because Tune would only try again what fails the same way.
+    The trial's name is Tune's, because population based training hands jobs from one trial to another. Whatever goes
+    wrong is told as a result: Tune would only try again what fails the same way.
     """
+    name = str(tune.get_context().get_trial_name())
     os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))  # relative paths of a configuration start there
     scratch = Path(tempfile.mkdtemp(prefix="raysoft-trial-"))
-    told = Reports(job["trial"], setup.metric, setup.mode, setup.carries, scratch)
+    told = Reports(name, setup.metric, setup.mode, setup.carries, scratch)
     try:
-        with _run_folder(setup, job["trial"], scratch, told) as folder:
+        with _run_folder(setup, name, scratch, told) as folder:
             config = grouped(run_config(setup.tree, job["values"], job["seed"]), setup.folder.name)
             until = job.get("until")
             told.begin(config, folder, (config.rounds if until is None else until) if setup.replays else 0)

@@ -29,8 +29,7 @@ class Watch(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A round, or the last word of a trial."""
-        job = trial.config["job"]
-        name = job["trial"]
+        job, name = trial.config["job"], str(trial)
         if self._values.setdefault(name, job["values"]) != job["values"]:
             self._values[name] = job["values"]
             what = {"values": job["values"], "copied_from": result.get("copied_from")}
@@ -41,7 +40,7 @@ class Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial has ended by itself, or the scheduler has stopped it."""
-        name = trial.config["job"]["trial"]
+        name = str(trial)
         result = self._last.get(name, {"status": FAILED, "reason": "it ended without a word", "round": 0})
         if self._sweep.config.storage is not None:
             self._fetch(trial, name)
@@ -58,7 +57,7 @@ class Watch(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process has died too often."""
-        name = trial.config["job"]["trial"]
+        name = str(trial)
         error = trial.pickled_error and trial.get_error()
         lines = str(error or "").strip().splitlines() or ["its process died"]
         tick = self._last.get(name, {}).get("round", 0)

@@ -1,4 +1,4 @@
-"""What is left of a sweep: which trials there are by now, which of them have ended, and what Ray Tune is to be given."""
+"""What is left of a sweep: which trials there are by now, which have ended, and what Ray Tune is to be given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Job = dict[str, Any]  # what a trial's process is given
 
 
 def replays(sweep: Sweep) -> bool:
-    """Whether the scheduler judges a trial by what others had at the same round, so that it has to hear of ended ones."""
+    """Whether the scheduler judges a trial by what others had at the same round: then it has to hear of ended ones."""
     return isinstance(sweep.config.scheduler, (Asha, HyperBand))
 
 
