@@ -127,7 +127,7 @@ def scale_of(values: Sequence[Any]) -> Scale:
     low, high = float(np.nanmin(x)), float(np.nanmax(x))
     if low > 0 and high >= 20 * low:
         decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-        few = high < 1000 * low
+        few = high < 100 * low
         ticks = np.sort(np.concatenate([decades * factor for factor in ((1.0, 3.0) if few else (1.0,))]))
         ticks = ticks[(ticks >= low * (1 - 1e-9)) & (ticks <= high * (1 + 1e-9))]
         return Scale(np.log10(x), np.log10(ticks), tuple(shown(float(f"{tick:.3g}")) for tick in ticks), False)

@@ -10,7 +10,7 @@ from ray import tune
 
 from raysoft.sweep.folder import CHANGED, FAILED, STOPPED, SweepFolder
 from raysoft.sweep.points import Sweep
-from raysoft.sweep.reports import RUN, RUNNING
+from raysoft.sweep.reports import RUN, RUNNING, WORST
 from raysoft.sweep.results import DONE
 from raysoft.sweep.work import Work
 
@@ -48,7 +48,10 @@ class Watch(tune.Callback):
             return
         status, tick = result["status"], result["round"]
         if status == DONE:
-            self._events.finished(name, DONE, f"{self._sweep.config.metric} {result[self._sweep.config.metric]:.4g}")
+            metric = self._sweep.config.metric
+            value = result[metric]
+            text = f"{metric} {value:.4g}" if abs(value) < WORST else f"done, but it has measured no {metric}"
+            self._events.finished(name, DONE, text)
         elif status == RUNNING:
             reason = f"stopped early at round {tick} by {self._sweep.config.scheduler.name}"
             self._end(name, STOPPED, tick, reason)
