@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -32,12 +33,12 @@ SMALL = {
 @pytest.fixture
 def told(monkeypatch, tmp_path):
     """Results that were reported; checkpoints are kept as copies, as Tune would."""
-    results = []
+    results, number = [], itertools.count()
 
     def report(metrics, checkpoint=None):
         kept = None
         if checkpoint is not None:
-            kept = tmp_path / f"kept-{len(results)}"
+            kept = tmp_path / f"kept-{next(number)}"
             shutil.copytree(checkpoint.path, kept)
         results.append({**metrics, "kept": kept})
 
