@@ -173,7 +173,9 @@ def _rank(name: str) -> int:
 class Mirror:
     """Copies what changes in a local folder to a remote one, in a thread of its own until `close`."""
 
-    def __init__(self, remote: RemoteFolder, folder: Path, known: dict[str, tuple[int, int]], old: Sequence[str]) -> None:
+    def __init__(
+        self, remote: RemoteFolder, folder: Path, known: dict[str, tuple[int, int]], old: Sequence[str]
+    ) -> None:
         self.remote = remote
         self.folder = folder
         self._known = known  # what is there already: size and time of the local file that it is a copy of

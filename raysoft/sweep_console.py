@@ -52,11 +52,11 @@ class SweepDisplay:
             self._text = text
             self._say(text)
 
-    def planned(self, total: int, done: int, at_once: int) -> None:
+    def planned(self, total: int, done: int, at_once: int | None) -> None:
         """The head of the log, and a bar over all trials."""
         self._total, self._ended = total, done
         before = f", {done} of them done before" if done else ""
-        self._say(f"{total} trials{before}; {at_once} side by side")
+        self._say(f"{total} trials{before}; {at_once or 'as many as nodes come'} side by side")
         self._task = self.progress.add_task("trials", total=total, completed=done)
 
     def round(self, trial: str, tick: int) -> None:

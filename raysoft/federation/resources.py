@@ -173,7 +173,9 @@ def _share(given: Sequence[int], nodes: Sequence[Machine], what: str) -> float:
 
 def trial_plan(config: RunConfig, nodes: Sequence[Machine]) -> ActorPlan | None:
     """The client actors of a trial of a sweep (None: it computes in its own process). Raises ResourceError."""
-    return plan_on_nodes(config, nodes) if config.executor == "ray" else None
+    if config.executor != "ray":
+        return None
+    return plan_for_growth(config) if config.actors.wait_for_nodes_s > 0 else plan_on_nodes(config, nodes)
 
 
 def trial_bundles(config: RunConfig, nodes: Sequence[Machine]) -> list[dict[str, float]]:
@@ -186,10 +188,12 @@ def trial_bundles(config: RunConfig, nodes: Sequence[Machine]) -> list[dict[str,
     if plan is not None:
         return [{}, *([plan.bundle()] * plan.actors)]
     for name, wanted, most in (
-        ("actors.threads", actors.threads, max(node.cpus for node in nodes)),
-        ("actors.gpus", actors.gpus, max(node.gpus for node in nodes)),
+        ("actors.threads", actors.threads, max((node.cpus for node in nodes), default=0)),
+        ("actors.gpus", actors.gpus, max((node.gpus for node in nodes), default=0)),
     ):
-        if wanted > most:
+        if wanted > most and actors.wait_for_nodes_s == 0:
+            if not most:
+                raise ResourceError(f"{name}: {wanted:g} asked for, none is available to a trial; {NO_CORES}")
             raise ResourceError(
                 f"{name}: {wanted:g} asked for, {most:g} on the largest node of a trial; set {name}={most:g} or less"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
-from raysoft.federation.ray_session import cluster_machine, joins_cluster, running_ray
+from raysoft.federation.ray_session import joins_cluster, running_ray
 from raysoft.federation.resources import Machine, trial_bundles
 from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
 from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
@@ -44,8 +45,8 @@ class SweepEvents(Protocol):
         """Something other than trials is going on."""
         ...
 
-    def planned(self, total: int, done: int, at_once: int) -> None:
-        """`total` trials, `done` of them before; `at_once` side by side."""
+    def planned(self, total: int, done: int, at_once: int | None) -> None:
+        """`total` trials, `done` of them before; `at_once` side by side (None: as many as nodes come)."""
         ...
 
     def round(self, trial: str, tick: int) -> None:
@@ -75,19 +76,19 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
     """
     sweep = make_sweep(config)
     _check_settings(sweep)
-    machine = None if joins_cluster() else Machine.here(count_gpus=_example(sweep).actors.gpus > 0)
-    if machine is not None:
-        _check_places(sweep, machine)
+    here = None if joins_cluster() else Machine.here(count_gpus=_example(sweep).actors.gpus > 0)
+    if here is not None:
+        _check_places(sweep, [here])
     with opened(path, config, resume) as folder:
         work = Work.of(sweep, folder)
         if work.left:
             _ensure_bases(sweep, events)
             events.preparing(0.0, "starting Ray")
             os.environ.update(QUIET)
-            with running_ray(None if machine is None else machine.cpus):
-                place = cluster_machine() if machine is None else machine
-                _check_places(sweep, place)
-                _tune(sweep, folder, work, place, events)
+            with running_ray(None if here is None else int(here.cpus)):
+                nodes = _cluster() if here is None else [here]
+                _check_places(sweep, nodes)
+                _tune(sweep, folder, work, nodes, events)
         events.preparing(0.0, "drawing the report")
         return conclude(sweep, folder)
 
@@ -122,9 +123,15 @@ def _carries(sweep: Sweep) -> Any:
     return "round" if isinstance(sweep.config.scheduler, HyperBand) else "nothing"
 
 
-def _check_places(sweep: Sweep, machine: Machine) -> None:
+def _cluster() -> list[Machine]:
+    from raysoft.federation.ray_placement import machines, total_resources
+
+    return machines(total_resources())
+
+
+def _check_places(sweep: Sweep, nodes: Sequence[Machine]) -> None:
     """Whether every known point fits into a trial's share. Raises ResourceError with a setting that does."""
-    share = share_of(machine, sweep.config)
+    share = share_of(nodes, sweep.config)
     for values in sweep.points or (sweep.first(),):
         try:
             trial_bundles(sweep.run_config(values, sweep.seeds[0]), share)
@@ -144,7 +151,7 @@ def _ensure_bases(sweep: Sweep, events: SweepEvents) -> None:
             ensure(name, threads=threads, on_progress=events.preparing)
 
 
-def _tune(sweep: Sweep, folder: SweepFolder, work: Work, machine: Machine, events: SweepEvents) -> None:
+def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine], events: SweepEvents) -> None:
     """Have Ray Tune do what is left. Raises RaysoftError where Tune itself fails."""
     from ray import tune
 
@@ -155,7 +162,7 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, machine: Machine, event
 
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    config, share = sweep.config, share_of(machine, sweep.config)
+    config, share = sweep.config, share_of(nodes, sweep.config)
     where = folder.path.resolve()
     storage = None if config.storage is None else f"{config.storage.rstrip('/')}/{where.name}"
     setup = Setup(
@@ -171,7 +178,9 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, machine: Machine, event
         return tune.PlacementGroupFactory(trial_bundles(sweep.run_config(job["values"], job["seed"]), share))
 
     adaptive = config.search == "optuna"
-    at_once = concurrency(machine, config, _example(sweep))
+    actors = _example(sweep).actors
+    patience_s = max(actors.wait_for_nodes_s, actors.timeout_s)
+    at_once = concurrency(nodes, config, _example(sweep))
     events.planned(sweep.count, len(work.ended), at_once)
     # HyperBand waits for all trials of a bracket, and Tune counts those that it has paused as running.
     limit = None if isinstance(config.scheduler, HyperBand) else at_once
@@ -189,7 +198,7 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, machine: Machine, event
         run_config=tune.RunConfig(
             name="tune" if storage is None else next_attempt(storage),
             storage_path=str(folder.forget_tune()) if storage is None else storage, verbose=0,
-            callbacks=[Watch(sweep, folder, work, events)], failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[Watch(sweep, folder, work, events, patience_s)], failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if setup.explores else 2),
         ),
     )  # fmt: skip

@@ -147,7 +147,9 @@ def _check_combination(sweep: Sweep) -> None:
                     f"space.{key}", f"is {why}, so pbt cannot explore it; use e.g. train.lr: {{loguniform: [...]}}"
                 )
         if len(sweep.seeds) > 1:
-            raise ConfigError("seeds", "must be one seed with pbt: a run cannot go on from one with other data and channels")
+            raise ConfigError(
+                "seeds", "must be one seed with pbt: a run cannot go on from one with other data and channels"
+            )
         if sweep.count < 2:
             raise ConfigError("samples", "pbt needs a population of at least 2 runs, e.g. samples: 8")
 

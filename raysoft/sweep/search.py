@@ -86,7 +86,9 @@ class OptunaPoints(Searcher):
         self._sweep, self._work, self._note = sweep, work, note
         self._space = {key: _distribution(axis) for key, axis in sweep.config.space.items()}
         sampler = optuna.samplers.TPESampler(seed=sweep.seeds[0] % 2**32)
-        direction = optuna.study.StudyDirection.MAXIMIZE if sweep.mode == "max" else optuna.study.StudyDirection.MINIMIZE
+        direction = (
+            optuna.study.StudyDirection.MAXIMIZE if sweep.mode == "max" else optuna.study.StudyDirection.MINIMIZE
+        )
         self._study = optuna.create_study(direction=direction, sampler=sampler)
         for values in work.chosen:
             self._study.enqueue_trial(dict(values))

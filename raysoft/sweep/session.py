@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -11,11 +11,12 @@ from raysoft.config import RunConfig
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor, pin_threads
 from raysoft.federation.ray_executor import RayExecutor
+from raysoft.federation.ray_placement import Reservation
 from raysoft.federation.resources import Machine, trial_plan
 from raysoft.runner import Sessions
 
 
-def trial_sessions(share: Machine) -> Sessions:
+def trial_sessions(share: Sequence[Machine]) -> Sessions:
     """What runner.run takes for `session`; `share` is what the trial's resources were planned with."""
 
     @contextmanager
@@ -25,7 +26,7 @@ def trial_sessions(share: Machine) -> Sessions:
             if plan is None:
                 yield Coordinator(config, InlineExecutor(config))
                 return
-            executor = RayExecutor(config, plan)  # Tune has its actors placed in the group of this process
+            executor = RayExecutor(config, Reservation(plan))  # its actors inherit the group of this process
             try:
                 yield Coordinator(config, executor)
             finally:

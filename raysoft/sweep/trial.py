@@ -37,7 +37,7 @@ class Setup:
     folder: Path  # of the sweep, absolute
     metric: str
     mode: str
-    share: Machine
+    share: tuple[Machine, ...]  # what the resources of a trial were planned with
     replays: bool = False  # a scheduler or search has to hear again of the rounds before an interruption
     carries: Carried = "nothing"  # what a checkpoint of Tune holds
     explores: tuple[str, ...] = ()  # keys that change on the way (population based training)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from raysoft.errors import ResourceError
 from raysoft.sweep.folder import CHANGED, FAILED, STOPPED, SweepFolder
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.reports import RUN, RUNNING, WORST
@@ -18,14 +20,26 @@ from raysoft.sweep.work import Work
 class Watch(tune.Callback):
     """Callback of Ray Tune, in the driver."""
 
-    def __init__(self, sweep: Sweep, folder: SweepFolder, work: Work, events: Any) -> None:
+    def __init__(self, sweep: Sweep, folder: SweepFolder, work: Work, events: Any, patience_s: float) -> None:
         self._sweep, self._folder, self._work, self._events = sweep, folder, work, events
+        self._patience_s, self._idle_since = patience_s, time.monotonic()
         self._last: dict[str, dict[str, Any]] = {}
         self._values = {job["trial"]: job["values"] for job in work.jobs}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it is given, although a sweep never reads that back."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Tune itself would wait for ever. Raises ResourceError where no trial has found room in time."""
+        now = time.monotonic()
+        if any(trial.status == "RUNNING" for trial in trials) or all(trial.is_finished() for trial in trials):
+            self._idle_since = now
+        elif now - self._idle_since > self._patience_s:
+            raise ResourceError(
+                f"no trial has found room on the cluster for {self._patience_s:g} seconds; others may hold it, or set "
+                "actors.wait_for_nodes_s to more where an autoscaler adds nodes"
+            )
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A round, or the last word of a trial."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
-from raysoft.federation.resources import Machine, trial_bundles
+from raysoft.federation.resources import Machine, plan_on_nodes, trial_bundles
 from raysoft.sweep.config import Axis, dump, load_sweep, parse_sweep
 from raysoft.sweep.folder import CHANGED, CHOSEN, FAILED, JOURNAL, STOPPED, opened
 from raysoft.sweep.metrics import lower_is_better, reading, values_so_far
@@ -84,11 +84,17 @@ def test_bad_input_is_one_sentence(tree, sentence):
 
 @given(
     st.dictionaries(
-        st.sampled_from(["base", "space", "overrides", "metric", "mode", "samples", "seeds", "scheduler", "search", "x"]),
+        st.sampled_from(
+            ["base", "space", "overrides", "metric", "mode", "samples", "seeds", "scheduler", "search", "x"]
+        ),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("soft"),
-            lambda inner: st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["train.lr", "grid", "uniform", "name", "rounds", ""]), inner, max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["train.lr", "grid", "uniform", "name", "rounds", ""]), inner, max_size=3
+                )
+            ),
             max_leaves=6,
         ),
     )
@@ -139,7 +145,11 @@ def test_the_main_sweep_is_rank_by_sparsity_by_budget():
 
 
 def test_a_grid_is_crossed_and_everything_else_is_drawn_anew_for_each_point():
-    space = {"model.lora.rank": {"grid": [4, 8]}, "train.lr": {"loguniform": [1e-3, 1]}, "codec.name": {"choice": ["ecsq", "topk"]}}
+    space = {
+        "model.lora.rank": {"grid": [4, 8]},
+        "train.lr": {"loguniform": [1e-3, 1]},
+        "codec.name": {"choice": ["ecsq", "topk"]},
+    }
     sweep = sweep_of(space, samples=3, seeds=2)
     assert sweep.count == 12
     assert [values["model.lora.rank"] for values in sweep.points] == [4, 8] * 3
@@ -171,7 +181,10 @@ def test_draws_stay_in_their_axis_and_reach_all_of_it(axis, check):
 
 
 def test_a_value_may_be_a_mapping_of_several_keys():
-    space = {"model.lora": {"grid": [{"rank": 4, "alpha": 8}, {"rank": 16, "alpha": 32}]}, "train.steps": {"grid": [{"low": 1, "high": 3}, 5]}}
+    space = {
+        "model.lora": {"grid": [{"rank": 4, "alpha": 8}, {"rank": 16, "alpha": 32}]},
+        "train.steps": {"grid": [{"low": 1, "high": 3}, 5]},
+    }
     sweep = sweep_of(space)
     run = sweep.run_config(sweep.points[0], 0)
     assert (run.model.lora.rank, run.model.lora.alpha, run.model.lora.targets) == (4, 8.0, "attention")
@@ -193,7 +206,9 @@ def test_a_metric_is_read_from_records_as_from_the_summary():
     assert reading("accuracy", values) == rows[3]["accuracy"]
     assert reading("final_accuracy", values) == pytest.approx(np.mean([row["accuracy"] for row in rows[1:4]]))
     assert reading("metrics.bits_per_byte", values) == rows[3]["metrics"]["bits_per_byte"]
-    assert reading("mean_round_latency_s", values) == pytest.approx(np.mean([row["round_latency_s"] for row in rows[1:4]]))
+    assert reading("mean_round_latency_s", values) == pytest.approx(
+        np.mean([row["round_latency_s"] for row in rows[1:4]])
+    )
     assert reading("metrics.unheard_of", values) is None
 
 
@@ -290,7 +305,9 @@ def test_tables_are_the_same_in_every_format(some_runs):
         for key, value in row.items():
             shown = "" if value is None else str(value)
             assert line[key] == shown or float(line[key]) == value, key
-    assert {"point", "lr", "final_accuracy", "final_accuracy_std", "done"} <= set(next(csv.reader((folder.path / "points.csv").open())))
+    assert {"point", "lr", "final_accuracy", "final_accuracy_std", "done"} <= set(
+        next(csv.reader((folder.path / "points.csv").open()))
+    )
     from raysoft.presets import load_config
 
     assert load_config(str(folder.path / "best.yaml")).method.name == "soft"
@@ -311,28 +328,45 @@ def test_work_leaves_out_what_has_ended_and_tries_again_what_failed(some_runs):
 
 
 def test_a_trial_asks_for_what_its_actors_were_sized_to():
-    machine = Machine(cpus=16, memory_bytes=10**11, gpus=4.0)
+    nodes = [Machine(cpus=16, memory_bytes=10**11, gpus=4.0)]
     sweep = sweep_of(executor="ray", overrides={"actors": {"cpus": 4, "pack_size": 5, "gpus": 0.5}})
     run = sweep.run_config(sweep.points[0], 0)
-    assert trial_bundles(run, machine) == [{}] + [{"CPU": 1.0, "GPU": 0.5}] * 4
-    assert concurrency(machine, sweep.config, run) == 2, "8 half GPUs are two trials of four actors"
+    plan = plan_on_nodes(run, nodes)
+    assert trial_bundles(run, nodes) == [{}] + [plan.bundle()] * plan.actors
+    assert (plan.actors, plan.bundle()["CPU"], plan.bundle()["GPU"]) == (4, 1.0, 0.5)
+    assert concurrency(nodes, sweep.config, run) == 2, "8 half GPUs are two trials of four actors"
     whole = sweep_of(executor="ray", overrides={"actors": {"cpus": 4, "pack_size": 5, "gpus": 2}})
-    assert trial_bundles(whole.run_config(sweep.points[0], 0), machine) == [{}] + [{"CPU": 1.0, "GPU": 2.0}] * 2
+    bundles = trial_bundles(whole.run_config(sweep.points[0], 0), nodes)
+    assert [bundle.get("GPU") for bundle in bundles] == [None, 2.0, 2.0]
     inline = sweep_of(overrides={"actors": {"threads": 3, "gpus": 1}})
     run = inline.run_config(inline.points[0], 0)
-    assert trial_bundles(run, machine) == [{"CPU": 3.0, "GPU": 1.0}]
-    assert concurrency(machine, inline.config, run) == 4
+    assert trial_bundles(run, nodes) == [{"CPU": 3.0, "GPU": 1.0}]
+    assert concurrency(nodes, inline.config, run) == 4
     with pytest.raises(ResourceError, match="actors.threads=2"):
-        trial_bundles(run, Machine(cpus=2, memory_bytes=10**11, gpus=1))
+        trial_bundles(run, [Machine(cpus=2, memory_bytes=10**11, gpus=1)])
+    with pytest.raises(ResourceError, match="start worker nodes"):
+        trial_bundles(run, [Machine(cpus=0, memory_bytes=10**11, gpus=1)])
 
 
-def test_max_concurrent_shares_the_machine_out():
-    machine = Machine(cpus=8, memory_bytes=10**11)
+def test_a_cluster_that_may_grow_is_asked_for_what_a_run_would_ask():
+    empty = [Machine(cpus=0, memory_bytes=10**10)]
+    for executor, bundles in (("inline", 1), ("ray", 5)):
+        sweep = sweep_of(executor=executor, overrides={"actors": {"wait_for_nodes_s": 600, "pack_size": 5}})
+        run = sweep.run_config(sweep.points[0], 0)
+        assert len(trial_bundles(run, empty)) == bundles
+        assert concurrency(empty, sweep.config, run) is None
+
+
+def test_max_concurrent_shares_the_cluster_out_on_few_nodes():
+    nodes = [Machine(cpus=4, memory_bytes=10**10), Machine(cpus=8, memory_bytes=4 * 10**10, gpus=2)]
+    share = share_of(nodes, sweep_of(max_concurrent=6).config)
+    assert share == (Machine(2, 10**10, 0.5),), "a sixth of twelve cores, on the larger node"
+    share = share_of(nodes, sweep_of(max_concurrent=1).config)
+    assert sorted(node.cpus for node in share) == [4, 8]
     sweep = sweep_of(executor="ray", max_concurrent=4)
-    share = share_of(machine, sweep.config)
-    assert (share.cpus, share.memory_bytes) == (2, 10**11 // 4)
     run = sweep.run_config(sweep.points[0], 0)
-    assert len(trial_bundles(run, share)) == 3
-    assert concurrency(machine, sweep.config, run) == 4
-    little = Machine(cpus=8, memory_bytes=3 * 10**9)
-    assert concurrency(little, sweep_of().config, run.model_copy(update={"executor": "inline"})) == 6, "memory for six"
+    assert len(trial_bundles(run, share_of(nodes[1:], sweep.config))) == 3
+    assert concurrency(nodes[1:], sweep.config, run) == 4
+    little = [Machine(cpus=8, memory_bytes=3 * 10**9)]
+    run = run.model_copy(update={"executor": "inline"})
+    assert concurrency(little, sweep_of().config, run) == 6, "memory for six"

@@ -30,9 +30,19 @@ def write(folder, axes, settings, *, seeds=2, metric="final_accuracy", **more):
             "uplink_mb": 2.0 + 0.2 * abs(level) + 0.1 * np.cos(5 * number), "kept_fraction": 0.2,
         }  # fmt: skip
         std = {key: 0.02 * value for key, value in figures.items()} if seeds > 1 else {}
-        points.append({"point": number, **row, "done": seeds, "stopped": 0, "failed": 0, "unfinished": 0, **figures, "std": std})
+        points.append(
+            {"point": number, **row, "done": seeds, "stopped": 0, "failed": 0, "unfinished": 0, **figures, "std": std}
+        )
         trials += [
-            {"trial": f"p{number}-s{seed}", "point": number, "seed": seed, **row, "status": "done", "reason": None, **figures}
+            {
+                "trial": f"p{number}-s{seed}",
+                "point": number,
+                "seed": seed,
+                **row,
+                "status": "done",
+                "reason": None,
+                **figures,
+            }
             for seed in range(seeds)
         ]
     best = max(points, key=lambda point: point["final_accuracy"]) if points else None
@@ -45,7 +55,11 @@ def write(folder, axes, settings, *, seeds=2, metric="final_accuracy", **more):
     return folder
 
 
-GRIDS = [axis("rank", [4, 8, 16]), axis("latency_budget_s", [0.3, 0.45, 0.6]), axis("min_kept_fraction", [0.015, 0.03, 0.06])]
+GRIDS = [
+    axis("rank", [4, 8, 16]),
+    axis("latency_budget_s", [0.3, 0.45, 0.6]),
+    axis("min_kept_fraction", [0.015, 0.03, 0.06]),
+]
 
 
 def crossed(axes):
@@ -79,7 +93,10 @@ def test_few_values_are_equally_far_apart_and_many_keep_their_distances():
 
 def drawings():
     rng = np.random.default_rng(0)
-    points = [Measured(n, *(float(x) for x in (60 + 20 * rng.random(), 0.2 + rng.random(), 1 + 4 * rng.random()))) for n in range(27)]
+    points = [
+        Measured(n, *(float(x) for x in (60 + 20 * rng.random(), 0.2 + rng.random(), 1 + 4 * rng.random())))
+        for n in range(27)
+    ]
     grid = crossed(GRIDS)
     columns = [Column(one["label"], [values[place] for values in grid]) for place, one in enumerate(GRIDS)]
     accuracy = Column("Final accuracy (%)", [70 + n % 7 for n in range(27)])

@@ -54,14 +54,20 @@ def as_trial(monkeypatch, name, checkpoint=None):
 
 @contextmanager
 def sweep_folder(path, **more):
-    tree = {"base": "soft", "overrides": SMALL, "space": {"train.lr": {"loguniform": [0.01, 0.3]}}, "samples": 2, **more}
+    tree = {
+        "base": "soft",
+        "overrides": SMALL,
+        "space": {"train.lr": {"loguniform": [0.01, 0.3]}},
+        "samples": 2,
+        **more,
+    }
     sweep = make_sweep(parse_sweep(tree))
     with opened(path, sweep.config, resume=False) as folder:
         yield sweep, folder
 
 
 def setup_of(sweep, folder, **more):
-    return Setup(sweep.tree, folder.path, sweep.config.metric, sweep.mode, Machine(2, 10**10), **more)
+    return Setup(sweep.tree, folder.path, sweep.config.metric, sweep.mode, (Machine(2, 10**10),), **more)
 
 
 def test_a_trial_tells_each_round_once_and_the_last_with_its_closing_figures(told, monkeypatch, tmp_path):
@@ -112,7 +118,7 @@ def test_a_trial_without_the_sweeps_folder_says_what_is_needed(told, monkeypatch
     with sweep_folder(tmp_path / "sweep") as (sweep, folder):
         trial = sweep.trials()[0]
         as_trial(monkeypatch, trial.name)
-        away = Setup(sweep.tree, tmp_path / "elsewhere", "final_accuracy", "max", Machine(2, 10**10))
+        away = Setup(sweep.tree, tmp_path / "elsewhere", "final_accuracy", "max", (Machine(2, 10**10),))
         run_trial(away, job_of(trial, {}))
     assert told[0]["status"] == "failed" and "`storage`" in told[0]["reason"]
     assert told[0]["final_accuracy"] < -1e20, "on the wrong side, so that no scheduler prefers it"
@@ -149,7 +155,11 @@ def test_reports_say_the_last_known_value(told, tmp_path):
 
 def test_a_search_asks_once_a_point_and_again_for_those_of_an_interrupted_sweep():
     pytest.importorskip("optuna")
-    space = {"train.lr": {"loguniform": [0.01, 0.3]}, "codec.name": {"choice": ["ecsq", "topk"]}, "train.steps": {"randint": [1, 4]}}
+    space = {
+        "train.lr": {"loguniform": [0.01, 0.3]},
+        "codec.name": {"choice": ["ecsq", "topk"]},
+        "train.steps": {"randint": [1, 4]},
+    }
     sweep = make_sweep(parse_sweep({"base": "soft", "space": space, "samples": 4, "seeds": 2, "search": "optuna"}))
 
     def ask(chosen):
@@ -174,7 +184,11 @@ def test_a_search_asks_once_a_point_and_again_for_those_of_an_interrupted_sweep(
 
 
 def test_what_pbt_explores_stays_in_the_space():
-    space = {"train.lr": {"loguniform": [0.01, 0.3]}, "train.steps": {"randint": [1, 4]}, "codec.name": {"choice": ["ecsq", "topk"]}}
+    space = {
+        "train.lr": {"loguniform": [0.01, 0.3]},
+        "train.steps": {"randint": [1, 4]},
+        "codec.name": {"choice": ["ecsq", "topk"]},
+    }
     sweep = make_sweep(parse_sweep({"base": "soft", "space": space, "samples": 4, "scheduler": "pbt"}))
     explore = make_scheduler(sweep)._custom_explore_fn
     job = {"trial": "x", "seed": 0, "values": {"train.lr": 0.36, "train.steps": 0, "codec.name": "topk"}}
