@@ -198,7 +198,8 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine
         run_config=tune.RunConfig(
             name="tune" if storage is None else next_attempt(storage),
             storage_path=str(folder.forget_tune()) if storage is None else storage, verbose=0,
-            callbacks=[Watch(sweep, folder, work, events, patience_s)], failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[Watch(sweep, folder, work, events, patience_s)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if setup.explores else 2),
         ),
     )  # fmt: skip

@@ -17,7 +17,7 @@ def share_of(nodes: Sequence[Machine], config: SweepConfig) -> tuple[Machine, ..
     """
     if config.max_concurrent == "auto":
         return tuple(nodes)
-    left = max(1, math.floor(sum(node.cpus for node in nodes) / config.max_concurrent))
+    left: float = max(1, math.floor(sum(node.cpus for node in nodes) / config.max_concurrent))
     parts = []
     for node in sorted(nodes, key=lambda node: -node.cpus):
         taken = min(left, node.cpus)

@@ -63,14 +63,16 @@ def table(place, name="results.csv"):
 
 @pytest.mark.timeout(LIMIT_S)
 def test_a_sweep_leaves_tables_a_report_and_the_reasons_of_failures(place):
-    sweep = "space:\n  train.lr: {grid: [0.1, 1.0e+30]}\n  model.lora.rank: {grid: [4]}\noverrides: [train.clip_norm=null]\n"
+    space = "space:\n  train.lr: {grid: [0.1, 1.0e+30]}\n  model.lora.rank: {grid: [4]}\n"
+    sweep = f"{space}overrides: [train.clip_norm=null]\n"
     done = tune(place, sweep, "rounds=2")
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr == "", "Ray and Tune say nothing"
     good, bad = table(place)
     assert (good["status"], good["rounds"]) == ("done", "2")
     assert re.fullmatch("[0-9a-f]{64}", good["adapter_sha256"])
-    assert bad["status"] == "failed" and "train.lr=1e+30" in bad["reason"]
+    assert bad["status"] == "failed"
+    assert "train.lr=1e+30" in bad["reason"]
     assert sum(line.startswith("[") for line in done.stdout.splitlines()) == 2, "one line a finished trial"
     assert f"failed: {bad['trial']}: " in done.stdout
     folder = place / "out"
@@ -81,7 +83,8 @@ def test_a_sweep_leaves_tables_a_report_and_the_reasons_of_failures(place):
     assert not (folder / ".tune").exists()
     again = tune(place, sweep, "rounds=2")
     assert again.returncode == 2
-    assert "--resume" in again.stderr and "Traceback" not in again.stderr
+    assert "--resume" in again.stderr
+    assert "Traceback" not in again.stderr
     other = tune(place, sweep, "rounds=3", "--resume")
     assert other.returncode == 2
     assert "holds another sweep" in other.stderr
@@ -138,7 +141,8 @@ def test_a_killed_driver_and_resume_give_the_table_of_an_undisturbed_sweep(place
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_halving_stops_bad_runs_early_and_says_where(place):
-    sweep = "space:\n  train.lr: {grid: [0.2, 0.1, 1.0e-5, 2.0e-5]}\nscheduler: {name: asha, grace_rounds: 1, reduction_factor: 2}\n"
+    halving = "scheduler: {name: asha, grace_rounds: 1, reduction_factor: 2}\n"
+    sweep = f"space:\n  train.lr: {{grid: [0.2, 0.1, 1.0e-5, 2.0e-5]}}\n{halving}"
     done = tune(place, sweep, "max_concurrent=1")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = table(place)

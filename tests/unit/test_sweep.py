@@ -53,7 +53,8 @@ def sweep_of(space=None, **more):
     ({"base": "soft", "space": {"model.lora.rank": {"grid": [8, 0]}}}, "rank"),
     ({"base": "soft", "space": {"seed": {"grid": [0, 1]}}}, "the sweep's own key seeds"),
     ({"base": "soft", "space": {"tracking.tensorboard": {"grid": [True]}}}, "does not name a setting"),
-    ({"base": "soft", "space": {"model.lora": {"grid": [{"rank": 4}]}, "model.lora.rank": {"grid": [4]}}}, "lies inside"),
+    ({"base": "soft", "space": {"model.lora": {"grid": [{"rank": 4}]}, "model.lora.rank": {"grid": [4]}}},
+     "lies inside"),
     ({"base": "soft", "space": LR, "metric": "acuracy"}, "did you mean 'accuracy'"),
     ({"base": "soft", "space": LR, "metric": "bits_per_byte"}, "measured on text"),
     ({"base": "soft", "space": LR, "samples": 3}, "only grids"),
@@ -112,7 +113,8 @@ def test_whatever_a_file_holds_is_a_sweep_or_a_config_error(tree):
 def test_a_file_is_read_with_words_of_the_sweep_and_of_its_runs(tmp_path):
     (tmp_path / "mine.yaml").write_text("base: soft\nrounds: 7\n")
     (tmp_path / "s.yaml").write_text(
-        "base: mine.yaml\noverrides: {rounds: 8, allocator: {latency_budget_s: 0.4}}\nspace: {train.lr: {grid: [0.1]}}\n"
+        "base: mine.yaml\noverrides: {rounds: 8, allocator: {latency_budget_s: 0.4}}\n"
+        "space: {train.lr: {grid: [0.1]}}\n"
     )
     config = load_sweep(tmp_path / "s.yaml", ["seeds=[3, 5]", "cohort.size=10", "scheduler.name=asha"])
     sweep = make_sweep(config)
@@ -141,7 +143,7 @@ def test_the_main_sweep_is_rank_by_sparsity_by_budget():
     assert {sweep.run_config(values, 0).model.lora.scale() for values in sweep.points} == {2.0}
 
 
-# ---------------------------------------------------------------------------------------------------------------- points
+# --------------------------------------------------------------------------------------------------------------- points
 
 
 def test_a_grid_is_crossed_and_everything_else_is_drawn_anew_for_each_point():
@@ -156,7 +158,9 @@ def test_a_grid_is_crossed_and_everything_else_is_drawn_anew_for_each_point():
     assert len({values["train.lr"] for values in sweep.points}) == 6
     assert sweep == sweep_of(space, samples=3, seeds=2), "the same file is the same trials"
     names = [trial.name for trial in sweep.trials()]
-    assert names[0].startswith("p0000-rank4-lr") and names[0].endswith("-s0") and names[1].endswith("-s1")
+    assert names[0].startswith("p0000-rank4-lr")
+    assert names[0].endswith("-s0")
+    assert names[1].endswith("-s1")
     assert all(len(name) <= 64 for name in names)
 
 
@@ -197,7 +201,7 @@ def test_axes_with_the_same_last_word_are_told_apart():
     assert list(sweep.labels.values()) == ["codec", "method", "lr"]
 
 
-# --------------------------------------------------------------------------------------------------------------- metrics
+# -------------------------------------------------------------------------------------------------------------- metrics
 
 
 def test_a_metric_is_read_from_records_as_from_the_summary():
@@ -216,17 +220,22 @@ def test_the_direction_follows_the_metric():
     assert sweep_of(metric="final_accuracy").mode == "max"
     assert sweep_of(metric="mean_round_latency_s").mode == "min"
     assert sweep_of(metric="final_accuracy", mode="min").mode == "min"
-    assert lower_is_better("final_bits_per_byte") and not lower_is_better("worst10_client_accuracy")
+    assert lower_is_better("final_bits_per_byte")
+    assert not lower_is_better("worst10_client_accuracy")
 
 
-# --------------------------------------------------------------------------------------------------------------- folders
+# -------------------------------------------------------------------------------------------------------------- folders
 
 
 def test_an_existing_sweep_is_refused_and_resumed_only_as_itself(tmp_path):
     config = parse_sweep({"base": "soft", "space": LR})
-    with opened(tmp_path / "a", config, resume=False), pytest.raises(ConfigError, match="another process"):
-        with opened(tmp_path / "a", config, resume=True):
-            pass
+    here = tmp_path / "a"
+    with (
+        opened(here, config, resume=False),
+        pytest.raises(ConfigError, match="another"),
+        opened(here, config, resume=True),
+    ):
+        pass
     with pytest.raises(ConfigError, match="--resume"), opened(tmp_path / "a", config, resume=False):
         pass
     with opened(tmp_path / "a", config.model_copy(update={"max_concurrent": 1, "executor": "ray"}), resume=True):
@@ -255,8 +264,10 @@ def test_the_journal_survives_a_write_that_was_cut_short(tmp_path):
     with opened(tmp_path / "a", config, resume=True) as folder:
         folder.note(STOPPED, trial="z", round=1, reason="asha")
         again = folder.remembered()
-    assert known.ended["x"]["round"] == 3 and known.ended["y"]["reason"] == "why"
-    assert known.chosen[0]["values"] == {"train.lr": 0.1} and known.values == {"x": {"train.lr": 0.3}}
+    assert known.ended["x"]["round"] == 3
+    assert known.ended["y"]["reason"] == "why"
+    assert known.chosen[0]["values"] == {"train.lr": 0.1}
+    assert known.values == {"x": {"train.lr": 0.3}}
     assert set(again.ended) == {"x", "y", "z"}
     (tmp_path / "a" / JOURNAL).write_text("nonsense\n{}\n")
     with pytest.raises(RaysoftError, match="line 1"), opened(tmp_path / "a", config, resume=True) as folder:
@@ -289,8 +300,10 @@ def test_results_keep_figures_and_reasons(some_runs):
     assert [row["final_accuracy"] for row in found.rows[:2]] == first
     assert found.points[0]["final_accuracy"] == pytest.approx(np.mean(first))
     assert found.points[0]["std"]["final_accuracy"] == pytest.approx(np.std(first, ddof=1))
-    assert found.points[1]["done"] == 0 and found.points[1]["stopped"] == 1
-    assert found.best is not None and found.best["point"] == 0, "a point without a finished run cannot be the best"
+    assert found.points[1]["done"] == 0
+    assert found.points[1]["stopped"] == 1
+    assert found.best is not None
+    assert found.best["point"] == 0, "a point without a finished run cannot be the best"
 
 
 def test_tables_are_the_same_in_every_format(some_runs):
@@ -316,15 +329,17 @@ def test_tables_are_the_same_in_every_format(some_runs):
 def test_work_leaves_out_what_has_ended_and_tries_again_what_failed(some_runs):
     sweep, folder, names = some_runs
     work = Work.of(sweep, folder)
-    assert work.ended == set(names[:3]) and work.left
+    assert work.ended == set(names[:3])
+    assert work.left
     assert [job["trial"] for job in work.jobs] == names[3:]
     halving = sweep_of(seeds=2, scheduler="asha")
     jobs = Work.of(halving, folder).jobs
     assert [job["trial"] for job in jobs] == names, "a scheduler hears of all of them, ended ones first"
-    assert jobs[2]["until"] == 4 and "until" not in jobs[3]
+    assert jobs[2]["until"] == 4
+    assert "until" not in jobs[3]
 
 
-# ---------------------------------------------------------------------------------------------------------------- places
+# --------------------------------------------------------------------------------------------------------------- places
 
 
 def test_a_trial_asks_for_what_its_actors_were_sized_to():
@@ -342,7 +357,7 @@ def test_a_trial_asks_for_what_its_actors_were_sized_to():
     run = inline.run_config(inline.points[0], 0)
     assert trial_bundles(run, nodes) == [{"CPU": 3.0, "GPU": 1.0}]
     assert concurrency(nodes, inline.config, run) == 4
-    with pytest.raises(ResourceError, match="actors.threads=2"):
+    with pytest.raises(ResourceError, match=r"actors\.threads=2"):
         trial_bundles(run, [Machine(cpus=2, memory_bytes=10**11, gpus=1)])
     with pytest.raises(ResourceError, match="start worker nodes"):
         trial_bundles(run, [Machine(cpus=0, memory_bytes=10**11, gpus=1)])

@@ -26,7 +26,8 @@ def write(folder, axes, settings, *, seeds=2, metric="final_accuracy", **more):
         row = dict(zip((one["label"] for one in axes), values, strict=True))
         level = sum(np.log2(value) for value in values if isinstance(value, (int, float)))
         figures = {
-            "final_accuracy": 0.7 + 0.01 * level + 0.003 * np.sin(7 * number), "mean_latency_s": 0.3 + 0.02 * abs(level),
+            "final_accuracy": 0.7 + 0.01 * level + 0.003 * np.sin(7 * number),
+            "mean_latency_s": 0.3 + 0.02 * abs(level),
             "uplink_mb": 2.0 + 0.2 * abs(level) + 0.1 * np.cos(5 * number), "kept_fraction": 0.2,
         }  # fmt: skip
         std = {key: 0.02 * value for key, value in figures.items()} if seeds > 1 else {}
@@ -81,13 +82,16 @@ def test_the_front_is_that_of_brute_force():
 
 def test_few_values_are_equally_far_apart_and_many_keep_their_distances():
     few = scale_of([16, 4, None, 8])
-    assert few.categories and few.names == ("4", "8", "16")
-    assert few.place_N[[0, 1, 3]].tolist() == [2, 0, 1] and np.isnan(few.place_N[2])
+    assert few.categories
+    assert few.names == ("4", "8", "16")
+    assert few.place_N[[0, 1, 3]].tolist() == [2, 0, 1]
+    assert np.isnan(few.place_N[2])
     many = scale_of([10.0**-n for n in range(12)])
     assert not many.categories
     assert np.allclose(np.diff(many.place_N), -1.0), "decades are equally far apart"
     plain = scale_of(list(range(100, 120)))
-    assert np.allclose(np.diff(plain.place_N), 1.0) and all(100 <= tick <= 119 for tick in plain.ticks)
+    assert np.allclose(np.diff(plain.place_N), 1.0)
+    assert all(100 <= tick <= 119 for tick in plain.ticks)
     assert scale_of(["b", "a", True]).names == ("True", "a", "b")
 
 

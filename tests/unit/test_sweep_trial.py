@@ -78,7 +78,8 @@ def test_a_trial_tells_each_round_once_and_the_last_with_its_closing_figures(tol
         run_trial(setup_of(sweep, folder), job_of(trial, {}))
         closing = summary(folder.run(trial.name))
         assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "done")]
-        assert told[-1]["final_accuracy"] == closing["final_accuracy"] and told[-1]["done"]
+        assert told[-1]["final_accuracy"] == closing["final_accuracy"]
+        assert told[-1]["done"]
         before = rows_of(folder.run(trial.name))
 
         told.clear()  # a second driver that has to hear of it
@@ -110,17 +111,19 @@ def test_a_trial_goes_on_from_another_ones_checkpoint_with_its_own_settings(told
         assert mine.config["train"]["lr"] == 0.123
         theirs = rows_of(folder.run(donor.name))
         rows = rows_of(folder.run(heir.name))
-        assert rows[:2] == theirs[:2] and rows[2] != theirs[2], "the same up to the checkpoint, then other settings"
+        assert rows[:2] == theirs[:2], "the same up to the checkpoint"
+        assert rows[2] != theirs[2], "then other settings"
 
 
 def test_a_trial_without_the_sweeps_folder_says_what_is_needed(told, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with sweep_folder(tmp_path / "sweep") as (sweep, folder):
+    with sweep_folder(tmp_path / "sweep") as (sweep, _folder):
         trial = sweep.trials()[0]
         as_trial(monkeypatch, trial.name)
         away = Setup(sweep.tree, tmp_path / "elsewhere", "final_accuracy", "max", (Machine(2, 10**10),))
         run_trial(away, job_of(trial, {}))
-    assert told[0]["status"] == "failed" and "`storage`" in told[0]["reason"]
+    assert told[0]["status"] == "failed"
+    assert "`storage`" in told[0]["reason"]
     assert told[0]["final_accuracy"] < -1e20, "on the wrong side, so that no scheduler prefers it"
 
 
@@ -132,14 +135,16 @@ def test_the_run_folder_travels_through_storage(told, monkeypatch, tmp_path):
         as_trial(monkeypatch, trial.name)
         run_trial(how, job_of(trial, {}))
         whole = rows_of(told[-1]["kept"] / RUN)
-        assert len(whole) == 4 and summary(told[-1]["kept"] / RUN)["status"] == "done"
+        assert len(whole) == 4
+        assert summary(told[-1]["kept"] / RUN)["status"] == "done"
         assert not folder.run(trial.name).exists()
         stored = tmp_path / "store" / "sweep" / "attempt-1" / trial.name / "checkpoint_000000"
         shutil.copytree(told[0]["kept"], stored)
 
         told.clear()  # a second driver: its trial finds what the first one has left
         run_trial(how, job_of(trial, {}))
-        assert [one["round"] for one in told][-1] == 3 and told[-1]["status"] == "done"
+        assert [one["round"] for one in told][-1] == 3
+        assert told[-1]["status"] == "done"
         assert rows_of(told[-1]["kept"] / RUN) == whole
 
 
@@ -174,8 +179,10 @@ def test_a_search_asks_once_a_point_and_again_for_those_of_an_interrupted_sweep(
         return jobs, noted
 
     jobs, noted = ask([])
-    assert len(jobs) == 8 and [job["point"] for job in jobs] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert [job["seed"] for job in jobs[:2]] == [0, 1] and jobs[0]["values"] == jobs[1]["values"]
+    assert len(jobs) == 8
+    assert [job["point"] for job in jobs] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [job["seed"] for job in jobs[:2]] == [0, 1]
+    assert jobs[0]["values"] == jobs[1]["values"]
     assert [values for _, values in noted] == [job["values"] for job in jobs[::2]]
     assert ask([])[0] == jobs, "seeded"
     again, noted_again = ask([values for _, values in noted[:2]])
