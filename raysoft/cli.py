@@ -252,14 +252,66 @@ def compare(
 
 
 @app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A sweep, e.g. one of tune_configs/.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."
+        ),
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted sweep; start it where there is none.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep (default: its `name`, or the file's).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep (default: outputs/NAME).")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every point, list the trials, run nothing.")
+    ] = False,
+) -> None:
+    """Search a space of settings with Ray Tune: many runs, some stopped early, one table and one report.
+
+    Example: raysoft tune tune_configs/rank_sparsity_latency.yaml rounds=60
+
+    Each trial is a run in its own process (executor: inline), or a coordinator with its client actors in one placement
+    group (executor: ray); with RAY_ADDRESS set, as in a Ray job, on that cluster. outputs/NAME/ gets results.parquet,
+    results.csv, points.csv, best.yaml, report.html, and the run folder of every trial. A sweep that was interrupted,
+    however, goes on with --resume and ends with the same table. Exit 1 where trials failed; docs/tune.md tells more.
+    """
+    from raysoft.sweep.config import load_sweep
+    from raysoft.sweep.points import make_sweep
+    from raysoft.tracking import check_name, name_of
+
+    config = load_sweep(file, overrides or ())
+    sweep = make_sweep(config)  # before Ray loads
+    folder = out or Path("outputs") / (check_name(name) if name is not None else config.name or name_of(str(file)))
+    from raysoft import sweep_console as display
+    from raysoft.console import stdout
+
+    console = stdout()
+    if dry_run:
+        display.print_sweep_plan(console, sweep, folder)
+        return
+    from raysoft.sweep.driver import run_sweep
+
+    with display.SweepDisplay(console) as shown:
+        found = run_sweep(config, folder, shown, resume=go_on)
+    display.print_sweep(console, found)
+    if any(row["status"] == "failed" for row in found.results.rows):
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Run folders, several are drawn together; or one comparison folder."),
+        typer.Argument(
+            metavar="DIR...", help="Run folders, several are drawn together; or one comparison or sweep folder."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write the report of runs.")] = None,
 ) -> None:
-    """Draw figures and report.html of a run or comparison folder again, or of several runs together."""
+    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
     from raysoft.report import draw_folders
 
     typer.echo(str(draw_folders(folders, out)))

@@ -19,7 +19,7 @@ from raysoft.errors import CoordinatorLostError, RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
 from raysoft.federation.evaluation import client_requests
-from raysoft.federation.resources import ActorPlan, plan_actors
+from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
 from raysoft.types import RoundRecord, Tensors
 
@@ -102,33 +102,52 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
     Raises ResourceError before an actor starts where the run cannot fit (before Ray itself, where it is started here),
     RaysoftError where Ray cannot be started.
     """
+    plan = None if joins_cluster() else plan_actors(config)
+    with running_ray(None if plan is None else plan.total_cpus) as mine:
+        import ray
+
+        from raysoft.federation.ray_placement import Reservation, reserve
+
+        coordinator = room = None
+        try:
+            if mine and plan is not None:
+                room = Reservation(plan)  # a Ray of this machine alone, for this run alone
+            elif ray.util.get_current_placement_group() is not None:
+                room = Reservation(plan or plan_actors(config))  # the caller has made room, and its actors inherit it
+            else:
+                room = reserve(config)
+            coordinator = RemoteCoordinator(config, room)
+            yield coordinator
+        finally:
+            if not mine and coordinator is not None:
+                ray.kill(coordinator.actor)  # its client actors end with it
+            if room is not None:
+                room.release()
+
+
+def joins_cluster() -> bool:
+    """Whether RAY_ADDRESS names a cluster to join, as in a Ray job."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
+@contextmanager
+def running_ray(cpus: int | None) -> Iterator[bool]:
+    """A quiet Ray of `cpus` cores on this machine, or without them the cluster at RAY_ADDRESS; stopped on the way out.
+
+    Yields False, and leaves Ray as it is, where the caller has one already. Raises RaysoftError where Ray cannot be
+    started or reached.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # train.device decides about GPUs, as inline
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    joins = os.environ.get("RAY_ADDRESS", "") not in ("", "local")
-    plan = None if joins else plan_actors(config)
     import ray
 
     mine = not ray.is_initialized()  # somebody who calls raysoft.run may have a Ray of their own
-    coordinator = room = None
     try:
         if mine:
             with _own_sigterm():
-                _start_ray(plan)
-        from raysoft.federation.ray_placement import Reservation, reserve
-
-        if mine and plan is not None:
-            room = Reservation(plan)  # a Ray of this machine alone, for this run alone
-        elif ray.util.get_current_placement_group() is not None:
-            room = Reservation(plan or plan_actors(config))  # the caller has made room, and its actors inherit it
-        else:
-            room = reserve(config)
-        coordinator = RemoteCoordinator(config, room)
-        yield coordinator
+                _start_ray(cpus)
+        yield mine
     finally:
-        if not mine and coordinator is not None:
-            ray.kill(coordinator.actor)  # its client actors end with it
-        if room is not None:
-            room.release()
         if mine:
             ray.shutdown()
 
@@ -147,29 +166,29 @@ def _own_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _start_ray(plan: ActorPlan | None) -> None:
-    """A quiet Ray on this machine for one run, or without a plan the cluster at RAY_ADDRESS."""
+def _start_ray(cpus: int | None) -> None:
+    """A quiet Ray on this machine, or without `cpus` the cluster at RAY_ADDRESS."""
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if plan is not None:
+    if cpus is not None:
         _make_token_folder()
         options |= {
             "address": "local",
-            "num_cpus": plan.total_cpus,
+            "num_cpus": cpus,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-    where = "on this machine" if plan is not None else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
+    where = "on this machine" if cpus is not None else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
     try:
-        if plan is None:
+        if cpus is None:
             _knock(os.environ["RAY_ADDRESS"])
         ray.init(**options)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
-    if plan is not None:
+    if cpus is not None:
         _protect_token()
 
 

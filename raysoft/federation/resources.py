@@ -171,6 +171,35 @@ def _share(given: Sequence[int], nodes: Sequence[Machine], what: str) -> float:
     return min((getattr(node, what) / n for n, node in zip(given, nodes, strict=True) if n), default=0.0)
 
 
+def trial_plan(config: RunConfig, nodes: Sequence[Machine]) -> ActorPlan | None:
+    """The client actors of a trial of a sweep (None: it computes in its own process). Raises ResourceError."""
+    if config.executor != "ray":
+        return None
+    return plan_for_growth(config) if config.actors.wait_for_nodes_s > 0 else plan_on_nodes(config, nodes)
+
+
+def trial_bundles(config: RunConfig, nodes: Sequence[Machine]) -> list[dict[str, float]]:
+    """What a trial of a sweep asks Ray for: its own process first, which coordinates, then one bundle a client actor.
+
+    A coordinator asks for nothing, as in a run; a trial without actors for its threads and `actors.gpus`. `nodes` is
+    the trial's share of the machine or cluster. Raises ResourceError where that is too small.
+    """
+    actors, plan = config.actors, trial_plan(config, nodes)
+    if plan is not None:
+        return [{}, *([plan.bundle()] * plan.actors)]
+    for name, wanted, most in (
+        ("actors.threads", actors.threads, max((node.cpus for node in nodes), default=0)),
+        ("actors.gpus", actors.gpus, max((node.gpus for node in nodes), default=0)),
+    ):
+        if wanted > most and actors.wait_for_nodes_s == 0:
+            if not most:
+                raise ResourceError(f"{name}: {wanted:g} asked for, none is available to a trial; {NO_CORES}")
+            raise ResourceError(
+                f"{name}: {wanted:g} asked for, {most:g} on the largest node of a trial; set {name}={most:g} or less"
+            )
+    return [{"CPU": float(actors.threads), **({"GPU": actors.gpus} if actors.gpus else {})}]
+
+
 def _packs(config: RunConfig) -> int:
     """Packs of a round, or at most that many; more actors would idle. Two also share the evaluation."""
     pack = config.actors.pack_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,28 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
+def with_overrides(tree: dict[str, Any], overrides: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
+    """A copy of a mapping with overrides applied in their order, each `key=value`, or dotted keys and their values.
+
+    Mappings among the values are laid over the sections they name, as in a file. Raises ConfigError.
+    """
+    for item in overrides:
+        if isinstance(item, str):
+            tree = _carry_over(apply_override(tree, item))
+            continue
+        for key, value in item.items():
+            nested = value
+            for word in reversed(key.split(".")):
+                nested = {word: nested}
+            tree = _carry_over(merge(tree, nested))
+    return tree
+
+
 def load_config(target: str, overrides: Sequence[str] = (), executor: str | None = None) -> RunConfig:
     """A complete, checked configuration from a preset or file and `key=value` overrides. Raises ConfigError."""
     from raysoft.registry import resolve
 
-    tree = load_tree(target)
-    for text in overrides:
-        tree = _carry_over(apply_override(tree, text))
+    tree = with_overrides(load_tree(target), overrides)
     if executor is not None:
         tree = apply_override(tree, f"executor={executor}")
     return resolve(tree)

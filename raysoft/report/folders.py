@@ -9,20 +9,21 @@ from raysoft.errors import ConfigError
 from raysoft.report.comparison import write_comparison_report
 from raysoft.report.comparison_file import is_comparison
 from raysoft.report.html import write_report
+from raysoft.report.sweep import write_sweep_report
+from raysoft.report.sweep_file import is_sweep
 
 
 def draw_folders(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """The report of one run folder, of several together, or of one comparison folder; returns the HTML file.
+    """The report of one run folder, of several together, or of one comparison or sweep folder; returns the HTML file.
 
-    Raises ConfigError for a comparison folder among others or with `out`: its report belongs into it.
+    Raises ConfigError for a comparison or sweep folder among others or with `out`: its report belongs into it.
     """
-    comparisons = [folder for folder in folders if is_comparison(folder)]
-    if not comparisons:
+    whole = next((folder for folder in folders if is_comparison(folder) or is_sweep(folder)), None)
+    if whole is None:
         return write_report(folders[0] if len(folders) == 1 else folders, out)
+    kind = "comparison" if is_comparison(whole) else "sweep"
     if len(folders) > 1:
-        raise ConfigError("DIR", f"{comparisons[0]} is a comparison folder; give it alone, or give run folders only")
+        raise ConfigError("DIR", f"{whole} is a {kind} folder; give it alone, or give run folders only")
     if out is not None:
-        raise ConfigError(
-            "--out", f"the report of a comparison is written into its folder, {comparisons[0]}; leave it out"
-        )
-    return write_comparison_report(comparisons[0])
+        raise ConfigError("--out", f"the report of a {kind} is written into its folder, {whole}; leave it out")
+    return write_comparison_report(whole) if kind == "comparison" else write_sweep_report(whole)

@@ -108,7 +108,7 @@ def test_results_outlive_the_actor_that_made_them():
     """The next stage runs on a new actor, from handles in the store, with the same bytes."""
     config = load_config("soft", SETTINGS)
     plan = plan_actors(config)
-    _start_ray(plan)
+    _start_ray(plan.total_cpus)
     try:
         executor = RayExecutor(config, Reservation(plan))
         made = Coordinator(config, executor)
@@ -133,7 +133,7 @@ def test_results_outlive_the_actor_that_made_them():
 
 
 def test_a_ray_of_the_caller_is_used_and_left_running(small_inline_run, tmp_path):
-    _start_ray(plan_actors(load_config("soft", SETTINGS)))
+    _start_ray(plan_actors(load_config("soft", SETTINGS)).total_cpus)
     try:
         folder = ray_run(tmp_path / "run")
         assert ray.is_initialized()

@@ -27,6 +27,13 @@ MAY_IMPORT = {
         "federation/ray_executor.py",
         "federation/ray_placement.py",
         "federation/ray_session.py",
+        "sweep/driver.py",
+        "sweep/reports.py",
+        "sweep/search.py",
+        "sweep/session.py",
+        "sweep/stored.py",
+        "sweep/trial.py",
+        "sweep/watch.py",
         "trackers/prometheus.py",
     ),
     "torch": ("models/", "methods/soft.py"),
@@ -37,12 +44,14 @@ MAY_IMPORT = {
     "wandb": ("trackers/wandb_process.py",),
     "datasets": ("data/",),
     "fsspec": ("storage.py",),
+    "optuna": ("sweep/search.py",),
     "typer": ("cli.py",),
-    "rich": ("console.py", "comparison_console.py"),
+    "rich": ("console.py", "comparison_console.py", "sweep_console.py"),
 }
 ONLY_INSIDE_FUNCTIONS = {
     ("torch", "methods/soft.py"), ("tensorboardX", "trackers/tensorboard.py"), ("wandb", "trackers/wandb_process.py"),
     ("ray", "trackers/prometheus.py"), ("datasets", "data/"), ("transformers", "tasks.py"), ("fsspec", "storage.py"),
+    ("ray", "sweep/driver.py"), ("optuna", "sweep/search.py"),
 }  # fmt: skip
 
 
@@ -120,6 +129,7 @@ def loaded_after(code, libraries=HEAVY):
 
 
 LIGHT = ["config", "registry", "types", "rng", "units", "errors", "tracking", "trackers", "cli", "presets"]
+LIGHT += ["sweep.config", "sweep.points", "sweep.folder", "sweep.results"]
 LIGHT += sorted(
     f"{folder}.{path.stem}" for folder in ("codecs", "allocation", "uplinks", "wireless", "methods")
     for path in (PACKAGE / folder).glob("*.py") if path.stem != "__init__"

@@ -1,0 +1,236 @@
+"""A sweep as checked data: what `raysoft tune FILE.yaml` reads. Nothing here knows Ray.
+
+base: soft                         # a preset or a file of `raysoft run`
+overrides: {rounds: 20}            # settings of every run, as a mapping or a list of key=value
+space:                             # any configuration key: grid, choice, uniform, loguniform, quniform, randint
+  model.lora.rank: {grid: [4, 8, 16]}
+  train.lr: {loguniform: [1e-3, 1.0]}
+metric: final_accuracy             # any number of summary.json or of a round
+samples: 10                        # draws of everything that is not a grid
+seeds: 3                           # runs of each point
+scheduler: asha                    # none | asha | hyperband | pbt, or a mapping with options
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raysoft.config import NAME_PATTERN, Count, Section, apply_override, parse_section
+from raysoft.errors import ConfigError
+from raysoft.yaml12 import load_mapping
+
+MAX_TRIALS = 10_000
+GRID, CHOICE = "grid", "choice"
+KINDS = (GRID, CHOICE, "uniform", "loguniform", "quniform", "randint")
+Seed = Annotated[int, Field(ge=0, lt=2**62)]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class Axis(Section):
+    """What one key takes: exactly one of the fields is given.
+
+    grid: every value; choice: one of them at random; uniform, loguniform: [low, high]; quniform: [low, high, step];
+    randint: [low, high], both included. A value of grid or choice may be a mapping of several keys below this one.
+    """
+
+    grid: list[Any] | None = None
+    choice: list[Any] | None = None
+    uniform: list[Any] | None = None
+    loguniform: list[Any] | None = None
+    quniform: list[Any] | None = None
+    randint: list[Any] | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Axis:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(KINDS)}, got {', '.join(given) or 'none'}")
+        values = self.values
+        if self.listed:
+            if not 1 <= len(values) <= 1000:
+                raise ValueError(f"{self.kind}: must have 1 to 1000 values, got {len(values)}")
+            texts = [_canonical(value) for value in values]
+            if twice := next((text for text in texts if texts.count(text) > 1), None):
+                raise ValueError(f"{self.kind}: {twice[:60]} appears twice")
+            return self
+        wanted = 3 if self.kind == "quniform" else 2
+        if len(values) != wanted or not all(_number(value) for value in values):
+            shape = "[low, high, step]" if wanted == 3 else "[low, high]"
+            raise ValueError(f"{self.kind}: must be {shape} of numbers, got {values!r:.60}")
+        low, high = values[:2]
+        if not low < high:
+            raise ValueError(f"{self.kind}: low ({low:g}) must be below high ({high:g})")
+        if self.kind == "loguniform" and low <= 0:
+            raise ValueError(f"loguniform: low must be positive, got {low:g}")
+        if self.kind == "quniform" and not 0 < values[2] <= high - low:
+            raise ValueError(f"quniform: step must be positive and at most high - low, got {values[2]:g}")
+        if self.kind == "randint" and not all(isinstance(value, int) for value in values):
+            raise ValueError(f"randint: must be two whole numbers, got {values!r:.60}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the fields is given."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def values(self) -> list[Any]:
+        """Its content."""
+        return list(getattr(self, self.kind))
+
+    @property
+    def listed(self) -> bool:
+        """Whether the values are a list rather than a range."""
+        return self.kind in (GRID, CHOICE)
+
+    def ends(self) -> list[Any]:
+        """What must be valid for the whole axis to be: every listed value, or both ends of the range."""
+        return self.values if self.listed else self.values[:2]
+
+
+def _canonical(value: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r:.60} is not a value that a configuration can have") from None
+
+
+class NoScheduler(Section):
+    """Every run goes on to its last round."""
+
+    name: Literal["none"] = "none"
+
+
+class Asha(Section):
+    """Asynchronous successive halving (Li et al., MLSys 2020): the worse runs of each rung stop early."""
+
+    name: Literal["asha"] = "asha"
+    grace_rounds: Count | None = None  # no run stops before; default: a ninth of the rounds
+    reduction_factor: Annotated[float, Field(gt=1, le=100, strict=False)] = 3.0
+    brackets: Annotated[int, Field(ge=1, le=10)] = 1
+
+
+class HyperBand(Section):
+    """HyperBand (Li et al., JMLR 2018): synchronous halving; runs pause, and go on from their checkpoints."""
+
+    name: Literal["hyperband"] = "hyperband"
+    reduction_factor: Annotated[float, Field(gt=1, le=100, strict=False)] = 3.0
+
+
+class Pbt(Section):
+    """Population based training (Jaderberg et al. 2017): the worst runs take over state and settings of the best."""
+
+    name: Literal["pbt"] = "pbt"
+    interval_rounds: Count | None = None  # default: a fifth of the rounds
+    quantile: Annotated[float, Field(gt=0, le=0.5, strict=False)] = 0.25
+    resample: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.25
+
+
+SCHEDULERS: dict[str, type[Section]] = {"none": NoScheduler, "asha": Asha, "hyperband": HyperBand, "pbt": Pbt}
+Scheduler = NoScheduler | Asha | HyperBand | Pbt
+
+
+class SweepConfig(Section):
+    """A complete sweep. `executor` says where each run computes: in the trial's process, or on client actors."""
+
+    base: str
+    overrides: list[str | dict[str, Any]] = []  # noqa: RUF012 - pydantic copies it
+    space: Annotated[dict[str, Axis], Field(min_length=1, max_length=32)]
+    metric: str = "final_accuracy"
+    mode: Literal["max", "min"] | None = None  # default: by the metric
+    samples: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 1
+    scheduler: Any = NoScheduler()
+    search: Literal["random", "optuna"] = "random"
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[list[Seed], Field(min_length=1, max_length=1000)] = 1
+    max_concurrent: Count | Literal["auto"] = "auto"
+    executor: Literal["inline", "ray"] = "inline"
+    name: str | None = None
+    storage: str | None = None  # where runs travel to on a cluster without a shared file system
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        if not isinstance(value, (dict, list)):
+            raise ValueError(f"must be a mapping of keys to values, or a list of key=value, got {value!r:.60}")
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else {"name": "none"} if value is None else value
+
+    @model_validator(mode="after")
+    def _sound(self) -> SweepConfig:
+        if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        if self.name is not None and not NAME_PATTERN.fullmatch(self.name):
+            raise ValueError(f"name: {self.name!r:.80} must be 1 to 64 letters, digits, '.', '_' or '-'")
+        return self
+
+
+def load_sweep(path: Path, words: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep file; `words` are key=value on top: a key of the sweep, or else a setting of every run.
+
+    A relative `base: FILE` is looked for beside the sweep file. Raises ConfigError.
+    """
+    tree = load_mapping(path)
+    extra = []
+    for text in words:
+        key = text.partition("=")[0].partition(".")[0]
+        if key in SweepConfig.model_fields:
+            tree = apply_override(tree, text)
+        else:
+            apply_override({}, text)  # its form is checked here, its meaning with the base
+            extra.append(text)
+    return parse_sweep(tree, path.parent, extra)
+
+
+def parse_sweep(tree: Mapping[str, Any], folder: Path | None = None, extra: Sequence[str] = ()) -> SweepConfig:
+    """A mapping as a sweep, `extra` after its overrides. Raises ConfigError naming the field."""
+    config = parse_section(SweepConfig, dict(tree))
+    base = config.base
+    if folder is not None and base.endswith((".yaml", ".yml")) and (folder / base).is_file():
+        base = str((folder / base).resolve())
+    update = {"base": base, "overrides": [*config.overrides, *extra], "scheduler": _scheduler(config.scheduler)}
+    return config.model_copy(update=update)
+
+
+def _scheduler(value: Any) -> Scheduler:
+    if not isinstance(value, dict):
+        if isinstance(value, Section):
+            return value  # type: ignore[return-value]
+        raise ConfigError("scheduler", f"must be a name or a mapping with a name, got {value!r:.60}")
+    name = value.get("name", "none")
+    if not isinstance(name, str) or name not in SCHEDULERS:
+        raise ConfigError("scheduler.name", f"unknown scheduler {name!r:.60}, choose from {', '.join(SCHEDULERS)}")
+    return parse_section(SCHEDULERS[name], value, "scheduler")  # type: ignore[return-value]
+
+
+def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain values of a possibly nested mapping.
+
+    >>> list(leaves("model.lora", {"rank": 4, "alpha": 8}))
+    [('model.lora.rank', 4), ('model.lora.alpha', 8)]
+    """
+    if isinstance(value, dict) and value:
+        for name in value:
+            yield from leaves(f"{key}.{name}", value[name])
+    else:
+        yield key, value
+
+
+def dump(config: SweepConfig) -> dict[str, Any]:
+    """The sweep as plain data that `parse_sweep` reads back."""
+    tree = config.model_dump(mode="json", exclude={"scheduler", "space"})
+    tree["scheduler"] = config.scheduler.model_dump(mode="json")
+    tree["space"] = {key: {axis.kind: axis.values} for key, axis in config.space.items()}
+    return tree

@@ -1,0 +1,221 @@
+"""A sweep from its configuration to its folder: which trials are left to do, Ray Tune around them, the results.
+
+Tune decides what runs when and where, and keeps nothing that a sweep needs after a crash: a second driver asks the run
+folders and the journal (see folder.py), and gives a new Tune what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from raysoft.config import RunConfig
+from raysoft.errors import ConfigError, RaysoftError, ResourceError
+from raysoft.federation.ray_session import joins_cluster, running_ray
+from raysoft.federation.resources import Machine, trial_bundles
+from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
+from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
+from raysoft.sweep.placing import concurrency, share_of
+from raysoft.sweep.points import Sweep, make_sweep
+from raysoft.sweep.results import Results, collect, write_results
+from raysoft.sweep.work import Work, all_trials, replays
+
+RETRIES = 2  # of a trial whose process or node was lost
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep at once: it can go on
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # of Tune's own state, which is never read
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
+}
+
+
+class SweepEvents(Protocol):
+    """What a caller may draw while a sweep goes on."""
+
+    def preparing(self, fraction: float, text: str) -> None:
+        """Something other than trials is going on."""
+        ...
+
+    def planned(self, total: int, done: int, at_once: int | None) -> None:
+        """`total` trials, `done` of them before; `at_once` side by side (None: as many as nodes come)."""
+        ...
+
+    def round(self, trial: str, tick: int) -> None:
+        """A trial has told a round."""
+        ...
+
+    def finished(self, trial: str, status: str, text: str) -> None:
+        """A trial is done, stopped or failed; `text`: its metric, or the reason."""
+        ...
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a finished sweep leaves."""
+
+    sweep: Sweep
+    folder: Path
+    results: Results
+    report: Path
+
+
+def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool = False) -> SweepResult:
+    """Run a sweep, or go on with it, and write its tables and report.
+
+    Trials that fail do not stop the others. Raises ConfigError before Ray starts for bad input, for a folder that
+    exists (without `resume`) or holds another sweep, ResourceError where no trial fits, RaysoftError.
+    """
+    sweep = make_sweep(config)
+    _check_settings(sweep)
+    here = None if joins_cluster() else Machine.here(count_gpus=_example(sweep).actors.gpus > 0)
+    if here is not None:
+        _check_places(sweep, [here])
+    with opened(path, config, resume) as folder:
+        work = Work.of(sweep, folder)
+        if work.left:
+            _ensure_bases(sweep, events)
+            events.preparing(0.0, "starting Ray")
+            os.environ.update(QUIET)
+            with running_ray(None if here is None else int(here.cpus)):
+                nodes = _cluster() if here is None else [here]
+                _check_places(sweep, nodes)
+                _tune(sweep, folder, work, nodes, events)
+        events.preparing(0.0, "drawing the report")
+        return conclude(sweep, folder)
+
+
+def conclude(sweep: Sweep, folder: SweepFolder) -> SweepResult:
+    """Tables and report from whatever the trials have left."""
+    from raysoft.report.sweep import write_sweep_report
+
+    known = folder.remembered()
+    found = collect(sweep, folder, all_trials(sweep, known), known)
+    write_results(folder, sweep, found)
+    return SweepResult(sweep, folder.path, found, write_sweep_report(folder.path))
+
+
+def _check_settings(sweep: Sweep) -> None:
+    """What is known to go wrong before anything starts. Raises ConfigError."""
+    if sweep.config.search == "optuna" and find_spec("optuna") is None:
+        raise ConfigError("search", "optuna is not installed; pip install 'raysoft[search]', or use search: random")
+    if _carries(sweep) != "nothing" and _example(sweep).checkpoint.every is None:
+        why = "storage" if sweep.config.storage is not None else f"scheduler {sweep.config.scheduler.name}"
+        raise ConfigError("checkpoint.every", f"must be a number of rounds, because {why} needs checkpoints, got null")
+
+
+def _example(sweep: Sweep) -> RunConfig:
+    return sweep.run_config(sweep.points[0] if sweep.points else sweep.first(), sweep.seeds[0])
+
+
+def _carries(sweep: Sweep) -> Any:
+    """What a checkpoint of Tune has to hold."""
+    if sweep.config.storage is not None or isinstance(sweep.config.scheduler, Pbt):
+        return "run"
+    return "round" if isinstance(sweep.config.scheduler, HyperBand) else "nothing"
+
+
+def _cluster() -> list[Machine]:
+    from raysoft.federation.ray_placement import machines, total_resources
+
+    return machines(total_resources())
+
+
+def _check_places(sweep: Sweep, nodes: Sequence[Machine]) -> None:
+    """Whether every known point fits into a trial's share. Raises ResourceError with a setting that does."""
+    share = share_of(nodes, sweep.config)
+    for values in sweep.points or (sweep.first(),):
+        try:
+            trial_bundles(sweep.run_config(values, sweep.seeds[0]), share)
+        except ResourceError as error:
+            parts = sweep.config.max_concurrent
+            more = "" if parts == "auto" else f" (a trial's share: max_concurrent is {parts})"
+            raise ResourceError(f"{error}{more}") from None
+
+
+def _ensure_bases(sweep: Sweep, events: SweepEvents) -> None:
+    """Pretrain embedded bases here once, where progress can be seen, before several trials would all do it."""
+    configs = [sweep.run_config(values, sweep.seeds[0]) for values in sweep.points or (sweep.first(),)]
+    for name, threads in dict.fromkeys((config.model.name, config.actors.threads) for config in configs):
+        if name.startswith("embedded/"):
+            from raysoft.models.embedded import ensure
+
+            ensure(name, threads=threads, on_progress=events.preparing)
+
+
+def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine], events: SweepEvents) -> None:
+    """Have Ray Tune do what is left. Raises RaysoftError where Tune itself fails."""
+    from ray import tune
+
+    from raysoft.sweep.search import OptunaPoints, make_scheduler
+    from raysoft.sweep.stored import next_attempt
+    from raysoft.sweep.trial import Setup, run_trial
+    from raysoft.sweep.watch import Watch
+
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    config, share = sweep.config, share_of(nodes, sweep.config)
+    where = folder.path.resolve()
+    storage = None if config.storage is None else f"{config.storage.rstrip('/')}/{where.name}"
+    setup = Setup(
+        sweep.tree, where, config.metric, sweep.mode, share, replays(sweep), _carries(sweep),
+        tuple(config.space) if isinstance(config.scheduler, Pbt) else (), storage,
+    )  # fmt: skip
+
+    def trial(settings: dict[str, Any]) -> None:
+        run_trial(setup, settings["job"])
+
+    def resources(settings: dict[str, Any]) -> tune.PlacementGroupFactory:
+        job = settings["job"]
+        return tune.PlacementGroupFactory(trial_bundles(sweep.run_config(job["values"], job["seed"]), share))
+
+    adaptive = config.search == "optuna"
+    actors = _example(sweep).actors
+    patience_s = max(actors.wait_for_nodes_s, actors.timeout_s)
+    at_once = concurrency(nodes, config, _example(sweep))
+    events.planned(sweep.count, len(work.ended), at_once)
+    # HyperBand waits for all trials of a bracket, and Tune counts those that it has paused as running.
+    limit = None if isinstance(config.scheduler, HyperBand) else at_once
+    search = None
+    if adaptive:
+        search = OptunaPoints(sweep, work, lambda point, values: folder.note(CHOSEN, point=point, values=values))
+    tuner = tune.Tuner(
+        tune.with_resources(trial, resources),
+        param_space=None if adaptive else {"job": tune.grid_search(list(work.jobs))},
+        tune_config=tune.TuneConfig(
+            metric=config.metric, mode=sweep.mode, scheduler=make_scheduler(sweep), search_alg=search,
+            num_samples=sweep.count if adaptive else 1, max_concurrent_trials=limit, reuse_actors=True,
+            trial_name_creator=_name, trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune" if storage is None else next_attempt(storage),
+            storage_path=str(folder.forget_tune()) if storage is None else storage, verbose=0,
+            callbacks=[Watch(sweep, folder, work, events, patience_s)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if setup.explores else 2),
+        ),
+    )  # fmt: skip
+    try:
+        tuner.fit()
+    except RaysoftError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, RaysoftError):
+            cause = cause.__cause__
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise RaysoftError(f"Ray Tune failed: {reason}; what is done is kept, go on with --resume") from error
+    if storage is None:
+        folder.forget_tune().rmdir()
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["job"]["trial"])
