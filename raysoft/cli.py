@@ -13,6 +13,8 @@ import typer
 # Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
 UsageError: Any = typer.BadParameter.__base__
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="raysoft",
     no_args_is_help=True,
@@ -331,25 +333,29 @@ def list_names(
 def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
     from raysoft.errors import RaysoftError
-    from raysoft.interruption import Terminated, end_on_sigterm
+    from raysoft.interruption import end_on_sigterm, terminated
 
     end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an old terminal, or a file name that is not UTF-8
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # Typer turns KeyboardInterrupt into an exit, in some versions
+            raise KeyboardInterrupt
+        sys.exit(code)
     except UsageError as error:  # a wrong option: click's own sentence
         error.show()
         sys.exit(2)
     except RaysoftError as error:
         print(f"raysoft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        if isinstance(error, Terminated) or isinstance(error.__cause__, Terminated):
-            print("raysoft: terminated; `raysoft resume` goes on with a run that had begun", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        if terminated():
+            how = "`raysoft resume` goes on with a run that had begun, `raysoft tune --resume` with a sweep"
+            print(f"raysoft: terminated; {how}", file=sys.stderr)
             sys.exit(143)
         print("raysoft: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except MemoryError:
         print(
             "raysoft: not enough memory; use fewer clients, a smaller data.max_train_samples or batch", file=sys.stderr
