@@ -129,9 +129,9 @@ def wandb_server() -> Iterator[WandbServer]:
         server.server_close()
 
 
-def offline_run(folder: Path) -> dict[str, Any]:
-    """Config, history (in order), summary and more of the one offline W&B run in a run folder."""
-    (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+def wandb_run(folder: Path) -> dict[str, Any]:
+    """Config, history (in order), summary and more of the one W&B run in a run folder, from its own file."""
+    (path,) = (folder / "wandb").glob("*run-*/run-*.wandb")
     out: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "artifacts": [], "exit_code": None}
     for record in _records(path):
         kind = record.WhichOneof("record_type")

@@ -18,8 +18,7 @@ from raysoft.config import RunConfig
 from raysoft.folder_checks import is_number
 
 log = logging.getLogger("raysoft")
-FINISH_S = 8.0  # what all trackers together may take at the end of a run
-INTERRUPTED_S = 4.0  # the same after Ctrl-C, when Ray has had its seconds already
+FINISH_S = 7.0  # what a tracker may take at the end of a run; after Ctrl-C Ray has had its seconds already
 Row = Mapping[str, Any]  # one line of rounds.jsonl, see tracking.record_row
 _NOT_CURVES = frozenset({"round", "metrics", "drop_reasons", "model"})
 

@@ -25,7 +25,7 @@ from raysoft.trackers.redact import redacted
 from raysoft.tracking import FIGURES, REPORT, ROUNDS, WANDB, write_atomic
 
 RUN_ID, BEGIN, LOG = "run_id", "begin.json", "process.log"
-UPLOAD_S = FINISH_S - 3.0  # of the end, for what has not been uploaded by then; the rest is for W&B to close
+UPLOAD_S = FINISH_S - 3.0  # for what has not been uploaded by the end; then W&B gives up and closes its own file
 _OWN_FOLDERS = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
 
 
