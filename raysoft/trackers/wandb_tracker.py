@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import queue
+import shlex
 import socket
 import subprocess
 import sys
@@ -124,10 +125,10 @@ class Wandb:
         ready, late = self._answers.get("ready"), self._answers.get("late")
         if ready is None:
             raise RaysoftError(f"{late or 'it was not ready in time'}; {ROUNDS} has every round")
-        sync = f"wandb sync {ready['folder']}"
-        if late:
-            return f"{late.rstrip('.')}; upload the rest with: {sync}"
-        return f"offline; upload with: {sync}" if ready["offline"] else str(ready["url"])
+        folder = shlex.quote(ready["folder"])
+        if late and not ready["offline"]:
+            return f"{late.rstrip('.')}; upload the rest with: wandb sync --include-online {folder}"
+        return f"offline; upload with: wandb sync {folder}" if ready["offline"] else str(ready["url"])
 
     def _begin(self, begin: Beginning) -> dict[str, Any]:
         asked = self._config

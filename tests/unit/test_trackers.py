@@ -214,3 +214,19 @@ def test_secrets_are_redacted_and_nothing_else_is():
     assert redacted("https://me:pw@host/x?sig=1 b", {}) == "https://[redacted]@host/x?[redacted] b"
     environ = {"WANDB_API_KEY": "k" * 40, "AWS_SECRET_ACCESS_KEY": "short", "PATH": "/usr/bin:/bin"}
     assert redacted(["a" + "k" * 40, "short", "/usr/bin:/bin"], environ) == ["a[redacted]", "short", "/usr/bin:/bin"]
+
+
+def test_the_closing_line_names_the_store_that_a_folder_was_moved_to(tmp_path):
+    from raysoft.console import closing_table
+    from raysoft.runner import RunResult
+    from tests.conftest import summary
+    from tests.run_folders import make_run
+
+    folder = make_run(tmp_path / "run", rounds=1)
+    notes = {"W&B": f"offline; upload with: wandb sync {folder.resolve()}/wandb/x"}
+    result = RunResult(folder, summary(folder), None, notes)
+    assert f"W&B  {notes['W&B']}" in closing_table(result)
+    assert "wandb sync s3://b/run/wandb/x (once that folder" in closing_table(result, "s3://b/run")
+    assert "W&B  https://w/x" in closing_table(
+        RunResult(folder, summary(folder), None, {"W&B": "https://w/x"}), "s3://b/run"
+    )
