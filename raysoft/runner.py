@@ -198,6 +198,9 @@ class _Course:
             elif self.fresh:
                 self.out.discard()
             raise
+        except SystemExit:  # Tune stops a trial this way; the sweep keeps the reason
+            self._finish_trackers(self._summary("stopped"))
+            raise
         except Exception as error:
             if isinstance(error, (ConfigError, ResourceError)) and not self.records and self.fresh:
                 self.out.discard()  # refused before anything began
@@ -206,14 +209,20 @@ class _Course:
             raise
         return self._close("done", adapter_sha256=digest, metrics=_totals(totals, self.records))
 
-    def _close(self, status: str, **extra: Any) -> dict[str, Any]:
+    def _summary(self, status: str, **extra: Any) -> dict[str, Any]:
         wall_s = time.perf_counter() - self.began
-        summary = summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
+        return summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
+
+    def _close(self, status: str, **extra: Any) -> dict[str, Any]:
+        summary = self._summary(status, **extra)
         self.out.write_summary(summary)
         return summary
 
     def _close_early(self, status: str, **extra: Any) -> None:
-        for name, note in self.trackers.finish(self._close(status, **extra)).items():
+        self._finish_trackers(self._close(status, **extra))
+
+    def _finish_trackers(self, summary: Mapping[str, Any]) -> None:
+        for name, note in self.trackers.finish(summary).items():
             log.warning("%s: %s", name, note)
 
     def _advance(self) -> tuple[Mapping[str, Any], str]:

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 API_KEY = "0123456789" * 4  # of the form that W&B accepts
 BLOCK = 32768
 
@@ -173,3 +175,13 @@ def _records(path: Path) -> Iterator[Any]:
         if kind in (1, 4):  # full, or last of several
             yield Record.FromString(parts)
             parts = b""
+
+
+def wandb_processes(path: Path) -> list[psutil.Process]:
+    """Processes that hold the W&B runs of a folder, or of folders in it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any("wandb_process.py" in word for word in words) and any(str(path) in word for word in words):
+            found.append(process)
+    return found

@@ -128,12 +128,10 @@ def trackers_of(config: RunConfig) -> Trackers:
     return Trackers(members)
 
 
-def in_sweep(config: RunConfig, experiment: str) -> RunConfig:
-    """A trial's configuration: W&B groups it under the sweep, unless the user has named a group."""
+def in_sweep(config: RunConfig, sweep: str, trial: str) -> RunConfig:
+    """A trial's configuration: W&B groups it under the sweep, by its own name, unless the user has chosen others."""
     wandb = config.tracking.wandb
-    if wandb.group is not None:
-        return config
-    wandb = wandb.model_copy(update={"group": experiment})
+    wandb = wandb.model_copy(update={"group": wandb.group or sweep, "name": wandb.name or trial})
     return config.model_copy(update={"tracking": config.tracking.model_copy(update={"wandb": wandb})})
 
 

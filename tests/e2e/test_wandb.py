@@ -12,7 +12,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from raysoft.config import RunConfig, WandbConfig, parse_section
@@ -23,7 +22,7 @@ from raysoft.trackers.wandb_tracker import Wandb
 from raysoft.tracking import read_run
 from tests.conftest import SMALL_RUN, summary
 from tests.run_folders import config_tree, make_run
-from tests.wandb_server import API_KEY, wandb_run, wandb_server
+from tests.wandb_server import API_KEY, wandb_processes, wandb_run, wandb_server
 
 ROUNDS = 3
 
@@ -101,16 +100,6 @@ def plain(row):
     return {key: value for key, value in row.items() if key == "_step" or not key.startswith("_")}
 
 
-def wandb_processes(path):
-    """Processes that hold the W&B run of a folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any("wandb_process.py" in word for word in words) and any(str(path) in word for word in words):
-            found.append(process)
-    return found
-
-
 # ------------------------------------------------------------------------------------------------------------ offline
 
 
@@ -185,11 +174,12 @@ def test_an_overwritten_folder_is_another_run(tmp_path):
 
 def test_trials_of_a_sweep_are_grouped():
     config = parse_section(RunConfig, config_tree(clients=4, cohort=2, seed=0))
-    assert in_sweep(config, "ranks").tracking.wandb.group == "ranks"
+    trial = in_sweep(config, "ranks", "000-s0").tracking.wandb
+    assert (trial.group, trial.name) == ("ranks", "000-s0")
     named = config.model_copy(update={"tracking": config.tracking.model_copy(
         update={"wandb": WandbConfig(group="mine")})})  # fmt: skip
-    assert in_sweep(named, "ranks").tracking.wandb.group == "mine"
-    assert in_sweep(config, "ranks").config_hash() == config.config_hash()
+    assert in_sweep(named, "ranks", "000-s0").tracking.wandb.group == "mine"
+    assert in_sweep(config, "ranks", "000-s0").config_hash() == config.config_hash()
 
 
 # ------------------------------------------------------------------------------------------------------------- online
