@@ -136,8 +136,14 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
     ]
     if result.report is not None:
         rows.append(("report", _inside(place, result.report.name)))
-    rows += result.notes.items()
+    rows += [(name, _elsewhere(note, result.folder, place)) for name, note in result.notes.items()]
     return aligned(rows)
+
+
+def _elsewhere(note: str, folder: Path, place: Path | str) -> str:
+    """A tracker's line about a folder that has moved to a store when the reader sees it."""
+    moved = note.replace(str(folder.resolve()), str(place))
+    return note if isinstance(place, Path) or moved == note else f"{moved} (once that folder is on this machine)"
 
 
 def _clients(metrics: Mapping[str, Any]) -> str:

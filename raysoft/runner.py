@@ -19,7 +19,7 @@ from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, Reso
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
 from raysoft.resuming import find_resumable, read_records, recorded_drops
-from raysoft.trackers import FINISH_S, INTERRUPTED_S, Beginning, Trackers, trackers_of
+from raysoft.trackers import Beginning, Trackers, trackers_of
 from raysoft.tracking import REPORT, START, Position, RunFolder, record_row, summarise
 from raysoft.types import RoundRecord, Tensors
 
@@ -194,26 +194,35 @@ class _Course:
             totals, digest = self._advance()
         except KeyboardInterrupt:
             if self.records:
-                self._close_early("interrupted", INTERRUPTED_S)
+                self._close_early("interrupted")
             elif self.fresh:
                 self.out.discard()
+            raise
+        except SystemExit:  # Tune stops a trial this way; the sweep keeps the reason
+            self._finish_trackers(self._summary("stopped"))
             raise
         except Exception as error:
             if isinstance(error, (ConfigError, ResourceError)) and not self.records and self.fresh:
                 self.out.discard()  # refused before anything began
             else:
-                self._close_early("failed", FINISH_S, metrics={"error": str(error) or type(error).__name__})
+                self._close_early("failed", metrics={"error": str(error) or type(error).__name__})
             raise
         return self._close("done", adapter_sha256=digest, metrics=_totals(totals, self.records))
 
-    def _close(self, status: str, **extra: Any) -> dict[str, Any]:
+    def _summary(self, status: str, **extra: Any) -> dict[str, Any]:
         wall_s = time.perf_counter() - self.began
-        summary = summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
+        return summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
+
+    def _close(self, status: str, **extra: Any) -> dict[str, Any]:
+        summary = self._summary(status, **extra)
         self.out.write_summary(summary)
         return summary
 
-    def _close_early(self, status: str, within_s: float, **extra: Any) -> None:
-        for name, note in self.trackers.finish(self._close(status, **extra), within_s).items():
+    def _close_early(self, status: str, **extra: Any) -> None:
+        self._finish_trackers(self._close(status, **extra))
+
+    def _finish_trackers(self, summary: Mapping[str, Any]) -> None:
+        for name, note in self.trackers.finish(summary).items():
             log.warning("%s: %s", name, note)
 
     def _advance(self) -> tuple[Mapping[str, Any], str]:

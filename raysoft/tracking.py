@@ -35,6 +35,7 @@ CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "round
 LOCK = ".lock"  # held by the process that writes
 REPLACED = ".replaced"  # an old run, until the first round of the one that overwrites it is on disk
 TENSORBOARD, WANDB = "tensorboard", "wandb"
+RUN_ID = "run_id"  # in WANDB: what W&B knows this run by
 FIGURES, REPORT = "figures", "report.html"
 PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
 OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN, LOCK})

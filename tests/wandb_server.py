@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 API_KEY = "0123456789" * 4  # of the form that W&B accepts
 BLOCK = 32768
 
@@ -129,9 +131,9 @@ def wandb_server() -> Iterator[WandbServer]:
         server.server_close()
 
 
-def offline_run(folder: Path) -> dict[str, Any]:
-    """Config, history (in order), summary and more of the one offline W&B run in a run folder."""
-    (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+def wandb_run(folder: Path) -> dict[str, Any]:
+    """Config, history (in order), summary and more of the one W&B run in a run folder, from its own file."""
+    (path,) = (folder / "wandb").glob("*run-*/run-*.wandb")
     out: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "artifacts": [], "exit_code": None}
     for record in _records(path):
         kind = record.WhichOneof("record_type")
@@ -173,3 +175,13 @@ def _records(path: Path) -> Iterator[Any]:
         if kind in (1, 4):  # full, or last of several
             yield Record.FromString(parts)
             parts = b""
+
+
+def wandb_processes(path: Path) -> list[psutil.Process]:
+    """Processes that hold the W&B runs of a folder, or of folders in it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any("wandb_process.py" in word for word in words) and any(str(path) in word for word in words):
+            found.append(process)
+    return found

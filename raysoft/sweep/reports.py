@@ -13,7 +13,7 @@ from ray import tune
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.sweep.metrics import reading, values_so_far
-from raysoft.tracking import FIGURES, REPORT, read_run, record_row
+from raysoft.tracking import FIGURES, REPORT, RUN_ID, WANDB, read_run, record_row
 from raysoft.types import RoundRecord
 
 WORST = 1e30  # what a trial without the metric reports, on the wrong side
@@ -85,7 +85,7 @@ class Reports:
         if carried is None:
             tune.report(result)
             return
-        packed = self._pack(carried)
+        packed = self._pack(carried, closed=status != RUNNING)
         try:
             tune.report(result, checkpoint=tune.Checkpoint.from_directory(str(packed)))
         finally:
@@ -95,14 +95,24 @@ class Reports:
         rows = [self.rows[number] for number in sorted(self.rows) if number <= tick]
         return values_so_far(rows, self.config) if rows and self.config is not None else {}
 
-    def _pack(self, tick: int) -> Path:
+    def _pack(self, tick: int, closed: bool) -> Path:
         packed = self.scratch / f"checkpoint-{tick}"
         packed.mkdir()
         (packed / MARKER).write_text(json.dumps({"trial": self.trial, "round": tick}))
         if self.carries == RUN:
             assert self.folder is not None
-            shutil.copytree(self.folder, packed / RUN, ignore=shutil.ignore_patterns(FIGURES, REPORT))
+            shutil.copytree(self.folder, packed / RUN, ignore=_left_out if closed else _left_out_of_a_running_one)
         return packed
+
+
+_left_out = shutil.ignore_patterns(FIGURES, REPORT, "latest-run", "debug*.log")
+
+
+def _left_out_of_a_running_one(folder: str, names: list[str]) -> set[str]:
+    """W&B is writing to its files: what tells of the same run later has to do."""
+    if Path(folder).name == WANDB:
+        return {name for name in names if name != RUN_ID}
+    return _left_out(folder, names)
 
 
 def read_marker(packed: Path) -> tuple[str, int]:

@@ -24,7 +24,8 @@ from raysoft.sweep.points import run_config
 from raysoft.sweep.reports import RUN, Carried, Reports, read_marker
 from raysoft.sweep.results import DONE
 from raysoft.sweep.stored import newest_stored
-from raysoft.tracking import CONFIG
+from raysoft.trackers import in_sweep
+from raysoft.tracking import CONFIG, WANDB
 
 OLD_TRIAL_S = 60.0  # how long the process of a trial may outlive its driver
 
@@ -56,7 +57,7 @@ def run_trial(setup: Setup, job: Mapping[str, Any]) -> None:
     told = Reports(name, setup.metric, setup.mode, setup.carries, scratch)
     try:
         with _run_folder(setup, name, scratch, told) as folder:
-            config = grouped(run_config(setup.tree, job["values"], job["seed"]), setup.folder.name)
+            config = in_sweep(run_config(setup.tree, job["values"], job["seed"]), setup.folder.name, name)
             until = job.get("until")
             told.begin(config, folder, (config.rounds if until is None else until) if setup.replays else 0)
             if until is None:
@@ -86,15 +87,6 @@ def _value(config: RunConfig, key: str) -> str:
     for word in key.split("."):
         value = value[word]
     return json.dumps(value)
-
-
-def grouped(config: RunConfig, name: str) -> RunConfig:
-    """The configuration with the sweep's name as its tracking group, where it has none of its own."""
-    wandb = getattr(config.tracking, "wandb", None)
-    if wandb is None or getattr(wandb, "group", name) is not None:
-        return config
-    tracking = config.tracking.model_copy(update={"wandb": wandb.model_copy(update={"group": name})})
-    return config.model_copy(update={"tracking": tracking})
 
 
 @contextmanager
@@ -131,6 +123,8 @@ def _take(given: tune.Checkpoint, folder: Path, name: str, told: Reports, everyt
         if everything or owner != name:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(Path(place) / RUN, folder)
+        if owner != name:
+            shutil.rmtree(folder / WANDB, ignore_errors=True)  # the other trial's W&B run
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from raysoft.config import RunConfig
 from raysoft.folder_checks import is_number
 
 log = logging.getLogger("raysoft")
-FINISH_S = 8.0  # what all trackers together may take at the end of a run
-INTERRUPTED_S = 4.0  # the same after Ctrl-C, when Ray has had its seconds already
+FINISH_S = 7.0  # what a tracker may take at the end of a run; after Ctrl-C Ray has had its seconds already
 Row = Mapping[str, Any]  # one line of rounds.jsonl, see tracking.record_row
 _NOT_CURVES = frozenset({"round", "metrics", "drop_reasons", "model"})
 
@@ -129,12 +128,10 @@ def trackers_of(config: RunConfig) -> Trackers:
     return Trackers(members)
 
 
-def in_sweep(config: RunConfig, experiment: str) -> RunConfig:
-    """A trial's configuration: W&B groups it under the sweep, unless the user has named a group."""
+def in_sweep(config: RunConfig, sweep: str, trial: str) -> RunConfig:
+    """A trial's configuration: W&B groups it under the sweep, by its own name, unless the user has chosen others."""
     wandb = config.tracking.wandb
-    if wandb.group is not None:
-        return config
-    wandb = wandb.model_copy(update={"group": experiment})
+    wandb = wandb.model_copy(update={"group": wandb.group or sweep, "name": wandb.name or trial})
     return config.model_copy(update={"tracking": config.tracking.model_copy(update={"wandb": wandb})})
 
 

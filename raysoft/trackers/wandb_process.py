@@ -1,11 +1,12 @@
 """The process that holds the W&B run; started by wandb_tracker.py, which it obeys line by line.
 
 W&B takes hold of a process (its exit, its standard streams, its environment, waits without a bound), so it gets one of
-its own, that can be left behind or killed. Imports nothing of raysoft, and is run by path.
+its own, that can be left behind or killed. It is nobody's child: Ray kills the children of a trial that a scheduler has
+stopped, and W&B writes the last of its file at the end. Imports nothing of raysoft, and is run by path.
 
 Called with the path of a JSON file that says what to begin, and with the reason where an attempt to be online has
-failed before. In, one JSON object a line: {"row", "step"}, at last {"finish", ...}. Out: {"ready"}, then {"done"} or
-{"late"}, or {"failed"}, each with what the parent has to know.
+failed before. In, one JSON object a line: {"row", "step"}, at last {"finish", ...}. Out: {"pid"}, {"ready"}, then
+{"done"} or {"late"}, or {"failed"}, each with what the parent has to know.
 """
 
 from __future__ import annotations
@@ -19,26 +20,32 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import psutil
 
 PROBE_S = 3.0
 INIT_S = 6.0
-ORPHANED_S = 4  # a parent that is gone waits for nothing
+ORPHANED_S = 4  # where the parent has gone without a word
+FINISH_S = 8  # the parent kills earlier, if it is still there
 
 
 def main() -> None:
     """Until `finish`, or until the parent is gone."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    begin_path, *reasons = sys.argv[1:]
+    if not reasons and os.fork():
+        os._exit(0)
+    answers = os.dup(1)
     os.dup2(2, 1)  # whatever W&B prints goes to the log
 
     def answer(**what: Any) -> None:
-        answers.write(json.dumps(what) + "\n")
+        with suppress(OSError):  # the parent has gone
+            os.write(answers, json.dumps(what).encode() + b"\n")
 
+    answer(pid=os.getpid())
     try:
-        begin_path, *reasons = sys.argv[1:]
         begin = json.loads(Path(begin_path).read_text(encoding="utf-8"))
         why = reasons[0] if reasons else None
         run = _offline(begin) if begin["mode"] == "offline" or why else _online(begin, answers)
@@ -50,18 +57,17 @@ def main() -> None:
             if "finish" not in command:
                 run.log(command["row"], step=command["step"], commit=True)
                 continue
+            signal.alarm(FINISH_S)
             late = _finish(run, command)
             if late is None:
                 _drop_superseded(Path(folder), begin["init"]["id"])
             answer(**({"done": True} if late is None else {"late": late}))
-            answers.flush()
             os._exit(0)  # past W&B's own wait for what is late; its service ends with this process
         signal.alarm(ORPHANED_S)
         run.finish(exit_code=1)
     except Exception as error:
         reason = " ".join((str(error) or type(error).__name__).split())
         answer(failed=reason[:300])
-        answers.flush()
         os._exit(1)
 
 
@@ -70,7 +76,7 @@ def _offline(begin: dict[str, Any]) -> Any:
     return _init(begin, "offline", resume=None)
 
 
-def _online(begin: dict[str, Any], answers: IO[str]) -> Any:
+def _online(begin: dict[str, Any], answers: int) -> Any:
     """A W&B run on the server. Where that fails or takes too long, this process begins again, offline."""
     import wandb
 
@@ -89,12 +95,12 @@ def _online(begin: dict[str, Any], answers: IO[str]) -> Any:
         watch.cancel()
 
 
-def _begin_again(why: str, answers: IO[str]) -> NoReturn:
+def _begin_again(why: str, answers: int) -> NoReturn:
     """The same process from the start: nothing of W&B's attempt is left but its log."""
     for service in psutil.Process().children(recursive=True):
         service.kill()
     os.environ.pop("WANDB_SERVICE", None)
-    os.dup2(answers.fileno(), 1)
+    os.dup2(answers, 1)
     os.execv(sys.executable, [sys.executable, *sys.argv[:2], why])  # noqa: S606 (no shell is wanted)
 
 

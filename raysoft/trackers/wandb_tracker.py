@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import queue
+import shlex
 import socket
 import subprocess
 import sys
@@ -22,10 +23,10 @@ from raysoft.config import WandbConfig
 from raysoft.errors import RaysoftError
 from raysoft.trackers import FINISH_S, Beginning, Row, curves, log
 from raysoft.trackers.redact import redacted
-from raysoft.tracking import FIGURES, REPORT, ROUNDS, WANDB, write_atomic
+from raysoft.tracking import FIGURES, REPORT, ROUNDS, RUN_ID, WANDB, write_atomic
 
-RUN_ID, BEGIN, LOG = "run_id", "begin.json", "process.log"
-UPLOAD_S = FINISH_S - 3.0  # of the end, for what has not been uploaded by then; the rest is for W&B to close
+BEGIN, LOG = "begin.json", "process.log"
+UPLOAD_S = FINISH_S - 3.0  # for what has not been uploaded by the end; then W&B gives up and closes its own file
 _OWN_FOLDERS = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
 
 
@@ -72,17 +73,15 @@ class Wandb:
 
     def finish(self, summary: Mapping[str, Any], within_s: float) -> str | None:
         """Wait until all is written, at most `within_s` seconds. What is late can be uploaded later."""
-        process = self._process
-        if process is None:
+        if self._process is None:
             return None
         self._check()
         done = summary["status"] == "done"
         artifacts = [item for kind in self._config.artifacts if (item := self._artifact(kind))] if done else []
         self._commands.put({"finish": redacted(summary), "exit_code": 0 if done else 1, "artifacts": artifacts})
         self._commands.put(None)
-        try:
-            process.wait(within_s)
-        except subprocess.TimeoutExpired:
+        self._threads[1].join(within_s)
+        if self._threads[1].is_alive():
             self._answers.setdefault("late", f"W&B did not end within {within_s:g} seconds")
         self.drop()
         self._check()
@@ -94,13 +93,14 @@ class Wandb:
         """End the process and W&B's own service."""
         if self._process is None:
             return
-        with suppress(psutil.Error):
-            family = psutil.Process(self._process.pid).children(recursive=True)
-            for process in family:
-                with suppress(psutil.Error):
-                    process.kill()
-        self._process.kill()
-        self._process.wait(5)
+        pid = self._answers.get("pid")
+        if pid is not None and "ended" not in self._answers:
+            with suppress(psutil.Error):
+                holder = psutil.Process(pid)
+                for process in (*holder.children(recursive=True), holder):
+                    with suppress(psutil.Error):
+                        process.kill()
+        self._process.wait(5)  # it has made the one that holds the run, and has nothing else to do
         self._commands.put(None)
         for thread in self._threads:
             thread.join(1)
@@ -124,10 +124,10 @@ class Wandb:
         ready, late = self._answers.get("ready"), self._answers.get("late")
         if ready is None:
             raise RaysoftError(f"{late or 'it was not ready in time'}; {ROUNDS} has every round")
-        sync = f"wandb sync {ready['folder']}"
-        if late:
-            return f"{late.rstrip('.')}; upload the rest with: {sync}"
-        return f"offline; upload with: {sync}" if ready["offline"] else str(ready["url"])
+        folder = shlex.quote(ready["folder"])
+        if late and not ready["offline"]:
+            return f"{late.rstrip('.')}; upload the rest with: wandb sync --include-online {folder}"
+        return f"offline; upload with: wandb sync {folder}" if ready["offline"] else str(ready["url"])
 
     def _begin(self, begin: Beginning) -> dict[str, Any]:
         asked = self._config

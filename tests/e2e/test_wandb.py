@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,7 +12,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from raysoft.config import RunConfig, WandbConfig, parse_section
@@ -22,7 +22,7 @@ from raysoft.trackers.wandb_tracker import Wandb
 from raysoft.tracking import read_run
 from tests.conftest import SMALL_RUN, summary
 from tests.run_folders import config_tree, make_run
-from tests.wandb_server import API_KEY, offline_run, wandb_server
+from tests.wandb_server import API_KEY, wandb_processes, wandb_run, wandb_server
 
 ROUNDS = 3
 
@@ -78,6 +78,19 @@ def tracked(path, mode="offline", ready_s=0.0, before_end=None, **wandb):
     return trackers
 
 
+def assert_can_be_synced(note, path):
+    """The command that the note ends with finds the run's file, and would upload it."""
+    words = shlex.split(note.partition("with: ")[2])
+    assert words[:2] == ["wandb", "sync"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--dry-run"],
+        env={**os.environ, "WANDB_API_KEY": API_KEY}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    (file,) = (path / "wandb").glob("*run-*/run-*.wandb")
+    assert "Would sync 1 run(s)" in done.stderr + done.stdout
+    assert str(file) in done.stderr + done.stdout
+
+
 def expected_history(path):
     return [{**dict(curves(row)), "_step": row["round"]} for row in read_run(path).records]
 
@@ -87,22 +100,12 @@ def plain(row):
     return {key: value for key, value in row.items() if key == "_step" or not key.startswith("_")}
 
 
-def wandb_processes(path):
-    """Processes that hold the W&B run of a folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any("wandb_process.py" in word for word in words) and any(str(path) in word for word in words):
-            found.append(process)
-    return found
-
-
 # ------------------------------------------------------------------------------------------------------------ offline
 
 
 def test_an_offline_run_holds_what_the_run_folder_holds(tmp_path):
     trackers = tracked(tmp_path / "run", project="radio", group="night", tags=["a", "b"], entity="me")
-    seen = offline_run(tmp_path / "run")
+    seen = wandb_run(tmp_path / "run")
     assert [plain(row) for row in seen["history"]] == expected_history(tmp_path / "run")
     config = read_run(tmp_path / "run").config
     assert {key: seen["config"][key] for key in config} == config
@@ -115,6 +118,7 @@ def test_an_offline_run_holds_what_the_run_folder_holds(tmp_path):
     assert seen["exit_code"] == 0
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert trackers.notes == {"W&B": f"offline; upload with: wandb sync {folder}"}
+    assert_can_be_synced(trackers.notes["W&B"], tmp_path / "run")
 
 
 def test_figures_and_adapter_are_uploaded_where_asked_for(tmp_path):
@@ -126,7 +130,7 @@ def test_figures_and_adapter_are_uploaded_where_asked_for(tmp_path):
             (path / name).write_text(name)
 
     tracked(path, artifacts=["figures", "adapter"], before_end=leave_files)
-    assert offline_run(path)["artifacts"] == [
+    assert wandb_run(path)["artifacts"] == [
         ("figures", ["a.png", "report.html"]),
         ("model", ["adapter_model.safetensors"]),
     ]
@@ -147,7 +151,7 @@ def test_secrets_stay_here(tmp_path, monkeypatch):
 def test_a_resumed_run_goes_on_under_its_id_and_its_newest_file_holds_all(tmp_path):
     path = tmp_path / "run"
     tracked(path)
-    first = offline_run(path)["id"]
+    first = wandb_run(path)["id"]
     run = read_run(path)
     settings = parse_section(RunConfig, run.config)
     trackers = Trackers([Wandb(WandbConfig(mode="offline"))])
@@ -155,26 +159,27 @@ def test_a_resumed_run_goes_on_under_its_id_and_its_newest_file_holds_all(tmp_pa
     for row in run.records[2:]:
         trackers.round(row)
     trackers.finish(summary(path))
-    seen = offline_run(path)  # one file only
+    seen = wandb_run(path)  # one file only
     assert seen["id"] == first
     assert [plain(row) for row in seen["history"]] == expected_history(path)
 
 
 def test_an_overwritten_folder_is_another_run(tmp_path):
     tracked(tmp_path / "a")
-    old = offline_run(tmp_path / "a")["id"]
+    old = wandb_run(tmp_path / "a")["id"]
     (tmp_path / "a").rename(tmp_path / "b")
     tracked(tmp_path / "a")
-    assert offline_run(tmp_path / "a")["id"] != old
+    assert wandb_run(tmp_path / "a")["id"] != old
 
 
 def test_trials_of_a_sweep_are_grouped():
     config = parse_section(RunConfig, config_tree(clients=4, cohort=2, seed=0))
-    assert in_sweep(config, "ranks").tracking.wandb.group == "ranks"
+    trial = in_sweep(config, "ranks", "000-s0").tracking.wandb
+    assert (trial.group, trial.name) == ("ranks", "000-s0")
     named = config.model_copy(update={"tracking": config.tracking.model_copy(
         update={"wandb": WandbConfig(group="mine")})})  # fmt: skip
-    assert in_sweep(named, "ranks").tracking.wandb.group == "mine"
-    assert in_sweep(config, "ranks").config_hash() == config.config_hash()
+    assert in_sweep(named, "ranks", "000-s0").tracking.wandb.group == "mine"
+    assert in_sweep(config, "ranks", "000-s0").config_hash() == config.config_hash()
 
 
 # ------------------------------------------------------------------------------------------------------------- online
@@ -261,7 +266,7 @@ def assert_kept_offline(path, trackers, caplog, reason):
     assert warning.endswith("; this run is kept offline")
     assert "wandb sync" in trackers.notes["W&B"]
     assert trackers.held_up_s < 10
-    assert [plain(row) for row in offline_run(path)["history"]] == expected_history(path)
+    assert [plain(row) for row in wandb_run(path)["history"]] == expected_history(path)
     assert wandb_processes(path) == []
 
 
@@ -282,10 +287,13 @@ def test_a_server_that_falls_silent_is_left_behind(tmp_path, monkeypatch, caplog
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         trackers = tracked(tmp_path / "run", "online", ready_s=60, before_end=server.gate.clear)
         assert trackers.held_up_s < 10
-        (folder,) = (tmp_path / "run" / "wandb").glob("run-*")
-        assert trackers.notes["W&B"].endswith(f"upload the rest with: wandb sync {folder}")
+        assert "upload the rest with: " in trackers.notes["W&B"]
         assert wandb_processes(tmp_path) == []
         assert server.runs  # it was there at first
+    assert_can_be_synced(trackers.notes["W&B"], tmp_path / "run")
+    seen, closing = wandb_run(tmp_path / "run"), summary(tmp_path / "run")
+    assert [plain(row) for row in seen["history"]] == expected_history(tmp_path / "run")
+    assert {key: seen["summary"][key] for key in closing} == closing
     assert caplog.records == []
 
 
@@ -343,9 +351,9 @@ def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
     (folder,) = (out / "wandb").glob("offline-run-*")
     assert f"W&B  offline; upload with: wandb sync {folder}" in stdout
     assert "wandb:" not in stdout + stderr
-    assert [plain(row) for row in offline_run(out)["history"]] == expected_history(out)
+    assert [plain(row) for row in wandb_run(out)["history"]] == expected_history(out)
     closing = summary(out)
-    assert {key: offline_run(out)["summary"][key] for key in closing} == closing
+    assert {key: wandb_run(out)["summary"][key] for key in closing} == closing
 
 
 def test_an_interrupted_run_that_is_resumed_is_one_wandb_run(tmp_path):
@@ -358,11 +366,11 @@ def test_an_interrupted_run_that_is_resumed_is_one_wandb_run(tmp_path):
     settings = load_config("soft", [*SMALL_RUN, "executor=inline", "tracking.wandb.mode=offline"])
     with pytest.raises(KeyboardInterrupt):
         run(settings, path, events=Interrupt(), report=False)
-    first = offline_run(path)
+    first = wandb_run(path)
     assert [row["_step"] for row in first["history"]] == [0, 1, 2]
     assert first["exit_code"] == 1
     result = resume(path, report=False)
-    seen = offline_run(path)
+    seen = wandb_run(path)
     assert seen["id"] == first["id"]
     assert [plain(row) for row in seen["history"]] == expected_history(path)
     assert {key: seen["summary"][key] for key in result.summary} == result.summary
@@ -396,7 +404,7 @@ def test_a_killed_run_takes_the_wandb_process_with_it_and_the_file_is_whole(tmp_
         wait_for(lambda: (out / "wandb" / "run_id").exists())
         wait_for(lambda: not (out / "wandb" / "begin.json").exists() and rounds_of(out) > 3)  # W&B is up
     wait_for(lambda: wandb_processes(out) == [], 10)
-    seen = [plain(row) for row in offline_run(out)["history"]]
+    seen = [plain(row) for row in wandb_run(out)["history"]]
     assert len(seen) >= 3
     assert seen == expected_history(out)[: len(seen)]
-    assert offline_run(out)["exit_code"] == 1
+    assert wandb_run(out)["exit_code"] == 1

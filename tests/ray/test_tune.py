@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raysoft.trackers import curves
+from raysoft.tracking import read_run
 from tests.conftest import summary
+from tests.wandb_server import wandb_processes, wandb_run
 
 ROOT = Path(__file__).parents[2]
 BASE = """
@@ -154,6 +157,37 @@ def test_halving_stops_bad_runs_early_and_says_where(place):
         assert 1 <= int(row["rounds"]) < 4
     assert tune(place, sweep, "max_concurrent=1", "--resume").returncode == 0
     assert table(place) == rows, "what was stopped stays stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_trials_are_wandb_runs_of_one_group_also_those_that_are_stopped(place, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    halving = "scheduler: {name: asha, grace_rounds: 1, reduction_factor: 2}\n"
+    sweep = f"space:\n  train.lr: {{grid: [0.2, 1.0e-5]}}\n{halving}overrides: [tracking.wandb.mode=offline]\n"
+    done = tune(place, sweep, "max_concurrent=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = table(place)
+    assert {row["status"] for row in rows} == {"done", "stopped"}
+    deadline = time.monotonic() + 30
+    while list(place.glob("out/trials/*/wandb/begin.json")) or wandb_processes(place):
+        assert time.monotonic() < deadline, "W&B processes end soon after their trials"
+        time.sleep(0.1)
+    ids = set()
+    for row in rows:
+        folder = place / "out" / "trials" / row["trial"]
+        run, seen = read_run(folder), wandb_run(folder)
+        assert (seen["group"], seen["name"]) == ("out", row["trial"])
+        assert {key: seen["config"][key] for key in run.config} == run.config
+        history = [
+            {key: value for key, value in one.items() if key[0] != "_" or key == "_step"} for one in seen["history"]
+        ]
+        assert history == [{**dict(curves(one)), "_step": one["round"]} for one in run.records]
+        assert seen["summary"]["status"] == row["status"]
+        assert seen["exit_code"] == (0 if row["status"] == "done" else 1)
+        ids.add(seen["id"])
+    assert len(ids) == len(rows)
 
 
 @pytest.mark.slow

@@ -214,3 +214,38 @@ def test_secrets_are_redacted_and_nothing_else_is():
     assert redacted("https://me:pw@host/x?sig=1 b", {}) == "https://[redacted]@host/x?[redacted] b"
     environ = {"WANDB_API_KEY": "k" * 40, "AWS_SECRET_ACCESS_KEY": "short", "PATH": "/usr/bin:/bin"}
     assert redacted(["a" + "k" * 40, "short", "/usr/bin:/bin"], environ) == ["a[redacted]", "short", "/usr/bin:/bin"]
+
+
+def test_the_closing_line_names_the_store_that_a_folder_was_moved_to(tmp_path):
+    from raysoft.console import closing_table
+    from raysoft.runner import RunResult
+    from tests.conftest import summary
+    from tests.run_folders import make_run
+
+    folder = make_run(tmp_path / "run", rounds=1)
+    notes = {"W&B": f"offline; upload with: wandb sync {folder.resolve()}/wandb/x"}
+    result = RunResult(folder, summary(folder), None, notes)
+    assert f"W&B  {notes['W&B']}" in closing_table(result)
+    assert "wandb sync s3://b/run/wandb/x (once that folder" in closing_table(result, "s3://b/run")
+    assert "W&B  https://w/x" in closing_table(
+        RunResult(folder, summary(folder), None, {"W&B": "https://w/x"}), "s3://b/run"
+    )
+
+
+def test_what_tune_carries_of_a_running_trial_keeps_the_wandb_id_and_no_open_file(tmp_path):
+    import shutil
+
+    from raysoft.sweep.reports import _left_out, _left_out_of_a_running_one
+
+    run = tmp_path / "run"
+    for name in ("config.yaml", "figures/a.png", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("")
+    (run / "wandb" / "latest-run").symlink_to("gone")
+    found = {}
+    for kind, ignore in (("running", _left_out_of_a_running_one), ("closed", _left_out)):
+        shutil.copytree(run, tmp_path / kind, ignore=ignore)
+        files = (item for item in (tmp_path / kind).rglob("*") if item.is_file())
+        found[kind] = {item.relative_to(tmp_path / kind).as_posix() for item in files}
+    assert found["running"] == {"config.yaml", "wandb/run_id"}
+    assert found["closed"] == {"config.yaml", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"}
