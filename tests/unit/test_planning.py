@@ -87,7 +87,9 @@ def test_the_score_is_the_weighted_sum_and_the_lowest_wins(plan):
     scored = [one for one in plan.candidates if one.score is not None]
     assert [one.rank for one in scored] == [1, 2, 4]
     for one in scored:
-        assert one.score == pytest.approx(one.phi + one.sparsification + one.covariance)
+        c = plan.weights
+        weighted = c["rank"] * one.phi + c["sparsification"] * one.sparsification + c["covariance"] * one.covariance
+        assert one.score == pytest.approx(weighted)
         assert one.latency_mean_s <= plan.budget_s
         assert 0.0 < one.kept_fraction <= 1.0
         assert one.smallest_budget_s < plan.budget_s
