@@ -10,7 +10,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from raysoft.errors import CoordinatorLostError, RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
 from raysoft.federation.evaluation import client_requests
+from raysoft.federation.ray_guard import guarded
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
 from raysoft.types import RoundRecord, Tensors
@@ -142,14 +143,15 @@ def running_ray(cpus: int | None) -> Iterator[bool]:
     import ray
 
     mine = not ray.is_initialized()  # somebody who calls raysoft.run may have a Ray of their own
-    try:
-        if mine:
-            with _own_sigterm():
-                _start_ray(cpus)
-        yield mine
-    finally:
-        if mine:
-            ray.shutdown()
+    with guarded() if mine and cpus is not None else nullcontext():
+        try:
+            if mine:
+                with _own_sigterm():
+                    _start_ray(cpus)
+            yield mine
+        finally:
+            if mine:
+                ray.shutdown()
 
 
 @contextmanager
