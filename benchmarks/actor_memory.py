@@ -20,6 +20,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
@@ -111,7 +112,7 @@ def main() -> int:
         ])  # fmt: skip
         ray.init(
             address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1",
-            object_store_memory=int(2e9),
+            object_store_memory=int(2e9), logging_level="ERROR",
         )  # fmt: skip
         try:
             found = {kind: measured(config, args.actors, kind == "shared") for kind in ("shared", "private copies")}

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from raysoft.presets import load_config
-from raysoft.runner import run
+from raysoft.runner import Silent, run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = pytest.mark.timeout(280)
@@ -45,11 +45,7 @@ def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
     run(load_config("soft", [*SMALL_RUN, *settings, "executor=inline"]), tmp_path / "inline")
     pids = []
 
-    class Watch:
-        def preparing(self, fraction, text): ...
-
-        def started(self, config, description): ...
-
+    class Watch(Silent):
         def round(self, record):
             names = [p.name() for p in psutil.Process().children(recursive=True)]
             pids.append(sum("ClientActor" in name for name in names))
@@ -61,12 +57,8 @@ def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
 
 
 def test_a_killed_actor_is_replaced_and_nothing_changes(small_inline_run, tmp_path):
-    class Kill:
+    class Kill(Silent):
         done = False
-
-        def preparing(self, fraction, text): ...
-
-        def started(self, config, description): ...
 
         def round(self, record):
             if record.round == 1 and not self.done:
