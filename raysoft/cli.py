@@ -127,7 +127,9 @@ def plan(
             help="How alpha follows the rank: s = alpha/rank stays (the default), or s falls with sqrt(rank).",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the plan (default: outputs/NAME-plan).")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the plan (default: outputs/NAME-plan).")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the plan (default: the preset's or file's name).")] = None,
     validate: Annotated[
         int | None,
@@ -147,6 +149,7 @@ def plan(
     middle rank, Kendall's tau of -score and accuracy, and constants fitted to these runs (plan.weights takes them).
     Runs have the configuration's rounds, read the validation split, and are found again in --store.
     """
+    from raysoft.outputs import local_destination
     from raysoft.presets import load_config
     from raysoft.tracking import check_name, name_of
 
@@ -157,7 +160,7 @@ def plan(
         from raysoft.validation import check_validation
 
         check_validation(config, validate, workers)
-    folder = out or Path("outputs") / f"{name_of(target) if name is None else check_name(name)}-plan"
+    folder = local_destination(out, f"{name_of(target) if name is None else check_name(name)}-plan")
     from raysoft import console as display
     from raysoft.plan_table import check_folder, summary_rows, text_table, write_plan
 
@@ -266,7 +269,7 @@ def tune(
         bool, typer.Option("--resume", help="Go on with an interrupted sweep; start it where there is none.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the sweep (default: its `name`, or the file's).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep (default: outputs/NAME).")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the sweep (default: outputs/NAME).")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every point, list the trials, run nothing.")
     ] = False,
@@ -280,13 +283,14 @@ def tune(
     results.csv, points.csv, best.yaml, report.html, and the run folder of every trial. A sweep that was interrupted,
     however, goes on with --resume and ends with the same table. Exit 1 where trials failed; docs/tune.md tells more.
     """
+    from raysoft.outputs import local_destination
     from raysoft.sweep.config import load_sweep
     from raysoft.sweep.points import make_sweep
     from raysoft.tracking import check_name, name_of
 
     config = load_sweep(file, overrides or ())
     sweep = make_sweep(config)  # before Ray loads
-    folder = out or Path("outputs") / (check_name(name) if name is not None else config.name or name_of(str(file)))
+    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(str(file)))
     from raysoft import sweep_console as display
     from raysoft.console import stdout
 

@@ -32,6 +32,17 @@ def destination(out: str | None, name: str, option: str = "--out") -> Path | str
     return root / name if isinstance(root, Path) else f"{root.rstrip('/')}/{name}"
 
 
+def local_destination(out: str | None, name: str, option: str = "--out") -> Path:
+    """The same for what is written on this machine alone. Raises ConfigError for a URI as well."""
+    place = destination(out, name, option)
+    if isinstance(place, Path):
+        return place
+    raise ConfigError(
+        ROOT if out is None else option, f"{place}: this command writes a folder of this machine, so give --out a path"
+        " (the runs of a sweep travel to `storage`)",
+    )  # fmt: skip
+
+
 def in_unpacked_job() -> bool:
     """Whether this is a Ray job whose current folder is Ray's copy of the working directory."""
     return _JOB in os.environ and _UNPACKED in Path.cwd().parts

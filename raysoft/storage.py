@@ -301,9 +301,8 @@ def staged(place: Path | str, option: str, overwrite: bool = False, fetch: bool 
     elif not there:
         raise RaysoftError(f"{place}: no such run folder")
     remote.check_writable()
-    folder = Path(tempfile.mkdtemp(prefix="raysoft-")) / (
-        Path(remote.root).name or "run"
-    )  # reports show the run's name
+    title = Path(remote.root).name or "run"  # what reports call it
+    folder = Path(tempfile.mkdtemp(prefix="raysoft-")) / title
     known = {}
     if fetch:
         for name in there:

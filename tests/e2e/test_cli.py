@@ -151,6 +151,7 @@ def test_a_signal_ends_a_run_cleanly_keeps_records_and_leaves_no_process(tmp_pat
         if process.poll() is None:
             process.kill()
     assert process.returncode == code, errors
+    assert {130: "raysoft: interrupted", 143: "raysoft: terminated"}[code] in errors
     assert "Traceback" not in errors
     assert summary(out)["status"] == "interrupted"
     _, alive = psutil.wait_procs(below, timeout=10)

@@ -72,7 +72,7 @@ def test_exit_codes_and_reasons_come_through(cluster, tmp_path):
     jobs = {
         "wrong": ([*RUN, "train.lr=fast", *out], 2, "raysoft: train.lr: "),
         "large": ([*RUN, "actors.cpus=64", *out], 3, "64 cores asked for, 2 available on 3 nodes; set actors.cpus=2"),
-        "lost": ([*RUN, "--out", "outputs/x"], 2, "'outputs/x' lies in the job's working directory"),
+        "astray": ([*RUN, "--out", "outputs/x"], 2, "'outputs/x' lies in the job's working directory"),
         "wild": ([*RUN, "train.lr=1e30", "train.clip_norm=null", *out], 1, "train.lr"),
     }
     for name, (words, _, _) in jobs.items():
@@ -82,6 +82,20 @@ def test_exit_codes_and_reasons_come_through(cluster, tmp_path):
         assert reason in message
         assert "Traceback" not in message
     assert submit(cluster, "again", *RUN, "train.lr=fast").returncode == 1, "what `ray job submit` itself returns"
+
+
+def test_a_sweep_is_a_job_like_any_other(cluster, tmp_path):
+    out = tmp_path / "sweep"
+    tune = ["python", "-m", "raysoft", "tune", "tune_configs/smoke.yaml"]
+    done = submit(cluster, "sweep", *tune, "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / "report.html").exists()
+    rows = (out / "results.csv").read_text().splitlines()
+    assert len(rows) > 2
+    assert submit(
+        cluster, "lost", "python", "-m", "raysoft", "tune", "tune_configs/smoke.yaml", "--out", "x"
+    ).returncode
+    assert "lies in the job's working directory" in ended(cluster, "lost")[0][2]
 
 
 def raysoft(*words):

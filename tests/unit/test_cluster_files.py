@@ -303,8 +303,6 @@ def test_the_container_file_is_made_of_instructions_whose_files_exist():
         if name == "COPY":
             for source in rest.split()[:-1]:
                 assert f"!{source}" in ignored, f"{source} would not reach the builder"
-                if source == "tune_configs" and not (ROOT / source).exists():
-                    continue  # comes with `raysoft tune`
                 assert (ROOT / source).exists(), source
         if name == "RUN":
             subprocess.run(["sh", "-n", "-c", rest], check=True, timeout=20)
@@ -363,13 +361,11 @@ def test_every_raysoft_command_of_the_readme_exists():
         for line in block.replace("\\\n", " ").splitlines():
             for match in call.finditer(line):
                 name, rest = match.groups()
-                if name == "tune" and "tune" not in commands:
-                    continue  # comes with the sweeps
                 assert name in commands, line
                 flags = {word.partition("=")[0] for word in rest.split() if word.startswith("--")}
                 assert flags <= options(commands[name]), line
                 seen.add(name)
-    assert {"run", "resume"} <= seen
+    assert {"run", "resume", "tune"} <= seen
 
 
 def test_the_readme_names_every_file_and_links_to_its_own_sections():

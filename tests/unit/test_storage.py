@@ -9,7 +9,7 @@ import pytest
 
 from raysoft import storage
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.outputs import destination
+from raysoft.outputs import destination, local_destination
 from raysoft.storage import Mirror, RemoteFolder, is_uri, staged
 
 
@@ -218,6 +218,9 @@ def test_destinations(monkeypatch, tmp_path):
     assert destination(None, "soft") == tmp_path / "soft"
     monkeypatch.setenv("RAYSOFT_OUTPUTS", "gs://bucket/runs/")
     assert destination(None, "soft") == "gs://bucket/runs/soft"
+    with pytest.raises(ConfigError, match=r"^RAYSOFT_OUTPUTS: gs://bucket/runs/soft: this command writes a folder"):
+        local_destination(None, "soft")
+    assert local_destination("x", "soft") == Path("x")
     assert is_uri("gs://bucket")
     assert not is_uri("C:/runs")
     assert not is_uri("./a://b")
