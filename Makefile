@@ -41,7 +41,8 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
 test: .venv/.installed-dev  ## the tests, ten to fifteen minutes on two cores
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest -m "not slow" tests/unit -n 2 --dist loadfile
+	.venv/bin/python -m pytest -m "not slow" tests/e2e tests/ray
 
 test-slow: .venv/.installed-dev  ## the long tests, some minutes more
 	.venv/bin/python -m pytest -m slow
