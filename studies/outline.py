@@ -124,9 +124,13 @@ OUTLINE = (
     Part(
         "The penalty and the queue over V",
         (
+            Table("tradeoff-digits-bounded"),
+            Figure("tradeoff-digits-bounded", "digits, no round above two budgets: mean penalty (above) and mean "
+                   "virtual queue (below) in the second half of the rounds against V, mean ± standard deviation over "
+                   "seeds."),
             Table("tradeoff-digits"),
-            Figure("tradeoff-digits", "digits: mean penalty (above) and mean virtual queue (below) in the second half "
-                   "of the rounds against V, mean ± standard deviation over seeds."),
+            Figure("tradeoff-digits", "digits, rounds of any length: mean penalty (above) and mean virtual queue "
+                   "(below) in the second half of the rounds against V, mean ± standard deviation over seeds."),
         ),
     ),
     Part("The offline stage", (*_offline(DIGITS, *ACCURACY), *_offline(TEXT, *BITS))),

@@ -104,8 +104,8 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _kind(one: Results) -> str:
-    """What an experiment is: its name without the task."""
-    return one.experiment.name.removesuffix(f"-{one.experiment.task.name}")
+    """What an experiment is: its name before the task."""
+    return one.experiment.name.partition(f"-{one.experiment.task.name}")[0]
 
 
 def _earlier(path: Path) -> dict[str, object]:

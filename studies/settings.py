@@ -230,14 +230,17 @@ def optimizers(task: Task) -> Experiment:
     )
 
 
-def tradeoff(task: Task) -> Experiment:
-    """TSFA as specified (queue from zero, no bound on a single round) over V: many rounds of one local step each.
+def tradeoff(task: Task, bounded: bool = False) -> Experiment:
+    """TSFA over V from an empty queue, as specified or with the presets' bound on a single round (two budgets).
 
-    A queue takes about V rounds times a constant to fill; it is read in the second half.
+    Many rounds of one local step each: a queue takes about V rounds times a constant to fill; it is read in the second
+    half.
     """
-    own = "allocator.queue_init=zero allocator.longest_round=null rounds=240 train.steps=1 eval.every=24"
+    longest = "2.0" if bounded else "null"
+    own = f"allocator.queue_init=zero allocator.longest_round={longest} rounds=240 train.steps=1 eval.every=24"
     rows = [setting(task, f"V = {v:g}", f"{own} allocator.v={v}", 2, None, "tsfa", v) for v in (0.1, 0.3, 1, 3, 10, 30)]
-    return Experiment(f"tradeoff-{task.name}", task, tuple(rows), reference="V = 1")
+    name = f"tradeoff-{task.name}{'-bounded' if bounded else ''}"
+    return Experiment(name, task, tuple(rows), reference="V = 1")
 
 
 def offline(task: Task) -> Experiment:
@@ -283,5 +286,6 @@ def everything(scale: Scale) -> list[Experiment]:
     """All experiments, the most important first."""
     out = [headline(DIGITS), headline(TEXT), frontier(DIGITS), frontier(TEXT)]
     out += [sweep(DIGITS), sweep(TEXT), offline(DIGITS), offline(TEXT), options(DIGITS), options(TEXT)]
-    out += [optimizers(DIGITS), optimizers(TEXT), tradeoff(DIGITS), head(DIGITS)]
+    out += [optimizers(DIGITS), optimizers(TEXT), tradeoff(DIGITS), tradeoff(DIGITS, bounded=True)]
+    out += [head(DIGITS)]
     return [scaled(one, scale) for one in out]
