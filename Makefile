@@ -40,11 +40,11 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
-test: .venv/.installed-dev  ## the tests, ten to fifteen minutes on two cores
+test: .venv/.installed-dev  ## the tests, about eleven minutes on two cores
 	.venv/bin/python -m pytest -m "not slow" tests/unit -n 2 --dist loadfile
 	.venv/bin/python -m pytest -m "not slow" tests/e2e tests/ray
 
-test-slow: .venv/.installed-dev  ## the long tests, some minutes more
+test-slow: .venv/.installed-dev  ## the long tests, a quarter of an hour more
 	.venv/bin/python -m pytest -m slow
 
 lint: .venv/.installed-dev  ## style, formatting, types, import rules, examples in docstrings
