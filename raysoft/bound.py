@@ -18,8 +18,8 @@ import numpy as np
 
 from raysoft.errors import RaysoftError
 from raysoft.rng import Rng
+from raysoft.run_reading import Run
 from raysoft.statistics import kendall
-from raysoft.tracking import Run
 from raysoft.types import Array
 
 TERMS = ("rank", "sparsification", "covariance")

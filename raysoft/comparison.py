@@ -14,8 +14,9 @@ from raysoft.comparison_json import comparison_data
 from raysoft.comparison_tables import write_tables
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.readings import COSTS, Cost
+from raysoft.run_reading import Run, read_run
 from raysoft.store import slug
-from raysoft.tracking import Run, check_name, read_run, write_atomic
+from raysoft.tracking import check_name, write_atomic
 
 COMPARISON = "comparison.json"
 STORE = Path("outputs/runs")

@@ -22,8 +22,9 @@ from raysoft.readings import (
     learned,
     recovered_gap,
 )
+from raysoft.run_reading import Run
 from raysoft.statistics import LEVEL, holm, margin_tests, mean_std, paired_difference
-from raysoft.tracking import Run, strict
+from raysoft.tracking import strict
 
 FORMAT = 1
 RELATIVE_MARGIN = 0.02  # of the reference's bits per byte

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from raysoft.tracking import FINAL_EVALUATIONS, Run
+from raysoft.run_reading import Run
+from raysoft.summary import FINAL_EVALUATIONS
 from raysoft.types import Array
 
 Cost = Literal["bits", "seconds", "joules"]

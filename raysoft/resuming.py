@@ -12,7 +12,8 @@ from raysoft.config import RunConfig, apply_override
 from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.registry import resolve
-from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, read_json, read_run
+from raysoft.run_reading import read_json, read_run
+from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
 from raysoft.types import RoundRecord
 from raysoft.yaml12 import load_mapping
 

@@ -19,8 +19,9 @@ from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, Reso
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
 from raysoft.resuming import find_resumable, read_records, recorded_drops
+from raysoft.summary import summarise
 from raysoft.trackers import Beginning, Trackers, trackers_of
-from raysoft.tracking import REPORT, START, Position, RunFolder, record_row, summarise
+from raysoft.tracking import REPORT, START, Position, RunFolder, record_row
 from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:

@@ -17,19 +17,17 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from raysoft.config import NAME_PATTERN, RunConfig
+from raysoft.config import NAME_PATTERN
 from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.folder_checks import is_number, row_problem, summary_problem
-from raysoft.types import Array, RoundRecord
-from raysoft.yaml12 import load_mapping
+from raysoft.types import RoundRecord
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
 LOCK = ".lock"  # held by the process that writes
@@ -40,12 +38,6 @@ FIGURES, REPORT = "figures", "report.html"
 PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
 OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN, LOCK})
 OWN_FOLDERS = frozenset({TENSORBOARD, WANDB, FIGURES, "checkpoints", "adapter", "model"})
-FINAL_EVALUATIONS = 5
-SUMMARY_KEYS = (
-    "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
-    "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
-    "config_hash", "status", "metrics",
-)  # fmt: skip
 
 
 def check_name(name: str) -> str:
@@ -309,166 +301,3 @@ def record_row(record: RoundRecord | Mapping[str, Any]) -> dict[str, Any]:
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
-
-
-# ---------------------------------------------------------------------------------------------------------- reading
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder as read back: T records (line 0 is the untouched base)."""
-
-    path: Path
-    config: dict[str, Any]
-    records: tuple[dict[str, Any], ...]
-    summary: dict[str, Any] | None  # None: the run has not ended
-    environment: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what was odd about the folder, for the reader
-
-    @property
-    def name(self) -> str:
-        """The folder's own name."""
-        return self.path.resolve().name
-
-    def column(self, key: str) -> Array:
-        """[T] float64 values of one record key, or of `metrics.KEY`; NaN where there is no such number."""
-        head, _, rest = key.partition(".")
-        values: list[Any] = [row.get(head, {}).get(rest) if rest else row.get(head) for row in self.records]
-        return np.array([v if is_number(v) else math.nan for v in values], dtype=np.float64)
-
-
-def read_run(path: Path | str) -> Run:
-    """Read a run folder. Raises RaysoftError naming file and line; a half-written last line becomes a note."""
-    path = Path(path)
-    if not path.is_dir():
-        raise RaysoftError(f"{path}: no such run folder")
-    for name in (CONFIG, ROUNDS):
-        if not (path / name).is_file():
-            raise RaysoftError(f"{path / name}: missing, so {path} is not a run folder")
-    records, notes = _read_rounds(path / ROUNDS)
-    summary = read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
-    if summary is not None and (problem := summary_problem(summary)):
-        raise RaysoftError(f"{path / SUMMARY}: {problem}")
-    if summary is None:
-        notes.append("The run has not written a summary: it is still running or was interrupted.")
-    surroundings = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
-    return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RaysoftError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RaysoftError(f"{path}: is not UTF-8 text") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises RaysoftError naming file and line."""
-    text = _read_text(path)
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise RaysoftError(f"{path}, line {line}: not valid JSON: {getattr(error, 'msg', error)}") from None
-    if not isinstance(value, dict):
-        raise RaysoftError(f"{path}: must hold a JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    lines = _read_text(path).split("\n")
-    records: list[dict[str, Any]] = []
-    notes: list[str] = []
-    last = len(lines) - 1  # text after the last newline: empty, unless a write was cut short
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-            problem = row_problem(row)
-        except (ValueError, RecursionError) as error:
-            problem = f"not valid JSON: {getattr(error, 'msg', error)}"
-        if problem is None:
-            records.append(row)
-        elif number == last:
-            notes.append(f"{path.name}, line {number + 1}: half-written and ignored.")
-        else:
-            raise RaysoftError(f"{path}, line {number + 1}: {problem}")
-    if not records:
-        raise RaysoftError(f"{path}, line 1: holds no complete round yet")
-    return records, notes
-
-
-# ---------------------------------------------------------------------------------------------------------- summary
-
-
-def summarise(
-    records: Sequence[RoundRecord | Mapping[str, Any]], config: RunConfig, extra: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The contract keys of summary.json.
-
-    `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
-    means over rounds leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s,
-    metrics) and may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same rule,
-    and `base_NAME` where the base has one (running totals, `*_total`, have none).
-    Raises ValueError for a key outside the contract.
-    """
-    unknown = sorted(set(extra) - set(SUMMARY_KEYS))
-    if unknown:
-        raise ValueError(f"not a key of summary.json: {unknown[0]}")
-    rows = [record_row(record) for record in records]
-    rounds = [row for row in rows if row["round"] >= 1]
-    wall = extra.get("wall_time_s", _total(rows, "wall_time_s"))
-    busy = _total(rounds, "wall_time_s")
-    trained = _total(rounds, "participants") + _total(rounds, "dropped")  # those that dropped out trained too
-    summary: dict[str, Any] = {
-        "final_accuracy": _final(rows, "accuracy"),
-        "best_accuracy": max((row["accuracy"] for row in rows if row["accuracy"] is not None), default=None),
-        "base_accuracy": next((row["accuracy"] for row in rows if row["round"] == 0), None),
-        "rounds": len(rounds),
-        "uplink_bits_total": int(_total(rounds, "uplink_bits")),
-        "mean_round_latency_s": _total(rounds, "round_latency_s") / len(rounds) if rounds else None,
-        "latency_budget_s": config.allocator.options().get("latency_budget_s"),
-        "simulated_time_s": rows[-1]["simulated_time_s"] if rows else 0.0,
-        "energy_j_total": _total(rounds, "energy_j"),
-        "wall_time_s": wall,
-        "client_updates_per_s": trained / busy if busy > 0 else None,
-        "adapter_sha256": None,
-        "config_hash": config.config_hash(),
-        "status": "done",
-    }
-    summary |= {key: value for key, value in extra.items() if key != "metrics"}
-    return strict({**summary, "metrics": {**_metric_summary(rows), **extra.get("metrics", {})}})
-
-
-def _total(rows: Iterable[Mapping[str, Any]], key: str) -> float:
-    return math.fsum(row[key] for row in rows if row[key] is not None)
-
-
-def _final(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """Mean of the last evaluations after the base, or the base's value where there is none."""
-    seen = [row[key] for row in rows if row.get(key) is not None and row["round"] >= 1]
-    seen = seen or [row[key] for row in rows if row.get(key) is not None]
-    last = seen[-FINAL_EVALUATIONS:]
-    return math.fsum(last) / len(last) if last else None
-
-
-def _metric_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    flat = [
-        {"round": row["round"], "loss": row["loss"], **{k: v for k, v in row["metrics"].items() if is_number(v)}}
-        for row in rows
-    ]
-    names = dict.fromkeys(key for row in flat for key in row if key != "round" and not key.endswith("_total"))
-    out: dict[str, float | None] = {}
-    for name in names:
-        base = next((row.get(name) for row in flat if row["round"] == 0), None)
-        if base is not None:
-            out[f"base_{name}"] = base
-        out[f"final_{name}"] = _final(flat, name)
-    return out

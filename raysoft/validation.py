@@ -22,8 +22,9 @@ from raysoft.errors import ConfigError, RaysoftError
 from raysoft.plan_table import VALIDATION, Candidate, Plan
 from raysoft.planning import with_rank
 from raysoft.rng import Rng
+from raysoft.run_reading import read_run
 from raysoft.statistics import Difference, mean_std, paired_difference
-from raysoft.tracking import read_run, strict, write_atomic
+from raysoft.tracking import strict, write_atomic
 from raysoft.types import Array
 
 MAX_SEEDS = 10_000

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from raysoft.batch import Job, Outcome
 from raysoft.readings import learned
+from raysoft.run_reading import Run, read_run
 from raysoft.store import find, key_of
-from raysoft.tracking import Run, read_run
 from raysoft.types import Array
 from studies.settings import Experiment, Setting, Task
 

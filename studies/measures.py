@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from raysoft.readings import closing_values
+from raysoft.run_reading import Run
 from raysoft.statistics import mean_std, paired_difference
-from raysoft.tracking import Run
 from studies.loading import Metric, Results, by_seed
 
 Row = dict[str, Any]  # one line of a table: text and unrounded numbers by key

@@ -16,9 +16,10 @@ import yaml
 
 from raysoft.config import RunConfig, parse_section
 from raysoft.rng import Rng
+from raysoft.summary import summarise
 from raysoft.trackers import Beginning, Trackers
 from raysoft.trackers.tensorboard import TensorBoard
-from raysoft.tracking import RunFolder, record_row, summarise
+from raysoft.tracking import RunFolder, record_row
 from raysoft.types import RoundRecord
 
 BUDGET_S = 0.22

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from raysoft.report import style
 from raysoft.report.data import ClientRounds, ClientTable, binned, client_rounds, client_table, rank_map
 from raysoft.report.style import Look, new_figure, plain
-from raysoft.tracking import Run
+from raysoft.run_reading import Run
 from raysoft.types import Array
 
 MAX_MARKS = 100  # more clients than this are drawn as groups of neighbours

@@ -15,7 +15,7 @@ from raysoft import registry
 from raysoft.config import RunConfig, parse_section
 from raysoft.errors import ConfigError
 from raysoft.report.data import after_base, latency_budget_s
-from raysoft.tracking import Run
+from raysoft.run_reading import Run
 
 Rows = list[tuple[str, str]]
 NOT_MEASURED = "not measured"

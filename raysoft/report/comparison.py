@@ -15,7 +15,8 @@ from raysoft.report.comparison_file import ComparisonFile, Pair, read_comparison
 from raysoft.report.comparison_panels import Part, parts
 from raysoft.report.html import footer, limits_of, settings_of
 from raysoft.report.page import Section
-from raysoft.tracking import FIGURES, REPORT, Run, read_run, write_atomic
+from raysoft.run_reading import Run, read_run
+from raysoft.tracking import FIGURES, REPORT, write_atomic
 
 DPI = 300  # of figures half as wide as a page
 _COLUMNS = (  # heading, key, factor, most decimals

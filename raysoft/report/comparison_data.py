@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysoft.report.data import after_base, binned, client_rounds, client_table, latency_budget_s, megabytes
-from raysoft.tracking import Run
+from raysoft.run_reading import Run
 from raysoft.types import Array
 
 POINTS = 200

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.tracking import Run
+from raysoft.run_reading import Run
 from raysoft.types import Array
 
 COLUMNS = ("kept_fraction", "bandwidth_hz", "latency_s", "gain_db", "energy_j")

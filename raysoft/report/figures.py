@@ -18,7 +18,7 @@ from raysoft.report import style
 from raysoft.report.clients import allocation, by_client, describe, served
 from raysoft.report.data import after_base, latency_budget_s, megabytes, running_mean
 from raysoft.report.style import Look, marks_every, new_figure, plain
-from raysoft.tracking import Run
+from raysoft.run_reading import Run
 from raysoft.types import Array
 
 # The terms of the bound and their companions, where a round records them: key, title, unit.

@@ -12,7 +12,8 @@ from raysoft.report import page
 from raysoft.report.closing import closing_rows, limits, radio_rows, settings_rows
 from raysoft.report.figures import DRAWINGS
 from raysoft.report.page import Section
-from raysoft.tracking import FIGURES, REPORT, Run, read_run, write_atomic
+from raysoft.run_reading import Run, read_run
+from raysoft.tracking import FIGURES, REPORT, write_atomic
 
 COMPARISON = "comparison.html"
 

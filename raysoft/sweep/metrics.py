@@ -10,7 +10,7 @@ from typing import Any
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
 from raysoft.folder_checks import is_number
-from raysoft.tracking import SUMMARY_KEYS, summarise
+from raysoft.summary import SUMMARY_KEYS, summarise
 from raysoft.types import RoundRecord
 
 _TEXTS = {"adapter_sha256", "config_hash", "status", "metrics", "drop_reasons", "model"}

@@ -16,10 +16,10 @@ import pytest
 
 from raysoft.config import RunConfig, WandbConfig, parse_section
 from raysoft.presets import load_config
+from raysoft.run_reading import read_run
 from raysoft.runner import Silent, resume, run
 from raysoft.trackers import Beginning, Trackers, curves, in_sweep
 from raysoft.trackers.wandb_tracker import Wandb
-from raysoft.tracking import read_run
 from tests.conftest import SMALL_RUN, summary
 from tests.run_folders import config_tree, make_run
 from tests.wandb_server import API_KEY, wandb_processes, wandb_run, wandb_server

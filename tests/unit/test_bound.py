@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysoft.bound import TERMS, bound_of_run, calibrate, phi_of, ranking
 from raysoft.errors import RaysoftError
 from raysoft.rng import Rng
-from raysoft.tracking import read_run
+from raysoft.run_reading import read_run
 from tests.run_folders import make_run
 
 WEIGHTS = {"rank": 2.0, "sparsification": 0.5, "covariance": 3.0}

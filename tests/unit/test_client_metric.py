@@ -17,8 +17,8 @@ from raysoft.models.packed_lora import PackedTrainer
 from raysoft.presets import load_config
 from raysoft.report import closing_rows
 from raysoft.rng import Rng
+from raysoft.run_reading import read_run
 from raysoft.runner import RunResult, run
-from raysoft.tracking import read_run
 from tests.conftest import SMALL_RUN, records, summary
 from tests.packs import make_base, make_examples, make_theta, space_of
 from tests.run_folders import make_run

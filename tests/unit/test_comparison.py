@@ -17,7 +17,7 @@ from raysoft.comparison_tables import _csv, _latex, _markdown, arms_table, note,
 from raysoft.errors import ConfigError
 from raysoft.readings import closing_values, equal_readings, first_reach, learned, recovered_gap, totals
 from raysoft.report.comparison_file import ComparisonFile
-from raysoft.tracking import Run
+from raysoft.run_reading import Run
 
 
 def make(

@@ -19,7 +19,7 @@ from raysoft.report.comparison_data import Trace, cdf, held, kept_by_gain, mean_
 from raysoft.report.comparison_file import read_comparison
 from raysoft.report.comparison_panels import parts
 from raysoft.report.labels import ink, spread
-from raysoft.tracking import read_run
+from raysoft.run_reading import read_run
 from tests.comparison_folders import make_comparison, read, write
 from tests.figure_checks import Page, check_texts
 from tests.run_folders import make_run

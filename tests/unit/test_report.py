@@ -21,7 +21,7 @@ from raysoft.report.closing import NOT_MEASURED, limits, radio_rows, settings_ro
 from raysoft.report.data import ClientRounds, binned, client_rounds, client_table, megabytes, rank_map, running_mean
 from raysoft.report.figures import DRAWINGS
 from raysoft.report.html import draw_all
-from raysoft.tracking import Run, read_run
+from raysoft.run_reading import Run, read_run
 from tests.figure_checks import Page, check_texts
 from tests.run_folders import make_run, records
 

@@ -15,7 +15,8 @@ from raysoft.presets import load_config
 from raysoft.runner import to_yaml
 from raysoft.store import EMBEDDED_PACK_SIZE as ASSUMED
 from raysoft.store import claim, find, find_claimed, key_of, open_store, run_name, settled, slug
-from raysoft.tracking import RunFolder, summarise
+from raysoft.summary import summarise
+from raysoft.tracking import RunFolder
 from tests.run_folders import records
 
 

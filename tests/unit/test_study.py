@@ -16,7 +16,7 @@ from scipy import stats
 from raysoft.batch import Outcome
 from raysoft.errors import RaysoftError
 from raysoft.report import style
-from raysoft.tracking import read_run
+from raysoft.run_reading import read_run
 from studies import frontiers, measures, plans, publishing, ranks, reading, smaller, surrogate, sweeps
 from studies.loading import ACCURACY, BITS_PER_BYTE, found_only, metrics_of, read_results
 from studies.settings import DIGITS, TEXT, Scale, everything, offline, scaled, sweep

@@ -12,6 +12,7 @@ from ray import tune
 
 from raysoft.federation.resources import Machine
 from raysoft.presets import load_config
+from raysoft.run_reading import read_run
 from raysoft.sweep.config import parse_sweep
 from raysoft.sweep.folder import opened
 from raysoft.sweep.points import make_sweep
@@ -19,7 +20,6 @@ from raysoft.sweep.reports import MARKER, RUN, Reports
 from raysoft.sweep.search import OptunaPoints, make_scheduler
 from raysoft.sweep.trial import Setup, run_trial
 from raysoft.sweep.work import Work, job_of
-from raysoft.tracking import read_run
 from tests.conftest import records as rows_of
 from tests.conftest import summary
 from tests.run_folders import make_run, records, run_config

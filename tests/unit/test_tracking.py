@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from raysoft import tracking
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.tracking import Position, RunFolder, check_name, environment, read_run, strict, summarise
+from raysoft.run_reading import read_run
+from raysoft.summary import summarise
+from raysoft.tracking import Position, RunFolder, check_name, environment, strict
 from raysoft.types import RoundRecord
 from tests.run_folders import BUDGET_S, make_run, records, run_config
 
