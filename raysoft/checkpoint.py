@@ -71,10 +71,11 @@ def folder_name(tick: int) -> str:
     return f"round-{tick:06d}"
 
 
-def save(checkpoint: Checkpoint, folder: Path) -> Path:
+def save(checkpoint: Checkpoint, folder: Path, rounds_file: Path | None = None) -> Path:
     """Write a checkpoint below `folder` (checkpoints/ of a run), durable before this returns; its own folder.
 
-    Raises RaysoftError naming the path where it cannot be written; older checkpoints are left as they were.
+    `rounds_file` is made durable first: a checkpoint counts on its lines. Raises RaysoftError naming the path where it
+    cannot be written; older checkpoints are left as they were.
     """
     final = folder / folder_name(checkpoint.round)
     part = folder / f".{final.name}.part"
@@ -83,6 +84,8 @@ def save(checkpoint: Checkpoint, folder: Path) -> Path:
         part.mkdir(parents=True)
         tensors = dict(_tensors(checkpoint.state))
         data = dump_tensors({name: _plain(value) for name, value in tensors.items()})
+        if rounds_file is not None:
+            _sync(rounds_file)
         _write(part / STATE, data)
         _write(part / MANIFEST, _manifest(checkpoint, list(tensors), {STATE: data}))
         _sync(part)
@@ -293,10 +296,10 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Make renames in a folder durable, where the system knows how to."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Make a file's content, or the renames in a folder, durable; folders where the system knows how to."""
+    if path.is_file() or hasattr(os, "O_DIRECTORY"):
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

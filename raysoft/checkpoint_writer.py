@@ -16,8 +16,9 @@ class CheckpointWriter:
     A context manager: leaving it waits for the last checkpoint, also when the run has failed.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
+    def __init__(self, folder: Path, config: CheckpointConfig, rounds_file: Path | None = None) -> None:
         self._folder = folder
+        self._rounds_file = rounds_file
         self._config = config
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[tuple[int, Path]] | None = None
@@ -45,6 +46,6 @@ class CheckpointWriter:
         self._pool.shutdown(wait=True)
 
     def _write(self, checkpoint: Checkpoint) -> tuple[int, Path]:
-        path = save(checkpoint, self._folder)
+        path = save(checkpoint, self._folder, self._rounds_file)
         prune(self._folder, self._config.keep, self._config.keep_every)
         return checkpoint.round, path

@@ -21,7 +21,7 @@ from raysoft.planning import planned
 from raysoft.resuming import find_resumable, read_records, recorded_drops
 from raysoft.summary import summarise
 from raysoft.trackers import Beginning, Trackers, trackers_of
-from raysoft.tracking import REPORT, START, Position, RunFolder, record_row
+from raysoft.tracking import REPORT, ROUNDS, START, Position, RunFolder, record_row
 from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class _Course:
         after = "" if at is None else f", to go on after round {at.round}"
         self.events.preparing(0.0, f"{where}loading model and data{after}")
         with (
-            CheckpointWriter(folder / CHECKPOINTS, self.config.checkpoint) as writer,
+            CheckpointWriter(folder / CHECKPOINTS, self.config.checkpoint, folder / ROUNDS) as writer,
             self.session(self.config) as coordinator,
         ):
             started = coordinator.start(None if at is None else at.state)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,21 @@ def test_a_half_written_checkpoint_is_none(tmp_path, monkeypatch):
     assert [tick for tick, _ in list_checkpoints(folder)] == [2, 3]
     assert newest(folder, rounds)[0].round == 3
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to tell what a handle is")
+def test_rounds_are_durable_before_the_checkpoint_that_counts_on_them(tmp_path, monkeypatch):
+    folder, rounds = run_folder(tmp_path)
+    synced, real = [], module.os.fsync
+
+    def fsync(handle):
+        synced.append(Path(f"/proc/self/fd/{handle}").resolve().name)
+        real(handle)
+
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    with CheckpointWriter(folder, CheckpointConfig(), rounds) as writer:
+        writer.put(checkpoint(4))
+    assert synced == ["rounds.jsonl", "state.safetensors", "manifest.json", ".round-000004.part", "checkpoints"]
 
 
 def test_a_crash_before_the_rename_leaves_something_that_prune_removes(tmp_path):
