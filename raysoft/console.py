@@ -25,16 +25,7 @@ class RunDisplay:
     def __init__(self, console: Console, changed: Callable[[], None] = lambda: None) -> None:
         self.console = console
         self.changed = changed
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        self.progress = progress_bar(console)
         self._task: Any = None
         self._text: str | None = None
 
@@ -77,6 +68,14 @@ class RunDisplay:
     def checkpoint(self, tick: int, folder: Path) -> None:
         """No line: one a round is enough."""
         self.changed()
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with its count and times, gone when it ends; nothing where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal, transient=True,
+    )  # fmt: skip
 
 
 def plugins(config: RunConfig) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from raysoft.comparison_tables import Table, text_table
-from raysoft.console import aligned, relative
+from raysoft.console import aligned, progress_bar, relative
 from raysoft.sweep.driver import SweepResult
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.results import DONE, FAILED, STOPPED
@@ -30,10 +29,7 @@ class SweepDisplay:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True,
-        )  # fmt: skip
+        self.progress = progress_bar(console)
         self._task: Any = None
         self._text = ""
         self._total = self._ended = 0

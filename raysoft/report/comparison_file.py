@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysoft.errors import RaysoftError
 from raysoft.folder_checks import MOST
+from raysoft.report.json_file import read_checked
 
 COMPARISON_JSON = "comparison.json"
 Number = Annotated[float, Field(ge=-MOST, le=MOST)]
@@ -139,13 +140,4 @@ def read_comparison(folder: Path) -> ComparisonFile:
         raise RaysoftError(f"{folder}: no such comparison folder")
     if not path.is_file():
         raise RaysoftError(f"{path}: missing, so {folder} is not a comparison folder")
-    try:
-        return ComparisonFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise RaysoftError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        given = f", got {first['input']!r:.60}" if place and first["type"] != "missing" else ""
-        raise RaysoftError(f"{path}: {place + ': ' if place else ''}{message}{given}") from None
+    return read_checked(path, ComparisonFile)

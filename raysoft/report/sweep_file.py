@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raysoft.errors import RaysoftError
 from raysoft.folder_checks import is_number
+from raysoft.report.json_file import read_checked
 
 RESULTS_JSON = "results.json"
 Row = dict[str, Any]
@@ -63,16 +63,7 @@ def is_sweep(folder: Path) -> bool:
 
 def read_sweep(folder: Path) -> SweepFile:
     """Read `folder/results.json`. Raises RaysoftError naming the file and the field."""
-    path = folder / RESULTS_JSON
-    try:
-        return SweepFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise RaysoftError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise RaysoftError(f"{path}: {place + ': ' if place else ''}{message}") from None
+    return read_checked(folder / RESULTS_JSON, SweepFile)
 
 
 def number(row: Mapping[str, Any], key: str) -> float | None:
