@@ -19,6 +19,7 @@ from raysoft.report import closing_rows
 from raysoft.rng import Rng
 from raysoft.run_reading import read_run
 from raysoft.runner import RunResult, run
+from tests import tolerances
 from tests.conftest import SMALL_RUN, records, summary
 from tests.packs import make_base, make_examples, make_theta, space_of
 from tests.run_folders import make_run
@@ -37,7 +38,9 @@ def test_counts_of_a_sample_are_those_of_a_batch_of_one(family):
     alone = [trainer.evaluate(theta, examples.take(np.array([n])).trim(), 1) for n in range(11)]
     np.testing.assert_array_equal(found[:, 0], [one["count"] for one in alone])
     np.testing.assert_array_equal(found[:, 1], [one["correct"] for one in alone])
-    np.testing.assert_allclose(found[:, 2], [one["loss_sum"] for one in alone], rtol=1e-5)
+    losses = [one["loss_sum"] for one in alone]
+    # A sample's loss may be near zero, and is known to the rounding of its logits only, token by token.
+    np.testing.assert_allclose(found[:, 2], losses, rtol=0, atol=tolerances.logits(losses) * found[:, 0].max())
     assert found[:, 0].min() >= 1
     together = trainer.evaluate(theta, examples, batch_size=4)
     np.testing.assert_allclose(found.sum(axis=0), list(together.values()), rtol=1e-12)
@@ -59,7 +62,8 @@ def test_the_batched_stage_is_one_client_after_the_other(settings):
     down = made.parts.method.broadcast(made.state.server, 1)
     found, _ = worker.evaluate_clients(down, EvaluateClientsRequest(tuple(range(12))))
     np.testing.assert_array_equal(found[:, :2], [[one["count"], one["correct"]] for one in alone])
-    np.testing.assert_allclose(found[:, 2], [one["loss_sum"] for one in alone], rtol=1e-5)
+    losses = [one["loss_sum"] for one in alone]
+    np.testing.assert_allclose(found[:, 2], losses, rtol=0, atol=tolerances.logits(losses) * found[:, 0].max())
     accuracy = sorted(one["correct"] / one["count"] for one in alone)
     metrics = evaluate_clients(made.parts, made.state.server)
     assert set(metrics) == KEYS

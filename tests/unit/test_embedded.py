@@ -181,7 +181,10 @@ def test_manifest_says_what_was_made(short):
 
 @pytest.fixture(scope="module")
 def adapted():
-    """Trains peft's LoRA on the embedded model of a task, all clients' data in one place; gives losses and accuracy."""
+    """Trains peft's LoRA on the embedded model of a task, all clients' data in one place.
+
+    Gives each held-out sample's mean loss and share of right answers before and after: float64 [2, N] each.
+    """
     import peft
     from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
@@ -192,8 +195,10 @@ def adapted():
         labels = torch.from_numpy(examples.labels[index])
         logits = model(**ids).logits
         if labels.ndim == 2:
-            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-        return torch.nn.functional.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()
+            logits, labels = logits[:, :-1].transpose(1, 2), labels[:, 1:]
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        right = logits.argmax(1) == labels
+        return [one.double().flatten(1).mean(1) if one.ndim > 1 else one.double() for one in (losses, right)]
 
     def run(name, task, targets, steps, batch):
         section = config(task=task)
@@ -211,25 +216,32 @@ def adapted():
         optimizer = torch.optim.AdamW(parameters, lr=5e-3)
         rng = np.random.default_rng(0)
         for _ in range(steps):
-            loss, _ = score(model, data.train, rng.integers(len(data.train), size=batch))
+            losses, _ = score(model, data.train, rng.integers(len(data.train), size=batch))
             optimizer.zero_grad()
-            loss.backward()
+            losses.mean().backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
         with torch.no_grad():
             after = score(model, data.validation, held_out)
-        return [(float(loss), float(accuracy)) for loss, accuracy in (before, after)]
+        return [np.stack([one[part].numpy() for one in (before, after)]) for part in (0, 1)]
 
     return run
 
 
+def assert_better(before, after):
+    """A paired difference of more than five standard errors: no fixed margin, which another processor may just miss."""
+    gain = after - before
+    assert gain.mean() > 5 * gain.std(ddof=1) / np.sqrt(len(gain))
+
+
 def test_vit_reads_print_and_can_learn_handwriting(adapted):
-    (_, before), (_, after) = adapted("embedded/vit-digits", "digits", ["q_proj", "v_proj"], 150, 64)
-    assert 0.25 < before < 0.5
-    assert after > 0.8
+    _, (before, after) = adapted("embedded/vit-digits", "digits", ["q_proj", "v_proj"], 150, 64)
+    assert_better(np.full(len(before), 0.1), before)  # it reads print, so it is no stranger to handwriting
+    assert_better(before, after)
+    assert_better(np.full(len(after), 0.5), after)
 
 
 def test_llama_has_something_to_learn_from_unseen_packages(adapted):
-    (before, _), (after, _) = adapted("embedded/llama-bytes", "python-source", "all-linear", 80, 16)
-    assert 2.5 < before / np.log(2) < 3.0
-    assert (before - after) / np.log(2) > 0.1
+    (before, after), _ = adapted("embedded/llama-bytes", "python-source", "all-linear", 80, 16)
+    assert before.mean() / np.log(2) < 4  # half of a byte is known beforehand, most of the rest is not
+    assert_better(-before, -after)

@@ -12,6 +12,7 @@ from raysoft.data.base import StepBatch
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.models.packed_lora import PackedTrainer
 from raysoft.models.stack import Layout
+from tests import tolerances
 from tests.packs import KINDS, make_base, make_batches, make_examples, make_jobs, make_theta, peft_model, space_of
 
 ADAMW = TrainConfig(optimizer="adamw", lr=1e-2, weight_decay=0.1)
@@ -164,7 +165,8 @@ def _base_and_space(family):
 
 def test_pack_sizes_agree_to_rounding():
     trainer, jobs, batches = setup("vit")
-    packed = trainer.train(jobs, batches, ADAMW)
+    settings = ADAMW.model_copy(update={"eps": 1e-2})  # see tests.tolerances
+    packed = trainer.train(jobs, batches, settings)
     for k, job in enumerate(jobs):
         single = [
             StepBatch(
@@ -175,9 +177,10 @@ def test_pack_sizes_agree_to_rounding():
             )
             for b in batches
         ]
-        alone = trainer.train([job], single, ADAMW)[0]
+        alone = trainer.train([job], single, settings)[0]
         for name, value in packed[k].end.items():
-            np.testing.assert_allclose(alone.end[name], value, atol=1e-5, rtol=0)
+            bound = tolerances.training(settings, len(batches))
+            np.testing.assert_allclose(alone.end[name], value, atol=bound, rtol=0)
 
 
 def test_inputs_may_be_read_only():
@@ -208,7 +211,7 @@ def test_loss_term_is_added_to_the_gradient():
     for steps, moved in ((1, -2 * lr), (2, -4 * lr + 2 * lr**2)):
         for result, job in zip(trainer.train(jobs, batches[:steps], settings), jobs, strict=True):
             for name, value in result.end.items():
-                np.testing.assert_allclose(value, job.start[name] + moved, atol=1e-6)
+                np.testing.assert_allclose(value, job.start[name] + moved, atol=steps * 4 * tolerances.EPSILON)
 
 
 def test_loss_term_of_some_clients_only():
@@ -252,11 +255,13 @@ def test_evaluation_equals_peft_and_adds_up(family, task):
     losses = torch.nn.functional.cross_entropy(logits[scored].double(), labels[scored], reduction="sum")
     assert found["count"] == int(scored.sum())
     assert found["correct"] == int((logits.argmax(-1) == labels)[scored].sum())
-    assert found["loss_sum"] == pytest.approx(losses.item(), abs=1e-4)
+    assert found["loss_sum"] == pytest.approx(losses.item(), abs=int(scored.sum()) * tolerances.logits(logits))
 
     parts = [trainer.evaluate(theta, examples.take(np.arange(a, b)), 4) for a, b in ((0, 6), (6, 11))]
     for key in found:
-        assert sum(part[key] for part in parts) == pytest.approx(found[key], abs=1e-4)
+        assert sum(part[key] for part in parts) == pytest.approx(
+            found[key], abs=int(scored.sum()) * tolerances.logits(logits)
+        )
     assert trainer.evaluate(theta, examples.take(np.arange(0)), 4) == {"count": 0, "correct": 0, "loss_sum": 0}
 
 
