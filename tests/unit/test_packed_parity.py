@@ -15,7 +15,7 @@ RANKS = (4, 2, 3)
 SIZES = ((5, 3, 4), (2, 5, 5), (5, 5, 1))
 SGD = TrainConfig(lr=0.05, momentum=0.9, weight_decay=0.01, clip_norm=0.5)
 # Adam divides a gradient by its own size plus eps: where gradients are smaller than eps, a rounding error is magnified
-# by lr / eps. Equal values keep it at one, and since a gradient clipped to norm 1 over some thousand values has entries of
+# by lr / eps. Equal values keep it at one, and since a gradient clipped to norm 1 over a thousand values has entries of
 # about 0.02, the division still counts; `test_optimisers_equal_torch` has the rule itself at eps = 1e-8 in float64.
 ADAMW = TrainConfig(optimizer="adamw", lr=1e-2, betas=(0.9, 0.99), eps=1e-2, weight_decay=0.1, clip_norm=1.0)
 
