@@ -7,7 +7,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-slow lint bench study study-fresh study-short clean
+.PHONY: help demo setup setup-dev test test-cpus test-slow lint bench study study-fresh study-short clean
 
 PYTHON ?=
 TORCH_INDEX ?=
@@ -41,8 +41,14 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
 test: .venv/.installed-dev  ## the tests, about eleven minutes on two cores
-	.venv/bin/python -m pytest -m "not slow" tests/unit -n 2 --dist loadfile
-	.venv/bin/python -m pytest -m "not slow" tests/e2e tests/ray
+	@# Both groups run whatever becomes of the first.
+	@failed=""; \
+	.venv/bin/python -m pytest -m "not slow" tests/unit -n 2 --dist loadfile || failed="tests/unit"; \
+	.venv/bin/python -m pytest -m "not slow" tests/e2e tests/ray || failed="$$failed tests/e2e, tests/ray"; \
+	if [ -n "$$failed" ]; then echo "failed:" $$failed >&2; exit 1; fi
+
+test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, about ten minutes
+	.venv/bin/python -m tests.cpus
 
 test-slow: .venv/.installed-dev  ## the long tests, a quarter of an hour more
 	.venv/bin/python -m pytest -m slow

@@ -1,0 +1,72 @@
+"""The numerical tests under other instruction sets on this machine: `make test-cpus`.
+
+A processor shows in the last bits through the kernels that the libraries pick for it. Their switches let one machine
+pick another's kernels: ATen's vector width, oneDNN's instruction set, OpenBLAS's kernels, MKL's code path (on
+processors that are not Intel's, MKL obeys COMPATIBLE only), numpy's dispatch, and the number of threads. Tests marked
+`numerics` must pass under all of them. Every setting runs, and the command fails in the end if one failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+WITHOUT_AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
+SETTINGS: dict[str, dict[str, str]] = {
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "no vectors": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "MKL_CBWR": "COMPATIBLE",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "NPY_DISABLE_CPU_FEATURES": f"X86_V3 {WITHOUT_AVX512}",
+    },
+    "AVX2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "NPY_DISABLE_CPU_FEATURES": WITHOUT_AVX512,
+    },
+    "AVX2, Zen, MKL compatible": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Zen",
+        "MKL_CBWR": "COMPATIBLE",
+        "NPY_DISABLE_CPU_FEATURES": WITHOUT_AVX512,
+    },
+    "AVX512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "OPENBLAS_CORETYPE": "SkylakeX"},
+}
+
+
+def possible(settings: dict[str, str]) -> bool:
+    """Whether this processor has the instructions that the setting asks for."""
+    import torch
+
+    wide = torch.backends.cpu.get_cpu_capability()
+    return "avx512" not in settings.values() or wide == "AVX512"
+
+
+def main(arguments: list[str]) -> int:
+    failed = []
+    for name, settings in SETTINGS.items():
+        if not possible(settings):
+            print(f"== {name}: not on this processor", flush=True)
+            continue
+        print(f"== {name}: {' '.join(f'{key}={value!r}' for key, value in settings.items())}", flush=True)
+        started = time.monotonic()
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "numerics and not slow", "tests/unit", "-n", "2",
+                   "--dist", "loadfile", "-p", "no:cacheprovider", *arguments]  # fmt: skip
+        code = subprocess.run(command, env={**os.environ, **settings}).returncode
+        print(f"== {name}: {'passed' if code == 0 else 'FAILED'} after {time.monotonic() - started:.0f} s", flush=True)
+        if code:
+            failed.append(name)
+    print(f"failed under: {', '.join(failed)}" if failed else "the numerical tests pass under every setting")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
