@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from raysoft import portable
 from raysoft.config import RunConfig
+from raysoft.errors import ConfigError
 from raysoft.store import find, key_of, open_store, run_name, settled
 from raysoft.workers import Pool, Reply
 
@@ -88,6 +90,14 @@ class SilentBatch:
         """Nothing."""
 
 
+def _check_portable(configs: Sequence[RunConfig]) -> None:
+    """One batch, one kind of process: a run that is not portable would get other bytes in a portable one."""
+    wanted = {config.actors.portable for config in configs}
+    if len(wanted) > 1:
+        raise ConfigError(portable.FIELD, "is true for some runs and false for others; it must be the same for all")
+    portable.require(True in wanted)
+
+
 def run_batch(
     jobs: Sequence[Job], store: Path | str, workers: int = 2, events: BatchEvents | None = None
 ) -> list[Outcome]:
@@ -98,6 +108,7 @@ def run_batch(
     ones stay, and a second call goes on from there. Workers are spawned processes: a script that calls this needs the
     usual `if __name__ == "__main__":`. Raises ConfigError("--store") where the store cannot be written.
     """
+    _check_portable([job.config for job in jobs])
     events = events or SilentBatch()
     store = open_store(Path(store))
     keys = [key_of(job.config) for job in jobs]

@@ -338,6 +338,7 @@ def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
     from raysoft.errors import RaysoftError
     from raysoft.interruption import end_on_sigterm, terminated
+    from raysoft.portable import NotPortableError, restart
 
     end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -350,6 +351,8 @@ def main() -> None:
     except UsageError as error:  # a wrong option: click's own sentence
         error.show()
         sys.exit(2)
+    except NotPortableError:  # before anything was computed or written
+        restart()
     except RaysoftError as error:
         print(f"raysoft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -202,11 +202,16 @@ class DeviceConfig(Section):
 
 
 class ActorsConfig(Section):
-    """Processes. Only pack_size may touch the result, in the last bits (design: determinism)."""
+    """Processes. `pack_size`, `threads` and `portable` choose the order of summation and the kernels.
+
+    They touch the last bits of an update, and through thresholds (which component is sent, which rank is chosen) more
+    than those. Nothing else here touches the result (design: determinism).
+    """
 
     clients_per_actor: Count | Literal["auto"] = "auto"
     pack_size: Count | Literal["auto"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+    portable: bool = False  # the same bytes on unlike processors, at about half the speed
     cpus: Count | Literal["auto"] = "auto"
     gpus: NonNegative = 0.0
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
@@ -344,7 +349,8 @@ class RunConfig(Section):
         tree = self.model_dump(mode="json")
         for key in ("executor", "tracking", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
             tree.pop(key)
-        tree["actors"] = {"pack_size": tree["actors"]["pack_size"], "threads": tree["actors"]["threads"]}
+        names = ("pack_size", "threads", *(("portable",) if self.actors.portable else ()))
+        tree["actors"] = {name: tree["actors"][name] for name in names}
         # The covariance stands in every record; the evaluation by client comes after the last one.
         tree["metrics"] = {"covariance": tree["metrics"]["covariance"]}
         return tree

@@ -15,7 +15,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raysoft import registry
+from raysoft import portable, registry
 from raysoft.allocation.budget import smallest_feasible_budget
 from raysoft.allocation.offline import SampledRounds, largest_units
 from raysoft.config import RunConfig, ScoreWeights
@@ -85,6 +85,7 @@ def make_plan(config: RunConfig, events: Progress | None = None) -> Plan:
     """
     from raysoft.federation.executor import pin_threads
 
+    portable.require(config.actors.portable)
     budget_s = _budget(config)
     show = events or _Silent()
     with pin_threads(config.actors.threads):  # the caller's own thread counts come back afterwards

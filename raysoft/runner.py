@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from raysoft import portable
 from raysoft.checkpoint import CHECKPOINTS, Checkpoint
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
@@ -127,6 +128,7 @@ def run(
     RaysoftError (anything that ends a run). A run that ends early keeps its records, its checkpoints and a summary with
     its status; one that is refused before its first round leaves no folder.
     """
+    portable.require(config.actors.portable)
     with RunFolder(folder, overwrite=overwrite) as out:
         out.write_config(to_yaml(config))
         out.write_environment(threads=config.actors.threads)
@@ -157,6 +159,7 @@ def resume(
     if found.done is not None:
         return _closed(folder, found.done, report and not (folder / REPORT).exists(), events)
     config, at = found.config, found.checkpoint
+    portable.require(config.actors.portable)
     position = START if at is None else at.records
     with RunFolder.reopen(folder, position) as out:
         out.write_config(to_yaml(config))

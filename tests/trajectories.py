@@ -3,6 +3,9 @@
 `python -m tests.trajectories` records them anew (a few minutes), `python -m tests.trajectories soft ffa` those named.
 Do that only in a commit that changes numbers on purpose, and let its message say why.
 
+Each digits preset is recorded twice, the second time under `actors.portable`, which must give the same bytes on every
+x86-64 processor with equal libraries.
+
 On the processor type and library versions of the recording every number of the records and the adapter's hash must be
 the same. Elsewhere rounding differs, and with it everything that a threshold depends on, so only the bits and the
 first round's training loss are compared, from the recorded base model: pretraining magnifies a rounding error into
@@ -13,12 +16,15 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from raysoft import portable
 from raysoft.environment import environment
 from raysoft.models import embedded
 from raysoft.presets import load_config, preset_names
@@ -32,6 +38,10 @@ SWITCHES = (
     "NPY_DISABLE_CPU_FEATURES",
 )  # fmt: skip
 NUMERIC_LIBRARIES = ("numpy", "scipy", "torch", "transformers", "scikit-learn")
+
+
+def portable_environment() -> dict[str, str]:
+    return {**os.environ, **portable.SETTINGS}
 
 
 def is_text(preset: str) -> bool:
@@ -51,6 +61,9 @@ def where() -> dict[str, Any]:
     import torch
 
     found = environment()
+    if portable.active():
+        libraries = {name: found["libraries"][name] for name in NUMERIC_LIBRARIES}
+        return {"machine": found["machine"], "libc": platform.libc_ver()[1], "libraries": libraries}
     return {
         "python": found["python"],
         "cpu": found["cpu"],
@@ -64,7 +77,8 @@ def trajectory(preset: str, folder: Path) -> dict[str, Any]:
     """Run a preset in this process for a few rounds; every number of its records, and its hashes."""
     text = is_text(preset)
     settings = (f"rounds={1 if text else 3}", "executor=inline", "data.max_test_samples=512")
-    config = load_config(preset, [*settings, "tracking.tensorboard=false"])
+    settings = (*settings, "tracking.tensorboard=false", *(("actors.portable=true",) if portable.active() else ()))
+    config = load_config(preset, settings)
     run(config, folder)
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
@@ -79,8 +93,12 @@ def trajectory(preset: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def file_of(preset: str) -> Path:
+    return GOLDEN / ("portable" if portable.active() else "") / f"{preset}.json"
+
+
 def recorded(preset: str) -> dict[str, Any]:
-    return json.loads((GOLDEN / f"{preset}.json").read_text(encoding="utf-8"))
+    return json.loads(file_of(preset).read_text(encoding="utf-8"))
 
 
 def recorded_vit(recipe: Any, data: Any, folder: Path, key: Any, *_: Any) -> Path:
@@ -103,15 +121,20 @@ def _generator() -> Any:
 
 
 def record(presets: list[str]) -> None:
-    GOLDEN.mkdir(exist_ok=True)
-    shutil.copy(embedded.ensure("embedded/vit-digits") / "model.safetensors", VIT)
+    if not portable.active():
+        shutil.copy(embedded.ensure("embedded/vit-digits") / "model.safetensors", VIT)
     for preset in presets:
         with tempfile.TemporaryDirectory() as scratch:
             found = trajectory(preset, Path(scratch) / "run")
         text = json.dumps(found, separators=(",", ":"), sort_keys=True)
-        (GOLDEN / f"{preset}.json").write_text(text + "\n", encoding="utf-8")
+        file_of(preset).parent.mkdir(parents=True, exist_ok=True)
+        file_of(preset).write_text(text + "\n", encoding="utf-8")
         print(preset, found["adapter_sha256"][:12], file=sys.stderr)
 
 
 if __name__ == "__main__":
-    record(sys.argv[1:] or preset_names())
+    record(sys.argv[1:] or (digits_presets() if portable.active() else preset_names()))
+    if not portable.active():
+        named = [name for name in sys.argv[1:] if not is_text(name)]
+        if named or not sys.argv[1:]:
+            subprocess.run([sys.executable, "-m", "tests.trajectories", *named], env=portable_environment(), check=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from raysoft import portable
 from raysoft.config import RunConfig
 from raysoft.federation.client import Worker
 from raysoft.federation.coordinator import Coordinator
@@ -21,6 +22,7 @@ class ClientActor:
     """Home of clients: runs stages on the shared base. Disposable; it keeps nothing that cannot be recomputed."""
 
     def __init__(self, config: RunConfig) -> None:
+        portable.require(config.actors.portable)
         import raysoft.models.packed_lora  # noqa: F401 - seconds of imports, while another actor prepares the data
 
         pin_threads(config.actors.threads)

@@ -15,6 +15,7 @@ from raysoft.federation.actors import ClientActor
 from raysoft.federation.dispatch import ATTEMPTS, Call, Dispatcher, Handle, ResultLost, WorkerLost
 from raysoft.federation.ray_placement import Reservation, in_group, without_room
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
+from raysoft.portable import actor_environment
 from raysoft.types import Pack
 
 
@@ -35,7 +36,7 @@ class RayCrew:
     def _spawn(self, slot: int) -> Any:
         return ClientActor.options(  # type: ignore[attr-defined]
             num_cpus=self.plan.cpus_per_actor, num_gpus=self.plan.gpus_per_actor, max_restarts=0, max_concurrency=1,
-            **in_group(self.group, slot),
+            **in_group(self.group, slot), **actor_environment(self.config.actors.portable),
         ).remote(self.config)  # fmt: skip
 
     def prepare(self) -> WorkloadInfo:

@@ -22,6 +22,7 @@ from raysoft.federation.evaluation import client_requests
 from raysoft.federation.ray_guard import guarded
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
+from raysoft.portable import actor_environment
 from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class RemoteCoordinator:
         actor_class: Any = CoordinatorActor
         self.config = config
         where = {} if room.group is None else on_drivers_node()  # a caller's placement group is inherited
+        where |= actor_environment(config.actors.portable)
         self.actor = actor_class.options(num_cpus=0, **where).remote(config, room)
         self.actors = room.plan.actors
         self.shards = self.client_shards = 1

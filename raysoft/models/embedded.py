@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysoft import portable
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.types import Array
 
@@ -102,6 +103,8 @@ def ensure(name: str, threads: int = 1, on_progress: Progress | None = None) -> 
     recipe = find(name)
     data, data_hash = _DATA[recipe.name]()
     key = {"recipe": asdict(recipe), "data": data_hash, "threads": threads, "libraries": _libraries()}
+    if portable.active():  # other kernels, other weights
+        key["portable"] = True
     key = json.loads(json.dumps(key))
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()
     folder = cache_folder() / f"{recipe.name}-{digest}"
@@ -221,7 +224,9 @@ def _quiet_torch(threads: int) -> Iterator[None]:
     import torch
 
     from raysoft.models.frozen import quiet
+    from raysoft.models.runtime import exact_roots
 
+    exact_roots()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -30,7 +30,7 @@ from raysoft.models.frozen import FrozenBase, build_module
 from raysoft.models.losses import client_losses, counts, sample_counts
 from raysoft.models.optim import State, clip_by_client, init_state, stepper
 from raysoft.models.packed_layers import PackedHead, PackedLinear
-from raysoft.models.runtime import prepare
+from raysoft.models.runtime import exact_roots, prepare
 from raysoft.models.stack import Layout, gather, scatter
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
 
@@ -69,6 +69,7 @@ class PackedTrainer:
             raise RaysoftError("a pack's batches hold another number of clients than its jobs")
         if not jobs:
             return []
+        exact_roots()
         pack = _Pack(self.layout, jobs, settings, self.device)
         for batch in batches:
             active = np.flatnonzero(batch.active_K)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from raysoft import portable
 from raysoft.errors import ResourceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -28,8 +34,40 @@ def prepare(device: str, threads: int) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.deterministic = True
     torch.set_num_threads(threads)
+    exact_roots()
     _keep_freed_memory()
     return torch.device(device)
+
+
+class _ExactRoots(TorchFunctionMode):
+    """Square roots by numpy, which uses the processor's own instruction: correctly rounded everywhere.
+
+    PyTorch's come from MKL's vector functions, whose last bit depends on the processor whatever the switches say.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.sqrt, Tensor.sqrt) and _plain(args[0]):
+            return torch.from_numpy(np.sqrt(args[0].detach().numpy()))
+        if func is Tensor.sqrt_ and _plain(args[0]):
+            return args[0].copy_(torch.from_numpy(np.sqrt(args[0].detach().numpy())))
+        if func is torch._foreach_sqrt and all(map(_plain, args[0])):
+            return [torch.from_numpy(np.sqrt(one.detach().numpy())) for one in args[0]]
+        return func(*args, **(kwargs or {}))
+
+
+def _plain(value: Tensor) -> bool:
+    """Roots that a gradient flows through stay PyTorch's: an optimiser's never are."""
+    return value.device.type == "cpu" and not (value.requires_grad and torch.is_grad_enabled())
+
+
+_rooted = threading.local()  # PyTorch keeps such modes thread by thread
+
+
+def exact_roots() -> None:
+    """In a portable process: exact square roots in this thread from here on (see raysoft.portable)."""
+    if portable.active() and not hasattr(_rooted, "mode"):
+        _rooted.mode = _ExactRoots()
+        _rooted.mode.__enter__()
 
 
 def _keep_freed_memory() -> None:

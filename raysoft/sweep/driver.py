@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysoft import portable
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
 from raysoft.federation.ray_session import joins_cluster, running_ray
@@ -76,6 +77,7 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
     """
     sweep = make_sweep(config)
     _check_settings(sweep)
+    portable.require(_example(sweep).actors.portable)
     here = None if joins_cluster() else Machine.here(count_gpus=_example(sweep).actors.gpus > 0)
     if here is not None:
         _check_places(sweep, [here])

@@ -1,9 +1,12 @@
 """Golden trajectories: the presets do today what they did when they were recorded (see tests/trajectories.py)."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
+from raysoft import portable
 from raysoft.models import embedded
 from tests import trajectories
 from tests.trajectories import digits_presets, recorded, text_presets, trajectory, where
@@ -19,6 +22,8 @@ def compare(preset, folder):
         # Through JSON, so that a float is compared by its digits and NaN equals NaN.
         assert json.dumps(found, sort_keys=True) == json.dumps(golden, sort_keys=True), difference(found, golden)
         return
+    if portable.active():
+        pytest.skip(f"recorded with {golden['where']}, here {found['where']}")
     if found["base"] != golden["base"]:
         pytest.skip("the base model is pretrained on this Python's own source and is another one here")
     mine, theirs = found["records"], golden["records"]
@@ -41,7 +46,7 @@ def difference(found, golden):
 
 @pytest.mark.parametrize("preset", digits_presets())
 def test_a_digits_preset_goes_its_recorded_way(preset, tmp_path, monkeypatch):
-    if where() != recorded(preset)["where"]:
+    if where() != recorded(preset)["where"] and not portable.active():
         monkeypatch.setenv("RAYSOFT_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(embedded, "_make", trajectories.recorded_vit)
     compare(preset, tmp_path / "run")
@@ -53,6 +58,27 @@ def test_a_text_preset_goes_its_recorded_way(preset, tmp_path):
     compare(preset, tmp_path / "run")
 
 
+def test_portable_runs_are_the_same_on_every_processor():
+    """In a process of its own, since the switches are read when the libraries load; the others in `make test-slow`."""
+    check_portable(["soft-plus"])
+
+
+@pytest.mark.slow
+def test_portable_runs_of_the_other_presets():
+    check_portable([name for name in digits_presets() if name != "soft-plus"])
+
+
+def check_portable(presets):
+    tests = [f"{__file__}::test_a_digits_preset_goes_its_recorded_way[{name}]" for name in presets]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests]
+    environment = trajectories.portable_environment()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-4000:]
+    if "skipped" in done.stdout.splitlines()[-1]:
+        pytest.skip(done.stdout[-600:])
+
+
 def test_every_preset_is_recorded_and_nothing_else():
     files = {path.stem for path in trajectories.GOLDEN.glob("*.json")}
     assert files == set(digits_presets()) | set(text_presets())
+    assert {path.stem for path in (trajectories.GOLDEN / "portable").glob("*.json")} == set(digits_presets())
