@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from raysoft.config import RunConfig
 from raysoft.data.base import Partition, TaskData
 from raysoft.rng import Rng
@@ -52,13 +54,13 @@ class WorkloadInfo:
 def prepare(config: RunConfig) -> Workload:
     """Load the base and the data, split the data, choose what is trained. Raises ConfigError on bad input."""
     from raysoft.models.base import load_base
-    from raysoft.models.targets import lora_space
+    from raysoft.models.targets import called_linears, lora_space
     from raysoft.tasks import build_partition, build_task
 
     rng = Rng(config.seed)
     data, source, kind = build_task(config)
     base = load_base(str(source), kind, len(data.label_names) or None, data.label_names, config.model.revision, rng)
-    space, head = lora_space(base, config.model.lora)
+    space, head = lora_space(base, config.model.lora, called_linears(base, data.train.take(np.arange(1)).inputs))
     return Workload(base=base, data=data, partition=build_partition(config, data, rng), space=space, head=head)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from raysoft.config import LoraConfig
 from raysoft.errors import RaysoftError
 from raysoft.models.digest import adapter_sha256
-from raysoft.models.frozen import FrozenBase, as_float32, build_module, empty_module, quiet
+from raysoft.models.frozen import FrozenBase, as_float32, body_name, build_module, empty_module, quiet
 from raysoft.types import Array, ParamSpace, Tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -35,7 +35,7 @@ def export_peft(theta: Tensors, base: FrozenBase, space: ParamSpace, lora: LoraC
         tensors[f"{_PREFIX}{pair.module}.lora_A.weight"] = theta[pair.a]
         tensors[f"{_PREFIX}{pair.module}.lora_B.weight"] = theta[pair.b]
     module: Any = empty_module(base)
-    saved = sorted({_saved_module(name, module.base_model_prefix) for name in (*space.always_sent, *base.fresh)})
+    saved = sorted({_saved_module(name, body_name(module)) for name in (*space.always_sent, *base.fresh)})
     for name, value in base.weights.items():
         if any(name.startswith(f"{owner}.") for owner in saved):
             tensors[_PREFIX + name] = theta[name] if name in theta else as_float32(value)

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from raysoft.data.base import TaskKind
 from raysoft.errors import ConfigError
-from raysoft.models.frozen import FrozenBase, aligned_copy, build_module, checksum, empty_module, freeze, quiet, verify
+from raysoft.models.frozen import (
+    FrozenBase,
+    aligned_copy,
+    body_name,
+    build_module,
+    checksum,
+    empty_module,
+    freeze,
+    quiet,
+    verify,
+)
 from raysoft.rng import Rng
 
 if TYPE_CHECKING:
@@ -184,7 +194,7 @@ def _draw_missing(module: torch.nn.Module, missing: set[str], name: str, rng: Rn
     """Fill in a missing head (or pooler); anything else missing means that checkpoint and architecture do not fit."""
     import torch
 
-    body = f"{module.base_model_prefix}."
+    body = f"{body_name(module)}."
     parameters = dict(module.named_parameters())
     fresh = sorted(key for key in missing if key in parameters)
     strange = [key for key in fresh if key.startswith(body) and ".pooler." not in key]
@@ -217,7 +227,7 @@ def _reorder_labels(module: torch.nn.Module, old: Sequence[str], new: Sequence[s
     order = [list(old).index(name) for name in new] if sorted(old) == sorted(new) else []
     if not order or order == sorted(order):
         return ()
-    body = f"{module.base_model_prefix}."
+    body = f"{body_name(module)}."
     heads = [
         (key, part)
         for key, part in module.named_modules()

@@ -54,7 +54,27 @@ class FrozenBase:
 
     def config(self) -> dict[str, Any]:
         """The Hugging Face configuration as a dictionary."""
-        return json.loads(self.config_json)
+        return json.loads(self.config_json, object_hook=_special_float)
+
+
+def _special_float(value: dict[str, Any]) -> Any:
+    """transformers writes infinity, which JSON lacks, as {"__float__": "Infinity"} (Mamba-2's time steps)."""
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
+
+
+def body_name(module: torch.nn.Module) -> str:
+    """Name of the submodule that is the model without its head; "" where there is none of its own.
+
+    `base_model_prefix` as a rule. CLIP and SigLIP classifiers keep the prefix of the two-tower model, which they are
+    not: there it is the one child that is a whole model.
+    """
+    from transformers import PreTrainedModel
+
+    prefix = str(getattr(module, "base_model_prefix", ""))
+    if prefix and hasattr(module, prefix):
+        return prefix
+    models = [name for name, part in module.named_children() if isinstance(part, PreTrainedModel)]
+    return models[0] if len(models) == 1 else ""
 
 
 def checksum(weights: Mapping[str, Array]) -> str:

@@ -26,20 +26,19 @@ def merges(out_features: int, in_features: int, rank: int, dtype: torch.dtype) -
 
 
 class _Merged(torch.autograd.Function):
-    """y = x (W + s B A)^T + bias, per client."""
+    """y = x (W + s B A)^T + bias, per client: [K, N, O]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Any:
-        clients, out = b.shape[:2]
-        x3 = x.reshape(clients, -1, a.shape[2])
-        merged_KOI = torch.baddbmm(weight_OI.expand(clients, -1, -1), b, a, alpha=scale)
+        x3 = x.reshape(len(b), -1, a.shape[2])
+        merged_KOI = torch.baddbmm(weight_OI.expand(len(b), -1, -1), b, a, alpha=scale)
         y = torch.bmm(x3, merged_KOI.transpose(1, 2))
         if bias is not None:
             y += bias
         # The merged matrix is small next to the activations here (see `merges`), so it is kept for the way back.
         ctx.save_for_backward(x3, merged_KOI, a, b)
         ctx.scale, ctx.shape = scale, x.shape
-        return y.view(*x.shape[:-1], out)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -56,7 +55,7 @@ class _Merged(torch.autograd.Function):
 
 
 class _Factored(torch.autograd.Function):
-    """y = x W^T + bias + s (x A^T) B^T, per client; the factors may have a wider dtype than the base."""
+    """y = x W^T + bias + s (x A^T) B^T, per client: [K * N, O]; the factors may have a wider dtype than the base."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Any:
@@ -72,7 +71,7 @@ class _Factored(torch.autograd.Function):
             y3 += torch.bmm(u_KNR, b.transpose(1, 2)).mul_(scale).to(y.dtype)
         ctx.save_for_backward(x3, u_KNR, a, b, weight_OI)
         ctx.scale, ctx.shape = scale, x.shape
-        return y.view(*x.shape[:-1], out)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -128,7 +127,10 @@ class PackedLinear(nn.Module):
         a, b = self.factors
         merged = merges(self.out_features, self.in_features, a.shape[1], self.weight_OI.dtype)
         function = _Merged if merged else _Factored
-        return function.apply(x, self.weight_OI, self.bias, a, b, self.scale)
+        y = function.apply(x, self.weight_OI, self.bias, a, b, self.scale)
+        # The view is made out here because some models change it in place (`query /= sqrt(d)`), which autograd forbids
+        # for a view that a function of ours returns.
+        return y.view(*x.shape[:-1], self.out_features)
 
 
 class PackedHead(nn.Module):

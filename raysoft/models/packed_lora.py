@@ -52,6 +52,7 @@ class PackedTrainer:
         self.device = prepare(device, threads)
         self.layout = Layout(space)
         self.module: Any = build_module(base, str(self.device))
+        self._separable: bool | None = None  # known from the first batch on
         self._linears = {pair.module: self._install_linear(pair) for pair in space.pairs}
         self._heads = {
             name: self._install_head(name)
@@ -70,6 +71,8 @@ class PackedTrainer:
         if not jobs:
             return []
         exact_roots()
+        if len(jobs) > 1 and not self._separates(batches):
+            return [self.train([job], _rows_of(batches, k), settings)[0] for k, job in enumerate(jobs)]
         pack = _Pack(self.layout, jobs, settings, self.device)
         for batch in batches:
             active = np.flatnonzero(batch.active_K)
@@ -82,6 +85,36 @@ class PackedTrainer:
             LocalResult(self.layout.unstack(row, job.start), float(loss))
             for row, job, loss in zip(values, jobs, losses, strict=True)
         ]
+
+    def _separates(self, batches: Sequence[StepBatch]) -> bool:
+        """Whether every adapted layer gets the samples, and nothing but samples, along its first dimension.
+
+        Some models hand a layer something that all samples share (DeBERTa-v2: its relative positions) or put another
+        dimension first (XLNet: the tokens); there the rows of K clients cannot be told apart, and each is trained in a
+        pass of its own. Shapes may agree by accident, so one sample and two are sent through and the calls compared.
+        """
+        if self._separable is None:
+            batch = next((one for one in batches if one.active_K.any()), None)
+            if batch is None:
+                return True
+            inputs, _ = self._inputs(batch, np.flatnonzero(batch.active_K)[:1])
+            one, two = (self._leading({n: v[:1].repeat_interleave(k, dim=0) for n, v in inputs.items()})
+                        for k in (1, 2))  # fmt: skip
+            self._separable = len(one) == len(two) and all(2 * a == b for a, b in zip(one, two, strict=True))
+        return self._separable
+
+    @torch.no_grad()
+    def _leading(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The first dimension of every input of an adapted layer or trained head, call by call."""
+        found: list[int] = []
+        layers = (*self._linears.values(), *self._heads.values())
+        hooks = [layer.register_forward_pre_hook(lambda _, x: found.append(x[0].shape[0])) for layer in layers]
+        try:
+            self._forward(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
 
     def _step(self, pack: _Pack, batch: StepBatch, active: Array) -> None:
         """One optimiser step of the active clients."""
@@ -288,6 +321,15 @@ class _Rows:
             scatter(pack.state, self.index, state)
             pack.loss_sum.index_add_(0, self.index, losses_K.double())
             pack.loss_steps.index_add_(0, self.index, torch.ones_like(losses_K, dtype=torch.float64))
+
+
+def _rows_of(batches: Sequence[StepBatch], client: int) -> list[StepBatch]:
+    """The batches of one client of a pack."""
+    one = slice(client, client + 1)
+    return [
+        StepBatch({n: v[one] for n, v in b.inputs.items()}, b.labels[one], b.mask_KB[one], b.active_K[one])
+        for b in batches
+    ]
 
 
 def _parent(module: torch.nn.Module, name: str) -> tuple[torch.nn.Module, str]:

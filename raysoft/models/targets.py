@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from raysoft.config import LoraConfig
 from raysoft.errors import ConfigError
-from raysoft.models.frozen import FrozenBase, as_float32, empty_module
+from raysoft.models.frozen import FrozenBase, as_float32, body_name, empty_module
 from raysoft.types import Array, LoraPair, ParamSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     import torch
 
 # Query and value projections by model type; families that share names share a line.
@@ -40,7 +42,6 @@ _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             "gpt_neo",
             "gptj",
             "phi",
-            "phi3_small",
             "stablelm",
             "olmo",
             "olmo2",
@@ -64,12 +65,17 @@ _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             "data2vec-text",
             "dinov2",
             "swin",
-            "ibert",
             "mobilebert",
             "layoutlm",
+            "longformer",
+            "big_bird",
+            "rembert",
+            "roformer",
+            "convbert",
         ),
     ),
-    (("c_attn",), ("gpt2", "gpt_bigcode")),
+    (("q", "v"), ("mpnet",)),
+    (("c_attn",), ("gpt2", "gpt_bigcode", "openai-gpt")),
     (("q_lin", "v_lin"), ("distilbert", "flaubert", "xlm")),
     (("query_key_value",), ("gpt_neox", "bloom", "falcon")),
     (("query_proj", "value_proj"), ("deberta-v2",)),
@@ -80,10 +86,15 @@ _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 _SHOWN = 12
 
 
-def lora_space(base: FrozenBase, lora: LoraConfig) -> tuple[ParamSpace, dict[str, Array]]:
+def lora_space(
+    base: FrozenBase, lora: LoraConfig, called: Collection[str] | None = None
+) -> tuple[ParamSpace, dict[str, Array]]:
     """The trained parameters, and the start values of the trained head (empty without `train_head`), float32.
 
-    Raises ConfigError for `model.lora.targets`, `model.lora.layers` or `model.lora.train_head`.
+    `called`: the linear layers that a forward pass goes through (`called_linears`). One that is never called learns
+    nothing, yet its bits would be charged: left out of what `auto`, `attention` and `all-linear` take, refused where
+    it was asked for by name.
+    Raises ConfigError for `model.lora.targets`, `model.lora.layers`, `model.lora.rank` or `model.lora.train_head`.
     """
     module = empty_module(base)
     head_modules = _head_modules(module, base) if lora.train_head else {}
@@ -91,7 +102,15 @@ def lora_space(base: FrozenBase, lora: LoraConfig) -> tuple[ParamSpace, dict[str
     adaptable = {name: size for name, size in found.items() if name not in head_modules}
     chosen = _choose(module, adaptable, lora.targets)
     chosen = _choose_layers(chosen, lora.layers)
+    chosen = _without_dead(chosen, called, lora.targets, base)
+    if not chosen:
+        raise ConfigError(
+            "model.lora.targets",
+            f"{lora.targets!r} finds no linear layer in the body of {base.architecture}; raysoft adapts linear layers, "
+            "not convolutions: choose another model",
+        )
     rank = lora.max_rank()
+    _check_rank(rank, {name: adaptable[name] for name in chosen})
     pairs = tuple(LoraPair(name, *adaptable[name]) for name in chosen)
     shapes: dict[str, tuple[int, ...]] = {}
     for pair in pairs:
@@ -105,6 +124,46 @@ def lora_space(base: FrozenBase, lora: LoraConfig) -> tuple[ParamSpace, dict[str
     shapes.update({name: value.shape for name, value in head.items()})
     space = ParamSpace(shapes=shapes, pairs=pairs, rank=rank, scale=lora.scale(), always_sent=frozenset(head))
     return space, head
+
+
+def called_linears(base: FrozenBase, inputs: Mapping[str, Array]) -> set[str]:
+    """Names of the linear layers that the model sends these inputs through (arrays of a few samples)."""
+    import torch
+
+    from raysoft.models.frozen import build_module
+
+    module: Any = build_module(base)
+    called: set[str] = set()
+    for name, part in module.named_modules():
+        if linear_size(part) is not None:
+            part.register_forward_pre_hook(lambda _part, _inputs, name=name: called.add(name))
+    tensors = {name: torch.tensor(value) for name, value in inputs.items()}
+    with torch.no_grad():
+        module(**{n: t.to(module.dtype) if t.is_floating_point() else t for n, t in tensors.items()})
+    return called
+
+
+def _without_dead(names: list[str], called: Collection[str] | None, targets: Any, base: FrozenBase) -> list[str]:
+    dead = [] if called is None else [name for name in names if name not in called]
+    if not dead:
+        return names
+    by_name = isinstance(targets, list) or targets not in ("auto", "attention", "all-linear")
+    if by_name or len(dead) == len(names):
+        raise ConfigError(
+            "model.lora.targets",
+            f"{dead[0]} of {base.architecture} is never called as a layer by its model, so an adapter there would "
+            "learn nothing; name other modules",
+        )
+    return [name for name in names if name in called] if called else names
+
+
+def _check_rank(rank: int, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """A factor pair of a rank above both sides of its matrix only costs bits; above one side it already does."""
+    name, (out, fan_in) = min(sizes.items(), key=lambda item: min(item[1]))
+    if rank > min(out, fan_in):
+        raise ConfigError(
+            "model.lora.rank", f"is {rank}, but {name} is a {out} x {fan_in} matrix; use at most {min(out, fan_in)}"
+        )
 
 
 def linear_size(part: torch.nn.Module) -> tuple[int, int] | None:
@@ -126,7 +185,7 @@ def _linear_modules(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 def _choose(module: torch.nn.Module, found: dict[str, tuple[int, int]], targets: str | list[str]) -> list[str]:
     if targets == "all-linear":
-        body = f"{module.base_model_prefix}."
+        body = f"{body_name(module)}."
         return [name for name in found if name.startswith(body)]
     if targets == "attention":
         names = [name for name in found if _in_attention(name)]
@@ -184,9 +243,12 @@ def _leaves(found: dict[str, tuple[int, int]]) -> str:
 def _auto(module: torch.nn.Module, found: dict[str, tuple[int, int]]) -> str | list[str]:
     config: Any = module.config
     model_type = config.model_type
-    for names, families in _FAMILIES:
-        if model_type in families and all(any(_ends(name, leaf) for name in found) for leaf in names):
-            return list(names)
+    # A family's own names first; new versions of transformers give some models the names of another line.
+    lines = sorted(_FAMILIES, key=lambda line: model_type not in line[1])
+    if model_type in lines[0][1]:
+        for names, _ in lines:
+            if all(any(_ends(name, leaf) for name in found) for leaf in names):
+                return list(names)
     # Slow to import, hence only for architectures that the table above does not know.
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as MAPPING
 
@@ -221,7 +283,7 @@ def _head_modules(module: torch.nn.Module, base: FrozenBase) -> dict[str, torch.
     """The linear layers outside the body, in the order of the model."""
     import torch
 
-    body = str(module.base_model_prefix)
+    body = body_name(module)
     parts = {
         name: part
         for name, part in module.named_modules()
@@ -230,7 +292,7 @@ def _head_modules(module: torch.nn.Module, base: FrozenBase) -> dict[str, torch.
         and not name.startswith(f"{body}.")
         and next(part.parameters(recurse=False), None) is not None
     }
-    if not hasattr(module, body) or not parts:
+    if not body or not parts:
         raise ConfigError("model.lora.train_head", f"{base.architecture} has no head of its own to train")
     for name, part in parts.items():
         if type(part) is not torch.nn.Linear:
