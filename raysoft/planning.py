@@ -117,7 +117,7 @@ def _make_plan(config: RunConfig, budget_s: float, show: Progress) -> Plan:
         ensure(config.model.name, threads=config.actors.threads, on_progress=show.preparing)
     show.preparing(0.0, "plan: loading model and data")
     ranks = sorted(config.plan.ranks)
-    workload = prepare(with_rank(config, ranks[-1]))
+    workload = prepare(with_rank(config, ranks[-1]), planning=True)
     clients = simulated_clients(config, workload)
     update = _full_update(config, workload, show)
     found = [_candidate(config, workload, rank, budget_s, update.energy_L, show) for rank in ranks]

@@ -50,8 +50,10 @@ def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
     if kind == "image-classification":
         assert task is not None
         return _images(config, task, source, model_config, rng), source, kind
+    from raysoft.models.base import position_offset
+
     tokenizer = _tokenizer(config, source)
-    limit = text.token_limit(section.max_length, tokenizer, model_config)
+    limit = text.token_limit(section.max_length, tokenizer, model_config, position_offset(model_config))
     if task is None:
         task = python_source.read(limit, rng)
     splits = raw.split(task, section, rng)
@@ -173,11 +175,14 @@ def _sequences(
     config: RunConfig, task: raw.RawTask, splits: raw.Splits, tokenizer: Any, limit: int, model_config: Any
 ) -> TaskData:
     labels, names = _labels(config, task, splits, model_config)
-    examples = {}
+    end = tokenizer.eos_token_id if getattr(model_config, "is_encoder_decoder", False) else None
+    rows = {}
     for where, part in splits.named().items():
         texts = text.check_texts(part, "data.text_column", blank_allowed=False)
-        examples[where] = text.encode_classification(tokenizer, texts, labels[where], limit)
-    return _task_data("sequence-classification", examples, _splits_groups(splits), label_names=names)
+        rows[where] = text.tokenize(tokenizer, part, texts, limit, end)
+    fill = text.padding_token(tokenizer, model_config, list(rows.values()))
+    examples = {where: text.encode_classification(part, labels[where], fill) for where, part in rows.items()}
+    return _task_data("sequence-classification", examples, _splits_groups(splits), label_names=names, pad_id=fill)
 
 
 def _causal(config: RunConfig, splits: raw.Splits, tokenizer: Any, limit: int) -> TaskData:

@@ -62,6 +62,7 @@ class TaskData:
     groups: Array | None = None  # [N_train] natural client of each training sample, 0..G-1
     proxy_groups: Array | None = None  # [N_proxy] the same for the proxy, numbered for itself
     group_names: tuple[str, ...] = ()
+    pad_id: int | None = None  # the token that fills up texts, for the model's own configuration
     bits_per_byte: bool = False  # causal LM over bytes: loss / ln 2 is bits per byte
 
 

@@ -43,10 +43,47 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def encode_classification(tokenizer: Any, texts: Sequence[str], labels_N: Array, limit: int) -> Examples:
-    """One sample per text, cut at `limit` tokens."""
+def tokenize(tokenizer: Any, samples: RawSamples, texts: Sequence[str], limit: int, end: int | None) -> list[list[int]]:
+    """Each text's tokens, cut at `limit`. `end`: a token that the model wants the same number of in every text.
+
+    Raises ConfigError("data.text_column") for a text without any token, and for one with more ends than the others.
+    """
     rows = _tokenize(tokenizer, texts, limit) if texts else []
-    inputs, lengths_N = pad(rows, pad_id(tokenizer))
+    for n, row in enumerate(rows):
+        if not row:
+            raise ConfigError("data.text_column", f"{samples.place(n)} gives no token: {texts[n]!r:.80}")
+    ends = [row.count(end) for row in rows] if end is not None else []
+    for n, count in enumerate(ends):
+        if count != min(ends):
+            word = tokenizer.convert_ids_to_tokens(end)
+            raise ConfigError(
+                "data.text_column",
+                f"{samples.place(n)} holds {word!r}, which this model's tokenizer reads as the end of a text and its "
+                f"classifier as the place to look at; take it out of the text: {texts[n]!r:.80}",
+            )
+    return rows
+
+
+def padding_token(tokenizer: Any, model_config: Any, splits: Sequence[Sequence[Sequence[int]]]) -> int:
+    """The one token that fills up texts, for the arrays and for the model's configuration alike.
+
+    The model's own where it has one: some count positions by it. Else the tokenizer's, or its end, where no text holds
+    it; else one that no text holds. Raises ConfigError("model.name") where the texts use the whole vocabulary.
+    """
+    size = int(getattr(model_config.get_text_config(), "vocab_size", 0) or 0)
+    own = getattr(model_config, "pad_token_id", None)
+    if isinstance(own, int) and 0 <= own < (size or own + 1):
+        return own
+    used = {token for rows in splits for row in rows for token in row}
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, *range(size)):
+        if isinstance(token, int) and 0 <= token < (size or token + 1) and token not in used:
+            return token
+    raise ConfigError("model.name", "has no padding token, and the texts use its whole vocabulary; give it one")
+
+
+def encode_classification(rows: Sequence[Sequence[int]], labels_N: Array, fill: int) -> Examples:
+    """One sample per text of tokens, padded with `fill`."""
+    inputs, lengths_N = pad(rows, fill)
     return Examples(inputs=inputs, labels=labels_N, lengths=lengths_N)
 
 
@@ -106,16 +143,13 @@ def pad(rows: Sequence[Sequence[int]], fill: int) -> tuple[dict[str, Array], Arr
     return {"input_ids": ids, "attention_mask": mask}, lengths_N
 
 
-def token_limit(max_length: int, tokenizer: Any, model_config: Any) -> int:
-    """data.max_length, or fewer where the model has fewer positions."""
+def token_limit(max_length: int, tokenizer: Any, model_config: Any, offset: int = 0) -> int:
+    """data.max_length, or fewer where the model has fewer positions; `offset` of them come before the first token."""
     limits = [max_length]
     own = getattr(tokenizer, "model_max_length", None)
     if isinstance(own, int) and own > 0:
         limits.append(own)
     positions = getattr(model_config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        kind = str(getattr(model_config, "model_type", ""))
-        # RoBERTa and its kin count positions from padding_idx + 1.
-        offset = int(model_config.pad_token_id or 0) + 1 if "roberta" in kind or kind == "camembert" else 0
         limits.append(positions - offset)
     return max(2, min(limits))

@@ -51,16 +51,25 @@ class WorkloadInfo:
         return self.partition.clients
 
 
-def prepare(config: RunConfig) -> Workload:
-    """Load the base and the data, split the data, choose what is trained. Raises ConfigError on bad input."""
+def prepare(config: RunConfig, planning: bool = False) -> Workload:
+    """Load the base and the data, split the data, choose what is trained. Raises ConfigError on bad input.
+
+    `planning`: the rank is the largest of the candidates, and whoever plans says which of them fit the matrices.
+    """
     from raysoft.models.base import load_base
-    from raysoft.models.targets import called_linears, lora_space
+    from raysoft.models.probe import called_linears, with_padding_side
+    from raysoft.models.targets import check_rank, lora_space
     from raysoft.tasks import build_partition, build_task
 
     rng = Rng(config.seed)
     data, source, kind = build_task(config)
-    base = load_base(str(source), kind, len(data.label_names) or None, data.label_names, config.model.revision, rng)
+    base = load_base(
+        str(source), kind, len(data.label_names) or None, data.label_names, config.model.revision, rng, data.pad_id
+    )
+    base = with_padding_side(base, data.train)
     space, head = lora_space(base, config.model.lora, called_linears(base, data.train.take(np.arange(1)).inputs))
+    if not planning:
+        check_rank(space)
     return Workload(base=base, data=data, partition=build_partition(config, data, rng), space=space, head=head)
 
 

@@ -43,17 +43,21 @@ def load_base(
     label_names: tuple[str, ...],
     revision: str | None,
     rng: Rng,
+    pad_id: int | None = None,
 ) -> FrozenBase:
     """A pretrained model for a task. `HF_HUB_OFFLINE=1` reads the local cache only.
 
     A head that the checkpoint lacks (or has for another number of labels) is drawn from `rng`: normal with the model's
     initializer_range, biases zero; its parameters are listed in `fresh`. Where the checkpoint knows the same labels in
-    another order, its head is put into the order of `label_names`. Raises ConfigError("model.name", ...) for a missing
+    another order, its head is put into the order of `label_names`. `pad_id` is what the texts are padded with: decoder
+    classifiers find the end of a sample by it. Raises ConfigError("model.name", ...) for a missing
     folder or name, weights that are not safetensors, an unknown architecture, or a checkpoint that does not fit.
     """
     import torch
 
-    config = _load_config(name_or_folder, kind, num_labels, revision)
+    config = read_config(name_or_folder, revision)
+    if pad_id is not None and kind == "sequence-classification":
+        config.get_text_config().pad_token_id = config.pad_token_id = pad_id
     old_names = tuple(str(config.id2label[i]) for i in sorted(config.id2label)) if num_labels is not None else ()
     if num_labels is not None:
         names = label_names or tuple(f"LABEL_{i}" for i in range(num_labels))
@@ -111,13 +115,24 @@ def read_config(name: str, revision: str | None) -> Any:
         raise _explain(name, error) from None
 
 
-def _load_config(name: str, kind: TaskKind, num_labels: int | None, revision: str | None) -> Any:
-    config = read_config(name, revision)
-    if kind == "sequence-classification" and getattr(config, "pad_token_id", None) is None:
-        # Decoder models find the last real token of a sample by its padding; without a token of its own, use the end.
-        end = getattr(config, "eos_token_id", None)
-        config.pad_token_id = end[0] if isinstance(end, list) else end
-    return config
+def position_offset(config: Any) -> int:
+    """How many rows of the position table no token has: RoBERTa and its kin count from padding_idx + 1."""
+    import torch
+    from transformers import AutoModel
+
+    try:
+        with torch.device("meta"), quiet():
+            module = AutoModel.from_config(config)
+    except Exception:  # whatever is wrong with it is said when it is loaded
+        return 0
+    for name, part in module.named_modules():
+        if (
+            isinstance(part, torch.nn.Embedding)
+            and name.endswith("position_embeddings")
+            and part.padding_idx is not None
+        ):
+            return part.padding_idx + 1
+    return 0
 
 
 def _explain(name: str, error: Exception) -> ConfigError:
@@ -250,6 +265,7 @@ __all__ = [
     "empty_module",
     "freeze",
     "load_base",
+    "position_offset",
     "read_config",
     "verify",
 ]

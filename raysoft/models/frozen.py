@@ -46,6 +46,7 @@ class FrozenBase:
     weights: Mapping[str, Array]  # state dict without tied duplicates, plus non-persistent buffers
     checksum: str
     source: str  # where it came from, for people
+    pad_left: bool = False  # where only padding on the left leaves a sample's logits alone (`probe`)
     fresh: tuple[str, ...] = ()  # a head that differs from the checkpoint: newly drawn, or in another order of labels
 
     def num_bytes(self) -> int:
@@ -108,7 +109,7 @@ def freeze(module: torch.nn.Module, kind: TaskKind, source: str, fresh: tuple[st
         weights[name] = _to_numpy(tensor.detach())
     config: Any = module.config
     config_json = config.to_json_string(use_diff=False)
-    return FrozenBase(kind, type(module).__name__, config_json, weights, checksum(weights), source, fresh)
+    return FrozenBase(kind, type(module).__name__, config_json, weights, checksum(weights), source, fresh=fresh)
 
 
 def _to_numpy(tensor: torch.Tensor) -> Array:

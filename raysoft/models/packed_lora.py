@@ -30,6 +30,7 @@ from raysoft.models.frozen import FrozenBase, build_module
 from raysoft.models.losses import client_losses, counts, sample_counts
 from raysoft.models.optim import State, clip_by_client, init_state, stepper
 from raysoft.models.packed_layers import PackedHead, PackedLinear
+from raysoft.models.padding import left_padded
 from raysoft.models.runtime import exact_roots, prepare
 from raysoft.models.stack import Layout, gather, scatter
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
@@ -48,6 +49,7 @@ class PackedTrainer:
 
     def __init__(self, base: FrozenBase, space: ParamSpace, device: str = "cpu", threads: int = 1) -> None:
         self.kind = base.kind
+        self._pad_left = base.pad_left
         self.space = space
         self.device = prepare(device, threads)
         self.layout = Layout(space)
@@ -222,6 +224,8 @@ class PackedTrainer:
             head.stacked = None
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        if self._pad_left:
+            inputs = left_padded(inputs)
         choose_attention(self.module, inputs)
         return self.module(**inputs).logits
 

@@ -25,6 +25,7 @@ from raysoft.data.base import Examples
 from raysoft.models.attention import choose_attention
 from raysoft.models.frozen import FrozenBase, build_module
 from raysoft.models.losses import client_losses
+from raysoft.models.padding import left_padded
 from raysoft.models.runtime import prepare
 from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace, Tensors
@@ -101,6 +102,7 @@ class _Problem:
 
     def __init__(self, base: FrozenBase, space: ParamSpace, head: Tensors, device: torch.device) -> None:
         self.kind = base.kind
+        self.pad_left = base.pad_left
         self.device = device
         self.module: Any = build_module(base, str(device))
         parameters = dict(self.module.named_parameters())
@@ -116,6 +118,8 @@ class _Problem:
         return tensor.to(self.module.dtype) if tensor.is_floating_point() else tensor
 
     def chunk_loss(self, values: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        if self.pad_left:
+            inputs = left_padded(inputs)
         choose_attention(self.module, inputs)
         cast = {name: value.to(self.dtypes[name]) for name, value in values.items()}
         logits = functional_call(self.module, cast, kwargs=inputs).logits

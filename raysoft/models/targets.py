@@ -17,7 +17,7 @@ from raysoft.models.frozen import FrozenBase, as_float32, body_name, empty_modul
 from raysoft.types import Array, LoraPair, ParamSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     import torch
 
@@ -110,7 +110,6 @@ def lora_space(
             "not convolutions: choose another model",
         )
     rank = lora.max_rank()
-    _check_rank(rank, {name: adaptable[name] for name in chosen})
     pairs = tuple(LoraPair(name, *adaptable[name]) for name in chosen)
     shapes: dict[str, tuple[int, ...]] = {}
     for pair in pairs:
@@ -124,23 +123,6 @@ def lora_space(
     shapes.update({name: value.shape for name, value in head.items()})
     space = ParamSpace(shapes=shapes, pairs=pairs, rank=rank, scale=lora.scale(), always_sent=frozenset(head))
     return space, head
-
-
-def called_linears(base: FrozenBase, inputs: Mapping[str, Array]) -> set[str]:
-    """Names of the linear layers that the model sends these inputs through (arrays of a few samples)."""
-    import torch
-
-    from raysoft.models.frozen import build_module
-
-    module: Any = build_module(base)
-    called: set[str] = set()
-    for name, part in module.named_modules():
-        if linear_size(part) is not None:
-            part.register_forward_pre_hook(lambda _part, _inputs, name=name: called.add(name))
-    tensors = {name: torch.tensor(value) for name, value in inputs.items()}
-    with torch.no_grad():
-        module(**{n: t.to(module.dtype) if t.is_floating_point() else t for n, t in tensors.items()})
-    return called
 
 
 def _without_dead(names: list[str], called: Collection[str] | None, targets: Any, base: FrozenBase) -> list[str]:
@@ -157,12 +139,15 @@ def _without_dead(names: list[str], called: Collection[str] | None, targets: Any
     return [name for name in names if name in called] if called else names
 
 
-def _check_rank(rank: int, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """A factor pair of a rank above both sides of its matrix only costs bits; above one side it already does."""
-    name, (out, fan_in) = min(sizes.items(), key=lambda item: min(item[1]))
-    if rank > min(out, fan_in):
+def check_rank(space: ParamSpace) -> None:
+    """Refuse a rank that no adapted matrix can have: factors beyond it cost bits and change nothing."""
+    widest = max(space.pairs, key=lambda pair: min(pair.out_features, pair.in_features))
+    most = min(widest.out_features, widest.in_features)
+    if space.rank > most:
         raise ConfigError(
-            "model.lora.rank", f"is {rank}, but {name} is a {out} x {fan_in} matrix; use at most {min(out, fan_in)}"
+            "model.lora.rank",
+            f"is {space.rank}, but no adapted matrix has a rank above {most} ({widest.module} is "
+            f"{widest.out_features} x {widest.in_features}); use at most {most}",
         )
 
 

@@ -145,9 +145,10 @@ def test_known_labels_in_another_order_are_put_right(tmp_path, family, task):
     assert mixed.fresh
 
 
-def test_sequence_models_without_padding_get_one(tmp_path):
+def test_sequence_models_are_told_what_the_texts_are_padded_with(tmp_path):
     folder = make_folder(tmp_path / "model", "llama", "classification", pad_token_id=None)
-    assert load(folder, "sequence-classification").config()["pad_token_id"] == 2
+    base = load_base(str(folder), "sequence-classification", 3, LABELS, None, Rng(0), pad_id=7)
+    assert base.config()["pad_token_id"] == 7
 
 
 def broken(tmp_path, change):
