@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from raysoft.errors import ConfigError
 from raysoft.yaml12 import parse_yaml, printable
@@ -24,6 +24,14 @@ class Section(BaseModel):
     """Base of every configuration section: unknown keys are errors, values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    # Of a plug-in's Config: raised when the same options give other numbers than before. Above 1 it enters the hash of
+    # the configuration, so that older runs of this plug-in, and only those, are not found again.
+    REVISION: ClassVar[int] = 1
+
+    def revision_in(self, run: RunConfig) -> int:
+        """REVISION, or where only some settings give other numbers: what holds for this complete configuration."""
+        return self.REVISION
 
 
 # Wide bounds that only keep every derived number finite: a product of five such values is still a float.
@@ -63,10 +71,26 @@ class Plugin(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
+    _checked: Section | None = PrivateAttr(default=None)
 
     def options(self) -> dict[str, Any]:
         """The options without the name."""
         return dict(self.model_extra or {})
+
+    @classmethod
+    def of(cls, name: str, checked: Section) -> Plugin:
+        """The section of options that the plug-in's own Config has checked, every default written out."""
+        section = cls(name=name, **checked.model_dump(mode="json"))
+        section._checked = checked
+        return section
+
+    @property
+    def checked(self) -> Section | None:
+        """The options as the plug-in's own Config; None before the registry has resolved them."""
+        return self._checked
+
+
+PLUGINS = ("method", "codec", "allocator", "uplink", "channel")
 
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
@@ -353,7 +377,15 @@ class RunConfig(Section):
         tree["actors"] = {name: tree["actors"][name] for name in names}
         # The covariance stands in every record; the evaluation by client comes after the last one.
         tree["metrics"] = {"covariance": tree["metrics"]["covariance"]}
+        if revisions := self.revisions():
+            tree["revisions"] = revisions
         return tree
+
+    def revisions(self) -> dict[str, int]:
+        """Revisions above 1 of the plug-ins, by kind: their numbers are not those of the first one."""
+        checked = {kind: getattr(self, kind).checked for kind in PLUGINS}
+        found = {kind: options.revision_in(self) for kind, options in checked.items() if options is not None}
+        return {kind: revision for kind, revision in found.items() if revision > 1}
 
     def config_hash(self) -> str:
         """Hash of the result-determining keys."""

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from raysoft.config import Plugin, RunConfig, Section, parse_section
+from raysoft.config import Plugin, RunConfig, parse_section
 from raysoft.errors import ConfigError
 
 METHODS = {name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only")}
@@ -76,14 +76,10 @@ def resolve(tree: dict[str, Any]) -> RunConfig:
     filled = {}
     for kind in KINDS:
         section: Plugin = getattr(config, kind)
-        filled[kind] = Plugin(name=section.name, **_dump(options(kind, section)))
+        filled[kind] = Plugin.of(section.name, options(kind, section))
     config = config.model_copy(update=filled)
     _check_pairs(config)
     return config
-
-
-def _dump(section: Section) -> dict[str, Any]:
-    return section.model_dump(mode="json")
 
 
 def flag(kind: str, section: Plugin, name: str, default: bool) -> bool:

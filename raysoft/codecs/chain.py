@@ -28,7 +28,7 @@ from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent, Spread
 from raysoft.codecs.quantizer import ValueCoder, Values, block_peaks
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
-from raysoft.config import Plugin, parse_section
+from raysoft.config import Plugin, RunConfig, parse_section
 from raysoft.errors import ConfigError
 from raysoft.types import Array, ParamSpace
 
@@ -89,6 +89,10 @@ class Config(CodecConfig):
         if self.quantizer == "rotated" and not MEMBERS[first].Config.rotates:
             raise ValueError(f"quantizer: rotated needs whole columns and rows, which {first} does not send")
         return self
+
+    def revision_in(self, run: RunConfig) -> int:
+        """The latest one of the chain and its members."""
+        return max(self.REVISION, *(_options(member).revision_in(run) for member in self.codecs))
 
     @property
     def superposable(self) -> bool:
