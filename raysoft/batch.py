@@ -146,7 +146,7 @@ def _compute(
                 pool.give(key, settled(job.config), run_name(job.label, job.config))
             if elsewhere and not pool.busy:
                 events.waiting(len(elsewhere))
-            for reply in pool.replies(POLL_S if elsewhere else None):
+            for reply in pool.replies():
                 if reply.kind == "claimed_elsewhere":
                     elsewhere.append(reply.key)
                     again_at = time.monotonic() + POLL_S

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 
 from raysoft.checkpoint import Checkpoint, prune, save
 from raysoft.config import CheckpointConfig
+from raysoft.errors import DiskHungError
+from raysoft.liveness import in_background
 
 
 class CheckpointWriter:
     """At most one checkpoint is on its way at a time; states are immutable, so they need no copy.
 
-    A context manager: leaving it waits for the last checkpoint, also when the run has failed.
+    A context manager: leaving it waits for the last checkpoint, also when the run has failed. No wait is longer than
+    `timeout_s`: a disk that hangs (a network file system, a failing device) hangs whoever waits for it.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, rounds_file: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: CheckpointConfig, rounds_file: Path | None = None, timeout_s: float = 300.0
+    ) -> None:
         self._folder = folder
+        self._timeout_s = timeout_s
         self._rounds_file = rounds_file
         self._config = config
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[tuple[int, Path]] | None = None
 
     def due(self, tick: int, last: int) -> bool:
@@ -31,19 +37,31 @@ class CheckpointWriter:
     def put(self, checkpoint: Checkpoint) -> None:
         """Begin to write; what became of the one before has to be asked first, by `written(wait=True)`."""
         assert self._pending is None
-        self._pending = self._pool.submit(self._write, checkpoint)
+        self._pending = in_background(lambda: self._write(checkpoint), "checkpoint")
 
     def written(self, wait: bool = False) -> Iterator[tuple[int, Path]]:
-        """Round and folder of a checkpoint that is on disk since the last call. Raises RaysoftError if it failed."""
+        """Round and folder of a checkpoint that is on disk since the last call.
+
+        Raises RaysoftError if it failed, DiskHungError if the disk did not take it in time.
+        """
         if self._pending is not None and (wait or self._pending.done()):
             pending, self._pending = self._pending, None
+            self._wait_for(pending)
             yield pending.result()
+
+    def _wait_for(self, pending: Future[tuple[int, Path]]) -> None:
+        if not wait_for([pending], self._timeout_s).done:
+            raise DiskHungError(
+                f"{self._folder}: a checkpoint was not on disk within actors.timeout_s={self._timeout_s:g} seconds; "
+                "does the disk (a network file system?) answer?"
+            )
 
     def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
+        if self._pending is not None:
+            wait_for([self._pending], self._timeout_s)
 
     def _write(self, checkpoint: Checkpoint) -> tuple[int, Path]:
         path = save(checkpoint, self._folder, self._rounds_file)

@@ -30,4 +30,12 @@ class ResourceError(RaysoftError):
 
 
 class CoordinatorLostError(RaysoftError):
-    """The process of a coordinator died; another one can go on from the last checkpoint."""
+    """The process of a coordinator died, or was hung; another one can go on from the last checkpoint."""
+
+
+class DiskHungError(RaysoftError):
+    """What was to be written is not on disk after a time in which every disk should have taken it."""
+
+
+class HeadLostError(CoordinatorLostError):
+    """The head of Ray died, and with it all that was started there."""

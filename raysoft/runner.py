@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from raysoft.checkpoint import CHECKPOINTS, Checkpoint
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
+from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
 from raysoft.resuming import find_resumable, read_records, recorded_drops
 from raysoft.summary import summarise
 from raysoft.trackers import Beginning, Trackers, trackers_of
-from raysoft.tracking import REPORT, ROUNDS, START, Position, RunFolder, record_row
+from raysoft.tracking import REPORT, ROUNDS, START, SUMMARY, Position, RunFolder, record_row
 from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:
@@ -223,7 +225,12 @@ class _Course:
         return summary
 
     def _close_early(self, status: str, **extra: Any) -> None:
-        self._finish_trackers(self._close(status, **extra))
+        """The summary of a run that has not reached its end; a disk that hangs may not keep it from ending."""
+        closing = in_background(lambda: self._close(status, **extra), "summary")
+        if wait([closing], self.config.actors.timeout_s).done:
+            self._finish_trackers(closing.result())
+        else:
+            log.error(f"{self.out.path}: {SUMMARY} could not be written: the disk does not answer")
 
     def _finish_trackers(self, summary: Mapping[str, Any]) -> None:
         for name, note in self.trackers.finish(summary).items():
@@ -254,10 +261,7 @@ class _Course:
         folder, at = self.out.path, self.at
         after = "" if at is None else f", to go on after round {at.round}"
         self.events.preparing(0.0, f"{where}loading model and data{after}")
-        with (
-            CheckpointWriter(folder / CHECKPOINTS, self.config.checkpoint, folder / ROUNDS) as writer,
-            self.session(self.config) as coordinator,
-        ):
+        with self._checkpoint_writer() as writer, self.session(self.config) as coordinator:
             started = coordinator.start(None if at is None else at.state)
             if at is not None and at.base_checksum != started.info.base_checksum:
                 raise RaysoftError(
@@ -291,6 +295,10 @@ class _Course:
             self.trackers.start(Beginning(self.config, self.out.path, description, rows))
         if record is not None:
             self.trackers.round(record_row(record))
+
+    def _checkpoint_writer(self) -> CheckpointWriter:
+        folder, config = self.out.path, self.config
+        return CheckpointWriter(folder / CHECKPOINTS, config.checkpoint, folder / ROUNDS, config.actors.timeout_s)
 
     def _tell(self, writer: CheckpointWriter) -> None:
         for tick, path in writer.written(wait=True):

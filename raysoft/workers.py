@@ -1,7 +1,8 @@
 """Worker processes of a batch: each takes one run at a time over a pipe and reports back.
 
 Replies: `begun`, `round` (tick), then one of `done` (folder), `found` (folder; another process was faster), `failed`
-(reason), `claimed_elsewhere`. A worker that dies fails its run, with the signal in the reason, and is replaced.
+(reason), `claimed_elsewhere`. A worker that dies fails its run, with the signal in the reason, and is replaced; so does
+one that gives no sign of life: it sends `alive` every second, from a thread of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
+from raysoft.liveness import BEAT_S, Pulse, Silence, startup_s
 from raysoft.store import claim, find_claimed
 from raysoft.types import RoundRecord
 
@@ -69,22 +71,35 @@ class Pool:
         if worker is None:
             worker = _Worker(self._store)
             self._workers.append(worker)
-        worker.key = key
+        worker.take(key, config.actors.timeout_s)
         with contextlib.suppress(BrokenPipeError):  # it has died meanwhile: `replies` says so
             worker.pipe.send((key, config, name))
 
-    def replies(self, timeout_s: float | None) -> Iterator[Reply]:
-        """What workers have to say now; waits for the first word, at most `timeout_s` (None: until there is one)."""
-        ready = wait([worker.pipe for worker in self._workers if worker.key is not None], timeout_s)
-        for worker in [worker for worker in self._workers if worker.pipe in ready]:
-            try:
-                reply = worker.pipe.recv()
-            except (EOFError, OSError):
+    def replies(self) -> Iterator[Reply]:
+        """What workers have to say now; waits a second at most. Ends workers that hang."""
+        ready = wait([worker.pipe for worker in self._workers if worker.key is not None], BEAT_S)
+        for worker in [worker for worker in self._workers if worker.key is not None]:
+            if worker.pipe in ready:
+                reply = self._said(worker)
+            elif worker.hangs():
                 self._workers.remove(worker)
-                reply = Reply(str(worker.key), "failed", worker.epitaph())
+                reply = Reply(str(worker.key), "failed", worker.put_down())
+            else:
+                continue
+            if reply.kind == "alive":
+                continue
             if reply.kind not in ("begun", "round"):
                 worker.key = None
             yield reply
+
+    def _said(self, worker: _Worker) -> Reply:
+        try:
+            reply: Reply = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._workers.remove(worker)
+            return Reply(str(worker.key), "failed", worker.epitaph())
+        worker.heard()
+        return reply
 
 
 class _Worker:
@@ -95,9 +110,30 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, store), daemon=True)
         self.key: str | None = None
+        self._up = False  # it has said something
         with _interrupts_ignored():  # inherited: Ctrl-C in a terminal reaches every process, but ends the pool's only
             self.process.start()
         theirs.close()
+
+    def take(self, key: str, timeout_s: float) -> None:
+        """It is busy with a run from now on; `timeout_s`: how long it may be silent."""
+        self.key, self._timeout_s, self._silence = key, timeout_s, Silence()
+
+    def heard(self) -> None:
+        """It lives."""
+        self._up = True
+        self._silence.heard()
+
+    def hangs(self) -> bool:
+        """Whether it has been silent for too long, its own start apart."""
+        return self._silence.look() > (self._timeout_s if self._up else startup_s(self._timeout_s))
+
+    def put_down(self) -> str:
+        """End a process that hangs, whatever holds it; the reason."""
+        self.process.kill()
+        self.process.join(GRACE_S)
+        bound = f"actors.timeout_s={self._timeout_s:g} seconds" if self._up else "the time of its start"
+        return f"its process gave no sign of life within {bound} and was ended"
 
     def ask_to_end(self, now: bool) -> None:
         """`now`: in the middle of a run, too."""
@@ -145,17 +181,27 @@ class _Telling:
 
     def __init__(self, pipe: Connection, key: str) -> None:
         self._pipe, self._key = pipe, key
+        self._turn = threading.Lock()  # the pulse talks, too
+
+    def say(self, kind: str, text: str = "", tick: int = 0) -> None:
+        """One reply."""
+        with self._turn:
+            self._pipe.send(Reply(self._key, kind, text, tick))
+
+    def alive(self) -> None:
+        """A sign of life."""
+        self.say("alive")
 
     def preparing(self, fraction: float, text: str) -> None:
         """Nothing."""
 
     def started(self, config: RunConfig, description: Mapping[str, str]) -> None:
         """The run has begun."""
-        self._pipe.send(Reply(self._key, "begun"))
+        self.say("begun")
 
     def round(self, record: RoundRecord) -> None:
         """A round is on disk."""
-        self._pipe.send(Reply(self._key, "round", tick=record.round))
+        self.say("round", tick=record.round)
 
     def checkpoint(self, tick: int, folder: Path) -> None:
         """Nothing."""
@@ -172,24 +218,27 @@ def _serve(pipe: Connection, store: Path) -> None:
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
         while True:
             key, config, name = pipe.recv()
-            pipe.send(_answer(pipe, store, key, config, name))
+            telling = _Telling(pipe, key)
+            with Pulse(telling.alive):
+                kind, text = _answer(telling, store, key, config, name)
+            telling.say(kind, text)
 
 
-def _answer(pipe: Connection, store: Path, key: str, config: RunConfig, name: str) -> Reply:
-    """Do one run, unless another process does it or has done it."""
+def _answer(telling: _Telling, store: Path, key: str, config: RunConfig, name: str) -> tuple[str, str]:
+    """Do one run, unless another process does it or has done it; kind and text of the last reply."""
     with claim(store, key) as mine:
         if not mine:
-            return Reply(key, "claimed_elsewhere")
+            return "claimed_elsewhere", ""
         done = find_claimed(store, key, config)
         if done is not None:
-            return Reply(key, "found", str(done))
+            return "found", str(done)
         from raysoft.runner import run
 
         try:
-            run(config, store / name, overwrite=True, events=_Telling(pipe, key), report=False)
+            run(config, store / name, overwrite=True, events=telling, report=False)
         except BrokenPipeError:
             raise  # nobody listens any more
         except Exception as error:  # whatever ends one run must not end the others
             expected = isinstance(error, RaysoftError)
-            return Reply(key, "failed", str(error) if expected else f"{type(error).__name__}: {error}")
-        return Reply(key, "done", str(store / name))
+            return "failed", str(error) if expected else f"{type(error).__name__}: {error}"
+        return "done", str(store / name)

@@ -58,7 +58,7 @@ class ClientActor:
         self.worker.verify()
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"watch": 1})  # type: ignore[call-overload]
 class CoordinatorActor:
     """Runs the loop, the allocator and the aggregation; owns the client actors."""
 
@@ -72,3 +72,8 @@ class CoordinatorActor:
     def call(self, method: str, *args: Any) -> tuple[Any, list[str]]:
         """A method of Coordinator, and what happened to actors meanwhile."""
         return getattr(self.coordinator, method)(*args), self.executor.take_notices()
+
+    @ray.method(concurrency_group="watch")  # a thread of its own: it answers while `call` works
+    def beat(self) -> int:
+        """A sign of life: how many answers of actors there have been so far."""
+        return self.executor.crew.answers

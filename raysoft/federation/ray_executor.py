@@ -15,6 +15,7 @@ from raysoft.federation.actors import ClientActor
 from raysoft.federation.dispatch import ATTEMPTS, Call, Dispatcher, Handle, ResultLost, WorkerLost
 from raysoft.federation.ray_placement import Reservation, in_group, without_room
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
+from raysoft.liveness import startup_s
 from raysoft.portable import actor_environment
 from raysoft.types import Pack
 
@@ -28,6 +29,8 @@ class RayCrew:
         self.group = room.group
         self.size = room.plan.actors
         self.timeout_s = config.actors.timeout_s
+        self.answers = 0  # of actors, faults among them: what a watch sees of the progress of a call
+        self.notices: list[str] = []
         self.workload: Any = None
         self._copy: Any = None
         self._joining: dict[int, Any] = {}  # workers that have been asked to adopt the workload
@@ -41,23 +44,38 @@ class RayCrew:
 
     def prepare(self) -> WorkloadInfo:
         """One actor loads model and data; all map them from the store. Raises ConfigError on bad input."""
-        self.workload, info_ref = self.actors[0].prepare.options(num_returns=2).remote()
-        info = self.get(info_ref, "preparing model and data")
+        info = self._prepared()
         self.config = with_pack_size(self.config, info)
         for slot in range(self.size):
             self._adopt(slot)
-        self.everyone("ready", "starting the client actors")
+        self.everyone("ready", "starting the client actors", startup_s(self.timeout_s))
         # The driver's node keeps a mapping of its own: the workload outlives the node that prepared it.
         self._copy = self.get(self.workload, "fetching model and data")
         return info
 
+    def _prepared(self) -> WorkloadInfo:
+        """From the first actor, or from one that takes its place where it dies."""
+        doing = "preparing model and data"
+        for attempt in range(1, ATTEMPTS + 1):
+            self.workload, info = self.actors[0].prepare.options(num_returns=2).remote()
+            try:
+                return self._value(info, startup_s(self.timeout_s))
+            except (WorkerLost, ResultLost) as fault:
+                if attempt == ATTEMPTS:
+                    raise RaysoftError(f"{doing}: {fault}, {ATTEMPTS} times in a row") from fault
+                self.notices.append(f"{doing}: client actor 0: {fault}; begun again")
+                ray.kill(self.actors[0])
+                self.actors[0] = self._spawn(0)
+        raise AssertionError
+
     def _adopt(self, slot: int) -> None:
         self._joining[slot] = self.actors[slot].adopt.remote(self.config, self.workload)
 
-    def everyone(self, method: str, doing: str) -> None:
+    def everyone(self, method: str, doing: str, seconds: float | None = None) -> None:
         """Call a method of every actor at once; those that have died are replaced and asked again.
 
-        Actors that wait for room after their node was lost are left out.
+        Actors that wait for room after their node was lost are left out. `seconds`: bound of each answer, if not
+        actors.timeout_s.
         """
         away = self.without_room()
         replies = {slot: getattr(self.actors[slot], method).remote() for slot in range(self.size) if slot not in away}
@@ -65,7 +83,7 @@ class RayCrew:
             reply = first
             for attempt in range(ATTEMPTS):
                 try:
-                    self.fetch(slot, reply)
+                    self.fetch(slot, reply, seconds)
                     break
                 except WorkerLost as fault:
                     if attempt + 1 == ATTEMPTS:
@@ -92,12 +110,12 @@ class RayCrew:
         ready, _ = ray.wait(list(replies), num_returns=1, timeout=seconds)
         return ready
 
-    def fetch(self, slot: int, reply: Any) -> Any:
+    def fetch(self, slot: int, reply: Any, seconds: float | None = None) -> Any:
         """See Crew."""
         joining = self._joining.pop(slot, None)
         if joining is not None:
-            self._value(joining)  # why the start failed says more than what followed from it
-        return self._value(reply)
+            self._value(joining, seconds)  # why the start failed says more than what followed from it
+        return self._value(reply, seconds)
 
     def replace(self, slot: int) -> None:
         """See Crew."""
@@ -116,11 +134,14 @@ class RayCrew:
         except (WorkerLost, ResultLost) as fault:
             raise RaysoftError(f"{doing}: {fault}") from fault
 
-    def _value(self, ref: Any) -> Any:
+    def _value(self, ref: Any, seconds: float | None = None) -> Any:
+        """Waits `seconds`, actors.timeout_s where that is None."""
+        bound_s = self.timeout_s if seconds is None else seconds
         try:
-            return ray.get(ref, timeout=self.timeout_s)
+            return ray.get(ref, timeout=bound_s)
         except GetTimeoutError:
-            raise WorkerLost(f"no answer within actors.timeout_s={self.timeout_s:g} seconds") from None
+            bound = f"actors.timeout_s={bound_s:g}" if bound_s == self.timeout_s else f"{bound_s:g}"
+            raise WorkerLost(f"no answer within {bound} seconds") from None
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 raise ResultLost("the result of an earlier stage is lost") from None
@@ -129,6 +150,8 @@ class RayCrew:
             raise ResultLost("a result is lost") from None
         except RayError as error:
             raise WorkerLost(f"its process died ({type(error).__name__})") from None
+        finally:
+            self.answers += 1
 
 
 class RayExecutor:
@@ -162,7 +185,8 @@ class RayExecutor:
 
     def take_notices(self) -> list[str]:
         """What happened to actors since the last call, for people."""
-        taken, self.dispatcher.notices = self.dispatcher.notices, []
+        taken = [*self.crew.notices, *self.dispatcher.notices]
+        self.crew.notices, self.dispatcher.notices = [], []
         return taken
 
     def _home(self, pack: Pack) -> int | None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
-from raysoft.errors import CoordinatorLostError, RaysoftError
+from raysoft.errors import CoordinatorLostError, HeadLostError, RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
-from raysoft.federation.evaluation import client_requests
 from raysoft.federation.ray_guard import guarded
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
+from raysoft.liveness import BEAT_S, Silence, startup_s
 from raysoft.portable import actor_environment
 from raysoft.types import RoundRecord, Tensors
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("raysoft")
 KNOCK_S = 10.0
+HEAD_LOOK_S, HEAD_GONE_S = 5.0, 15.0  # Ray itself ends the process after 60 s without a head: before any `except`
 OBJECT_STORE_BYTES = 1_000_000_000  # holds the base once, a cohort's updates and a round's broadcasts
 
 
@@ -45,48 +46,47 @@ class RemoteCoordinator:
         where = {} if room.group is None else on_drivers_node()  # a caller's placement group is inherited
         where |= actor_environment(config.actors.portable)
         self.actor = actor_class.options(num_cpus=0, **where).remote(config, room)
-        self.actors = room.plan.actors
-        self.shards = self.client_shards = 1
+        self._timeout_s = config.actors.timeout_s
+        # The longest time between two answers of actors: one that starts, then as many attempts as there may be.
+        self._progress_s = startup_s(self._timeout_s) + 2 * ATTEMPTS * self._timeout_s
+        self._up = False  # it has given a sign of life
+        self._head = Head()
 
     def start(self, state: RunState | None = None) -> Started:
         """See Coordinator.start."""
-        started: Started = self._call("start", 2 + self.actors, state)
-        self.shards = math.ceil(started.info.eval_items / self.config.eval.batch_size)
-        self.client_shards = len(client_requests(self.config, started.info.partition))
-        return started
+        return self._call("start", state)
 
     def baseline(self) -> RoundRecord:
         """See Coordinator.baseline."""
-        return self._call("baseline", self.shards)
+        return self._call("baseline")
 
     def round(self, tick: int) -> RoundRecord:
         """See Coordinator.round."""
-        return self._call("round", 4 * self.config.cohort.size + self.shards, tick)
+        return self._call("round", tick)
 
     def snapshot(self) -> RunState:
         """See Coordinator.snapshot."""
-        return self._call("snapshot", 1)
+        return self._call("snapshot")
 
     def finish(self) -> tuple[Tensors, dict[str, Any]]:
         """See Coordinator.finish."""
-        return self._call("finish", self.actors + self.client_shards)
+        return self._call("finish")
 
     def fetch_base(self) -> Any:
         """See Coordinator.fetch_base."""
-        return self._call("fetch_base", 1)
+        return self._call("fetch_base")
 
-    def _call(self, method: str, waits: int, *args: Any) -> Any:
-        """Each of the coordinator's `waits` is bounded in itself; this bound ends a coordinator that hangs."""
+    def _call(self, method: str, *args: Any) -> Any:
+        """Raises CoordinatorLostError where the coordinator has died, or is hung and was ended, HeadLostError."""
         import ray
-        from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         from raysoft.federation.ray_executor import original
 
-        bound_s = (1 + waits) * 2 * ATTEMPTS * self.config.actors.timeout_s
+        reply = self.actor.call.remote(method, *args)
         try:
-            value, notices = ray.get(self.actor.call.remote(method, *args), timeout=bound_s)
-        except GetTimeoutError:
-            raise RaysoftError(f"the coordinator did not answer within {bound_s:g} seconds ({method})") from None
+            self._wait(reply, method)
+            value, notices = ray.get(reply, timeout=self._timeout_s)
         except RayTaskError as error:
             raise original(error) from None
         except RayError as error:
@@ -96,6 +96,65 @@ class RemoteCoordinator:
         for notice in notices:
             log.warning(notice)
         return value
+
+    def _wait(self, reply: Any, method: str) -> None:
+        """Until the reply is there (or has failed), as long as the coordinator's other thread gives signs of life.
+
+        That thread also tells how many answers of actors there were: a coordinator that lives but waits for nothing
+        that could come is hung, too.
+        """
+        import ray
+
+        silence, standstill, answers = Silence(), Silence(), -1
+        beat = self.actor.beat.remote()
+        self._head.look()
+        while not ray.wait([reply], timeout=BEAT_S)[0]:
+            self._head.look()
+            if ray.wait([beat], timeout=0)[0]:
+                now = ray.get(beat, timeout=self._timeout_s)
+                self._up = True
+                silence.heard()
+                if now != answers:
+                    standstill.heard()
+                answers, beat = now, self.actor.beat.remote()
+            bound_s = self._timeout_s if self._up else startup_s(self._timeout_s)
+            if silence.look() > bound_s:
+                what = f"actors.timeout_s={bound_s:g} seconds" if self._up else f"{bound_s:g} seconds of its start"
+                self._end(f"the coordinator gave no sign of life within {what}, during {method}")
+            if standstill.look() > self._progress_s:
+                self._end(f"the coordinator has got no further for {self._progress_s:g} seconds, during {method}")
+
+    def _end(self, why: str) -> None:
+        """A process that hangs is killed; another one goes on from the last checkpoint."""
+        import ray
+
+        ray.kill(self.actor)
+        raise CoordinatorLostError(f"{why}, and was ended")
+
+
+class Head:
+    """Whether the head of Ray, which knows of every process, still takes connections."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._address = ray.get_runtime_context().gcs_address
+        self._gone_since: float | None = None
+        self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """Every few seconds, whenever it is called. Raises HeadLostError."""
+        now = time.monotonic()
+        if now - self._looked < HEAD_LOOK_S:
+            return
+        self._looked = now
+        try:
+            _knock(self._address, HEAD_LOOK_S)
+            self._gone_since = None
+        except OSError as error:  # a network may come back, and a head that keeps its state elsewhere
+            self._gone_since = self._gone_since or now
+            if now - self._gone_since >= HEAD_GONE_S:
+                raise HeadLostError(f"the head of Ray at {self._address} has died: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -112,6 +171,7 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
         from raysoft.federation.ray_placement import Reservation, reserve
 
         coordinator = room = None
+        head_lost = False
         try:
             if mine and plan is not None:
                 room = Reservation(plan)  # a Ray of this machine alone, for this run alone
@@ -121,10 +181,15 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
                 room = reserve(config)
             coordinator = RemoteCoordinator(config, room)
             yield coordinator
+        except HeadLostError as error:
+            head_lost = True  # nobody is left to be asked for anything
+            if mine and plan is not None:
+                raise  # this machine can have another one
+            raise RaysoftError(str(error)) from error
         finally:
-            if not mine and coordinator is not None:
+            if not mine and not head_lost and coordinator is not None:
                 ray.kill(coordinator.actor)  # its client actors end with it
-            if room is not None:
+            if room is not None and not head_lost:
                 room.release()
 
 
@@ -196,11 +261,11 @@ def _start_ray(cpus: int | None) -> None:
         _protect_token()
 
 
-def _knock(address: str) -> None:
+def _knock(address: str, seconds: float = KNOCK_S) -> None:
     """Raises OSError where nobody answers at host:port; Ray itself would try for several minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():  # not `auto`
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
 
 
 def _token() -> Path:

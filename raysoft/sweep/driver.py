@@ -181,7 +181,6 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine
 
     adaptive = config.search == "optuna"
     actors = _example(sweep).actors
-    patience_s = max(actors.wait_for_nodes_s, actors.timeout_s)
     at_once = concurrency(nodes, config, _example(sweep))
     events.planned(sweep.count, len(work.ended), at_once)
     # HyperBand waits for all trials of a bracket, and Tune counts those that it has paused as running.
@@ -200,7 +199,7 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine
         run_config=tune.RunConfig(
             name="tune" if storage is None else next_attempt(storage),
             storage_path=str(folder.forget_tune()) if storage is None else storage, verbose=0,
-            callbacks=[Watch(sweep, folder, work, events, patience_s)],
+            callbacks=[Watch(sweep, folder, work, events, actors)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if setup.explores else 2),
         ),

@@ -19,10 +19,12 @@ from ray import tune
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.resources import Machine
+from raysoft.liveness import Pulse
 from raysoft.sweep.folder import FAILED, STOPPED, SWEEP, TRIALS
 from raysoft.sweep.points import run_config
 from raysoft.sweep.reports import RUN, Carried, Reports, read_marker
 from raysoft.sweep.results import DONE
+from raysoft.sweep.signs import give_sign
 from raysoft.sweep.stored import newest_stored
 from raysoft.trackers import in_sweep
 from raysoft.tracking import CONFIG, WANDB
@@ -52,6 +54,11 @@ def run_trial(setup: Setup, job: Mapping[str, Any]) -> None:
     wrong is told as a result: Tune would only try again what fails the same way.
     """
     name = str(tune.get_context().get_trial_name())
+    with Pulse(lambda: give_sign(name)):
+        _run_trial(setup, job, name)
+
+
+def _run_trial(setup: Setup, job: Mapping[str, Any], name: str) -> None:
     os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))  # relative paths of a configuration start there
     scratch = Path(tempfile.mkdtemp(prefix="raysoft-trial-"))
     told = Reports(name, setup.metric, setup.mode, setup.carries, scratch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -9,20 +10,25 @@ from typing import Any
 
 from ray import tune
 
+from raysoft.config import ActorsConfig
 from raysoft.errors import ResourceError
 from raysoft.sweep.folder import CHANGED, FAILED, STOPPED, SweepFolder
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.reports import RUN, RUNNING, WORST
 from raysoft.sweep.results import DONE
+from raysoft.sweep.signs import Listener
 from raysoft.sweep.work import Work
+
+log = logging.getLogger("raysoft")
 
 
 class Watch(tune.Callback):
     """Callback of Ray Tune, in the driver."""
 
-    def __init__(self, sweep: Sweep, folder: SweepFolder, work: Work, events: Any, patience_s: float) -> None:
+    def __init__(self, sweep: Sweep, folder: SweepFolder, work: Work, events: Any, actors: ActorsConfig) -> None:
         self._sweep, self._folder, self._work, self._events = sweep, folder, work, events
-        self._patience_s, self._idle_since = patience_s, time.monotonic()
+        self._patience_s, self._idle_since = max(actors.wait_for_nodes_s, actors.timeout_s), time.monotonic()
+        self._timeout_s, self._listener = actors.timeout_s, Listener(actors.timeout_s)
         self._last: dict[str, dict[str, Any]] = {}
         self._values = {job["trial"]: job["values"] for job in work.jobs}
 
@@ -31,7 +37,13 @@ class Watch(tune.Callback):
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """Tune itself would wait for ever. Raises ResourceError where no trial has found room in time."""
+        """Tune itself would wait for ever: for room, and for a process that hangs, which is ended here.
+
+        Raises ResourceError where no trial has found room in time.
+        """
+        for name in self._listener.listen(trials):
+            bound = f"actors.timeout_s={self._timeout_s:g}"
+            log.warning("%s: its process gave no sign of life within %s seconds and was ended", name, bound)
         now = time.monotonic()
         if any(trial.status == "RUNNING" for trial in trials) or all(trial.is_finished() for trial in trials):
             self._idle_since = now

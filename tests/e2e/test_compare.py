@@ -298,6 +298,25 @@ def test_a_killed_worker_fails_its_run_only(start, tmp_path):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
+def test_a_hung_worker_is_ended_and_fails_its_run_only(start, tmp_path):
+    """It is alive and says nothing: without a bound the command would wait for it for ever."""
+    store = tmp_path / "outputs/runs"
+    words = ["long: soft rounds=400", "short: soft rounds=2", *SETTINGS[:-1], "actors.timeout_s=5", "--seeds", "1"]
+    process = start(*words, "--name", "mixed", cwd=tmp_path)
+    long = [word for word in SETTINGS if word != "rounds=2"] + ["rounds=400"]
+    folder = store / run_name("long", load_config("soft", long))
+    wait_for(lambda: (folder / "rounds.jsonl").exists() and summary_of(store, "short") == "done")
+    workers = children_of(process)
+    for worker in workers:
+        worker.suspend()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "long, seed 0: its process gave no sign of life within actors.timeout_s=5 seconds and was ended" in err
+    assert not any(worker.is_running() for worker in workers)
+    assert "Traceback" not in out + err
+
+
 def summary_of(store: Path, label: str) -> str | None:
     found = list(store.glob(f"{label}-s*/summary.json"))
     return json.loads(found[0].read_text())["status"] if found else None

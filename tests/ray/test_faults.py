@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 
 import numpy as np
 import psutil
@@ -9,6 +11,7 @@ import pytest
 import ray
 
 from raysoft.errors import RaysoftError, ResourceError
+from raysoft.federation import ray_session
 from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.ray_executor import RayExecutor
@@ -38,17 +41,17 @@ class Kill(Silent):
                 self.killed += 1
 
 
-class KillCoordinator(Silent):
-    """Kills the coordinator while it is idle, after round 2."""
+class Hit(Silent):
+    """Sends a signal to a process of Ray, the coordinator if not said otherwise, while it is idle after round 2."""
 
-    killed = 0
+    def __init__(self, number=signal.SIGKILL, name="CoordinatorActor"):
+        self.number, self.name, self.hit = number, name, []
 
     def round(self, record):
-        if record.round == 2 and not self.killed:
-            for process in psutil.Process().children(recursive=True):
-                if "CoordinatorActor" in process.name():
-                    os.kill(process.pid, signal.SIGKILL)
-                    self.killed += 1
+        if record.round == 2 and not self.hit:
+            self.hit = [one for one in psutil.Process().children(recursive=True) if self.name in one.name()]
+            for process in self.hit:
+                os.kill(process.pid, self.number)
 
 
 def ray_run(folder, *settings, events=None):
@@ -67,14 +70,66 @@ def test_all_actors_may_die_at_once(small_inline_run, tmp_path, caplog):
 
 @pytest.mark.parametrize("every", ["1", "null"])
 def test_a_dead_coordinator_is_replaced_and_goes_on(small_inline_run, tmp_path, caplog, every):
-    kill = KillCoordinator()
+    kill = Hit()
     folder = ray_run(tmp_path / "run", f"checkpoint.every={every}", events=kill)
-    assert kill.killed == 1
+    assert len(kill.hit) == 1
     assert records(folder) == records(small_inline_run)
     assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
     assert "the coordinator actor died during" in caplog.text
     after = "going on after round 0" if every == "null" else "going on after round"
     assert after in caplog.text
+
+
+def test_a_hung_coordinator_is_ended_and_replaced(small_inline_run, tmp_path, caplog):
+    """It is there and does nothing, not even end: only its silence tells."""
+    stop, began = Hit(signal.SIGSTOP), time.monotonic()
+    folder = ray_run(tmp_path / "run", "actors.timeout_s=10", events=stop)
+    assert len(stop.hit) == 1
+    assert "gave no sign of life within actors.timeout_s=10 seconds" in caplog.text
+    assert time.monotonic() - began < 200
+    assert records(folder) == records(small_inline_run)
+    assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
+    assert not psutil.wait_procs(stop.hit, timeout=10)[1]
+
+
+def test_a_head_that_dies_is_replaced_before_ray_ends_the_driver(small_inline_run, tmp_path, caplog, monkeypatch):
+    """Ray would end this very process 60 s after its head, past every `except`."""
+    monkeypatch.setattr(ray_session, "HEAD_LOOK_S", 0.5)
+    monkeypatch.setattr(ray_session, "HEAD_GONE_S", 1.0)
+    kill = Hit(name="gcs_server")
+
+    class Slowly(Silent):
+        def round(self, record):
+            kill.round(record)
+            time.sleep(0.8 if kill.hit else 0)  # until the head is looked at again
+
+    folder = ray_run(tmp_path / "run", "rounds=6", events=Slowly())
+    assert len(kill.hit) == 1
+    assert "the head of Ray at" in caplog.text
+    assert summary(folder)["status"] == "done"
+    assert records(folder)[:3] == records(small_inline_run)[:3]
+
+
+def test_whoever_prepares_the_workload_may_die(small_inline_run, tmp_path, caplog):
+    """All client actors are killed as soon as they are there: one of them reads model and data then."""
+    killed = []
+
+    def kill_two():
+        deadline = time.monotonic() + 100
+        while len(killed) < 2 and time.monotonic() < deadline:
+            for one in psutil.Process().children(recursive=True):
+                if "ClientActor" in one.name() and one.pid not in killed and len(killed) < 2:
+                    os.kill(one.pid, signal.SIGKILL)
+                    killed.append(one.pid)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill_two, daemon=True)
+    thread.start()
+    folder = ray_run(tmp_path / "run")
+    thread.join(1)
+    assert len(killed) == 2
+    assert "preparing model and data: client actor 0: its process died" in caplog.text
+    assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
 
 
 def test_dropped_clients_are_counted_and_the_round_goes_on(tmp_path):

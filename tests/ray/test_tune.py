@@ -216,6 +216,33 @@ def test_ctrl_c_exits_130_and_leaves_no_process(place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT_S)
+def test_a_trial_that_hangs_is_ended_and_begun_again(place, tmp_path_factory):
+    """Tune itself would wait for its process for ever."""
+    one = "space:\n  train.lr: {grid: [0.1]}\n"
+    calm = tmp_path_factory.mktemp("calm")
+    (calm / "base.yaml").write_text(BASE)
+    assert tune(calm, one, "rounds=12").returncode == 0
+    process = subprocess.Popen(
+        command(place, one, "rounds=12", "actors.timeout_s=8"), cwd=place, env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: any((place / "out" / "trials").glob("*/checkpoints/round-*")), process)
+        hung = [one for one in psutil.Process(process.pid).children(recursive=True) if "ImplicitFunc" in one.name()]
+        for one_process in hung:
+            one_process.suspend()
+        _, errors = process.communicate(timeout=200)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert hung
+    assert process.returncode == 0, errors
+    assert "gave no sign of life within actors.timeout_s=8 seconds and was ended" in errors
+    assert table(place) == table(calm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * LIMIT_S)
 def test_client_actors_of_a_trial_give_the_bytes_of_a_run_in_one_process(place, tmp_path_factory):
     other = tmp_path_factory.mktemp("inline")
     (other / "base.yaml").write_text(BASE)

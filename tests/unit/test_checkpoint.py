@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from raysoft import checkpoint as module
 from raysoft.checkpoint import Checkpoint, CheckpointDamagedError, list_checkpoints, load, newest, prune, save
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import CheckpointConfig
-from raysoft.errors import RaysoftError
+from raysoft.errors import DiskHungError, RaysoftError
 from raysoft.federation.round import RunState
 from raysoft.tracking import Position
 from raysoft.types import ClientState, ServerState
@@ -243,6 +245,20 @@ def test_the_writer_says_that_there_was_no_room(tmp_path):
         writer.put(checkpoint(1))
         with pytest.raises(RaysoftError, match="cannot be written"):
             list(writer.written(wait=True))
+
+
+def test_a_disk_that_hangs_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr("raysoft.checkpoint_writer.save", lambda *_: never.wait())
+    began = time.monotonic()
+    with CheckpointWriter(tmp_path, CheckpointConfig(), timeout_s=0.2) as writer:
+        writer.put(checkpoint(1))
+        with pytest.raises(DiskHungError, match=rf"{tmp_path}: .*not on disk within actors.timeout_s=0.2 seconds"):
+            list(writer.written(wait=True))
+    with CheckpointWriter(tmp_path, CheckpointConfig(), timeout_s=0.2) as writer:
+        writer.put(checkpoint(1))  # a run that fails for another reason leaves, too
+    assert time.monotonic() - began < 20
+    never.set()
 
 
 def test_never_is_never(tmp_path):

@@ -31,6 +31,7 @@ MAY_IMPORT = {
         "sweep/reports.py",
         "sweep/search.py",
         "sweep/session.py",
+        "sweep/signs.py",
         "sweep/stored.py",
         "sweep/trial.py",
         "sweep/watch.py",
