@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
-from raysoft.errors import CoordinatorLostError, HeadLostError, RaysoftError
+from raysoft.errors import ConfigError, CoordinatorLostError, HeadLostError, RaysoftError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.dispatch import ATTEMPTS
 from raysoft.federation.ray_guard import guarded
@@ -242,6 +243,7 @@ def _start_ray(cpus: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cpus is not None:
         _make_token_folder()
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # some versions of Ray leave it off
         options |= {
             "address": "local",
             "num_cpus": cpus,
@@ -253,12 +255,40 @@ def _start_ray(cpus: int | None) -> None:
     try:
         if cpus is None:
             _knock(os.environ["RAY_ADDRESS"])
-        ray.init(**options)
+        with nullcontext() if cpus is None else _loopback_only():
+            ray.init(**options)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if cpus is not None and "AF_UNIX" in reason:
+            place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+            raise ConfigError(
+                "TMPDIR", f"{place} is too long for the names of Ray's sockets, which may have 107 characters; set "
+                "TMPDIR to a shorter path, e.g. TMPDIR=/tmp"
+            ) from None  # fmt: skip
         raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
     if cpus is not None:
         _protect_token()
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Ray takes an address that others reach, and listens on all of them, unless it believes there are no clusters.
+
+    With that switch, which it has for macOS and Windows, every port of its processes is on 127.0.0.1 alone.
+    """
+    from ray._private import ray_constants
+
+    switch = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before, known = os.environ.get(switch), getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        if before is None:
+            os.environ.pop(switch, None)
+        else:
+            os.environ[switch] = before
 
 
 def _knock(address: str, seconds: float = KNOCK_S) -> None:

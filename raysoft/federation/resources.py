@@ -116,6 +116,11 @@ def plan_on_nodes(config: RunConfig, nodes: Sequence[Machine]) -> ActorPlan:
     else:
         count = math.ceil(config.data.clients / per_actor)
     if count > sum(by_gpu):
+        if not gpus:
+            raise ResourceError(
+                f"actors.gpus: {count} actors x {actors.gpus:g} = {count * actors.gpus:g} GPUs, but no GPU is "
+                f"available{where or ' on this machine'}; set actors.gpus=0 (the default) to compute on cores"
+            )
         share = _share(_spread(count, [node.gpus for node in nodes], [math.inf] * len(nodes)), nodes, "gpus")
         raise ResourceError(
             f"actors.gpus: {count} actors x {actors.gpus:g} = {count * actors.gpus:g} GPUs, but {gpus:g} "
@@ -193,7 +198,8 @@ def trial_bundles(config: RunConfig, nodes: Sequence[Machine]) -> list[dict[str,
     ):
         if wanted > most and actors.wait_for_nodes_s == 0:
             if not most:
-                raise ResourceError(f"{name}: {wanted:g} asked for, none is available to a trial; {NO_CORES}")
+                advice = NO_CORES if name == "actors.threads" else "set actors.gpus=0, or start nodes with GPUs"
+                raise ResourceError(f"{name}: {wanted:g} asked for, none is available to a trial; {advice}")
             raise ResourceError(
                 f"{name}: {wanted:g} asked for, {most:g} on the largest node of a trial; set {name}={most:g} or less"
             )

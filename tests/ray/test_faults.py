@@ -197,6 +197,30 @@ def test_a_ray_of_the_caller_is_used_and_left_running(small_inline_run, tmp_path
         ray.shutdown()
 
 
+def test_no_port_of_a_run_can_be_reached_from_another_machine():
+    _start_ray(1)
+    try:
+
+        @ray.remote(num_cpus=1)
+        class Actor:
+            def ready(self):
+                return True
+
+        actor = Actor.remote()
+        assert ray.get(actor.ready.remote(), timeout=100)
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        ports = [
+            (process.name(), one.laddr.ip)
+            for process in processes
+            for one in process.net_connections("inet")
+            if one.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+        ]
+    finally:
+        ray.shutdown()
+    assert {"gcs_server", "raylet"} <= {name for name, _ in ports}
+    assert {ip for _, ip in ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, ports
+
+
 def test_an_address_without_a_cluster_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(RaysoftError, match=r"RAY_ADDRESS=127\.0\.0\.1:1") as raised:
