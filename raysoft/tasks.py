@@ -9,7 +9,7 @@ Everything a user may get wrong about data raises ConfigError with the field, be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -142,29 +142,22 @@ def _tokenizer(config: RunConfig, source: str | Path) -> Any:
 
 
 def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_config: Any, rng: Rng) -> TaskData:
-    settings = _image_settings(config, source)
-    spec = images.image_spec(settings, model_config, config.model.name)
+    encode = _image_encoder(config, source, model_config)
     splits = raw.split(task, config.data, rng)
     labels, names = _labels(config, task, splits, model_config)
     examples = {
-        where: Examples({"pixel_values": images.encode_images(part, spec, _path_field(config))}, labels[where])
-        for where, part in splits.named().items()
+        where: Examples({"pixel_values": encode(part)}, labels[where]) for where, part in splits.named().items()
     }
     return _task_data("image-classification", examples, _splits_groups(splits), label_names=names)
 
 
-def _image_settings(config: RunConfig, source: str | Path) -> dict[str, Any]:
-    """preprocessor_config.json as a mapping, empty where the model has none."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    settings: Any
-    try:
-        settings = ImageProcessingMixin.get_image_processor_dict(str(source), revision=config.model.revision)[0]
-    except OSError:
-        settings = "damaged" if (Path(source) / "preprocessor_config.json").exists() else {}
-    if not isinstance(settings, dict):
-        raise ConfigError("model.name", f"preprocessor_config.json of {config.model.name!r} is not a JSON object")
-    return settings
+def _image_encoder(config: RunConfig, source: str | Path, model_config: Any) -> Callable[[raw.RawSamples], Array]:
+    name = config.model.name
+    if config.data.task == "digits" and name.startswith(embedded.PREFIX):
+        return lambda part: digits.pixel_values(part.content)
+    processor = images.load_processor(str(source), model_config, name, config.model.revision)
+    channels = images.channels_of(model_config)
+    return lambda part: images.encode_images(part, processor, channels, _path_field(config), name)
 
 
 def _path_field(config: RunConfig) -> str:

@@ -1,4 +1,7 @@
-"""Images to pixel_values, by a model's image processor settings, in Pillow and numpy (no torchvision needed).
+"""Images to pixel_values by the checkpoint's own image processor (transformers, on Pillow: no torchvision needed).
+
+Only opening a file is done here: turned as its EXIF says, in as many channels as the model takes. What happens to the
+pixels then is the processor's business, setting by setting.
 
 Shapes: N images, C channels, H height, W width; pixel_values [N, C, H, W] float32.
 """
@@ -8,8 +11,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,147 +21,128 @@ from raysoft.data.raw import RawSamples
 from raysoft.errors import ConfigError
 from raysoft.types import Array
 
-_BILINEAR = 2
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for so many channels
+_SETTINGS = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
+_CHUNK = 256  # images that are opened at a time
+_WIDE = {"I": "32-bit integers", "F": "floating-point numbers"}
 
 
-@dataclass(frozen=True)
-class ImageSpec:
-    """What a model wants to see: shorter edge to `edge` and a centre crop, or a plain resize to [height, width]."""
+def load_processor(source: str, model_config: Any, model_name: str, revision: str | None) -> Any:
+    """The image processor that the model folder names.
 
-    channels: int
-    height: int
-    width: int
-    edge: int | None = None
-    resample: int = _BILINEAR
-    scale: float = 1.0 / 255.0
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
-
-
-def image_spec(settings: Mapping[str, Any], model_config: Any, model_name: str) -> ImageSpec:
-    """Settings of a preprocessor_config.json (empty: mean and deviation 0.5), completed by the model's configuration.
-
-    Raises ConfigError("model.name") where neither says how large an image is, where they disagree, or where a setting
-    cannot be used.
+    A folder without preprocessor_config.json gets the plainest one: resized to the model's image size, scaled to
+    0..1, mean and deviation 0.5. Raises ConfigError("model.name") where it cannot be used, or nobody says how large an
+    image is.
     """
+    from transformers import AutoImageProcessor
+    from transformers.utils import logging
+
+    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in _SETTINGS):
+        return _plain_processor(model_config, model_name)
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        spec = _spec(settings, model_config, model_name)
-    except (TypeError, ValueError) as error:
-        raise ConfigError("model.name", f"{model_name!r} has an image processor that cannot be used: {error}") from None
-    if spec.channels not in _MODES:
+        return AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False, backend="pil")
+    except Exception as error:  # a missing package, an unknown class, a value of the wrong kind: each its own error
+        reason = " ".join(str(error).split())[:160]
         raise ConfigError(
-            "model.name", f"{model_name!r} takes images of {spec.channels} channels; use one with 1, 3 or 4"
-        )
-    if not all(spec.std) or min(spec.height, spec.width, spec.edge or 1) < 1:
-        raise ConfigError(
-            "model.name", f"the image processor of {model_name!r} has a size or deviation of zero or less"
-        )
-    return spec
+            "model.name", f"{model_name!r} has an image processor that cannot be used: {reason}"
+        ) from None
+    finally:
+        logging.set_verbosity(level)
 
 
-def _spec(settings: Mapping[str, Any], model_config: Any, model_name: str) -> ImageSpec:
-    from PIL import Image
+def _plain_processor(model_config: Any, model_name: str) -> Any:
+    from transformers import ViTImageProcessorPil
 
-    channels = int(getattr(model_config, "num_channels", 3))
-    edge, final = _sizes(settings)
-    wanted = _pair(getattr(model_config, "image_size", None))
-    final = final or wanted
-    if final is None:
+    size = getattr(model_config, "image_size", None)
+    height, width = (size, size) if isinstance(size, int) else tuple(size or (None, None))[:2]
+    if not isinstance(height, int) or not isinstance(width, int):
         kind = getattr(model_config, "model_type", "?")
         raise ConfigError(
             "model.name",
             f"{model_name!r} (a {kind} model) says nowhere how large its images are; choose an image model",
         )
-    if wanted is not None and wanted != final:
-        raise ConfigError(
-            "model.name",
-            f"{model_name!r} takes images of {wanted[0]}x{wanted[1]} pixels, but its "
-            f"image processor makes them {final[0]}x{final[1]}",
-        )
-    normalize = settings.get("do_normalize", True)
-    mean, std = settings.get("image_mean"), settings.get("image_std")
-    return ImageSpec(
-        channels=channels,
-        height=final[0],
-        width=final[1],
-        edge=edge,
-        resample=Image.Resampling(settings["resample"] if settings.get("resample") is not None else _BILINEAR),
-        scale=float(settings.get("rescale_factor") or 1 / 255) if settings.get("do_rescale", True) else 1.0,
-        mean=_per_channel(mean if mean is not None else 0.5, channels, model_name) if normalize else (0.0,) * channels,
-        std=_per_channel(std if std is not None else 0.5, channels, model_name) if normalize else (1.0,) * channels,
+    channels = channels_of(model_config)
+    half = [0.5] * channels
+    return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=half, image_std=half)
+
+
+def channels_of(model_config: Any) -> int:
+    """How many channels the model's images have: its own number, or that of its vision part."""
+    vision = getattr(model_config, "vision_config", None)
+    return int(getattr(model_config, "num_channels", None) or getattr(vision, "num_channels", None) or 3)
+
+
+def encode_images(samples: RawSamples, processor: Any, channels: int, field: str, model_name: str) -> Array:
+    """pixel_values [N, C, H, W] float32. An image is a path, bytes, {bytes, path}, a Pillow image or a uint8 array.
+
+    Raises ConfigError(field) naming the first image that cannot be read, ConfigError("model.name") where the processor
+    cannot make arrays of one shape of them.
+    """
+    if channels not in _MODES:
+        raise ConfigError("model.name", f"{model_name!r} takes images of {channels} channels; use one with 1, 3 or 4")
+    images = samples.content
+    out: Array | None = None
+    for first in range(0, len(images), _CHUNK):
+        opened = [_opened(samples, n, channels, field) for n in range(first, min(first + _CHUNK, len(images)))]
+        pixels = _processed(opened, processor, model_name)
+        if out is None:
+            _check_memory(len(images), pixels.shape[1:])
+            out = np.empty((len(images), *pixels.shape[1:]), dtype=np.float32)
+        if pixels.shape[1:] != out.shape[1:]:
+            raise _odd(model_name, f"arrays of shapes {out.shape[1:]} and {pixels.shape[1:]}")
+        out[first : first + len(opened)] = pixels
+    return out if out is not None else _processed([_blank(channels)], processor, model_name)[:0]
+
+
+def _processed(images: Sequence[Any], processor: Any, model_name: str) -> Array:
+    channels = len(images[0].getbands())
+    arrays = [np.asarray(image) if channels > 1 else np.asarray(image)[..., None] for image in images]
+    try:
+        made = processor(images=arrays, input_data_format="channels_last", return_tensors="np")
+        pixels = np.asarray(made["pixel_values"])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError("model.name", f"the image processor of {model_name!r} fails: {reason}") from None
+    if pixels.dtype == object or pixels.ndim != 4 or len(pixels) != len(images):
+        raise _odd(model_name, f"an array of shape {pixels.shape} of {len(images)} images")
+    if pixels.shape[1] != channels:
+        raise _odd(model_name, f"{pixels.shape[1]} channels of {channels}")
+    if not np.isfinite(pixels).all():
+        raise _odd(model_name, "values that are not finite (a deviation of zero?)")
+    return pixels.astype(np.float32)
+
+
+def _odd(model_name: str, what: str) -> ConfigError:
+    return ConfigError(
+        "model.name",
+        f"the image processor of {model_name!r} makes {what}; raysoft needs one array [C, H, W] an image, all alike",
     )
 
 
-def _sizes(settings: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
-    """(shorter edge or None, final height and width or None)."""
-    size, crop = settings.get("size"), _pair(settings.get("crop_size"))
-    crop = crop if settings.get("do_center_crop", crop is not None) else None
-    edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
-    if isinstance(size, int) and crop is not None:
-        edge = size  # the old spelling of shortest_edge
-    if edge is not None:
-        return int(edge), crop or (int(edge), int(edge))
-    return None, crop or _pair(size)
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, Mapping):
-        return (int(size["height"]), int(size["width"])) if {"height", "width"} <= set(size) else None
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, list | tuple) and len(size) == 2:
-        return int(size[0]), int(size[1])
-    return None
-
-
-def _per_channel(value: Any, channels: int, model_name: str) -> tuple[float, ...]:
-    values = [float(v) for v in value] if isinstance(value, list | tuple) else [float(value)]
-    if len(values) == 1:
-        values *= channels
-    if len(values) != channels:
-        raise ConfigError(
-            "model.name",
-            f"{model_name!r} has {channels} image channels, but its image processor gives "
-            f"{len(values)} means or deviations",
-        )
-    return tuple(values)
-
-
-def encode_images(samples: RawSamples, spec: ImageSpec, field: str) -> Array:
-    """pixel_values [N, C, H, W] float32. An image is a path, bytes, {bytes, path}, a Pillow image or a uint8 array.
-
-    Raises ConfigError(field) naming the first image that cannot be read.
-    """
-    images = samples.content
-    _check_memory(len(images), spec)
-    out = np.empty((len(images), spec.channels, spec.height, spec.width), dtype=np.float32)
-    mean_C = np.array(spec.mean, dtype=np.float32)[:, None, None]
-    std_C = np.array(spec.std, dtype=np.float32)[:, None, None]
-    for n, image in enumerate(images):
-        try:
-            pixels = np.asarray(_fit(_open(image, spec.channels), spec), dtype=np.float32)
-        except Exception as error:  # Pillow's decoders raise almost anything on damaged files
-            name = _name(image) or samples.place(n)
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise ConfigError(field, f"{name}: not a readable image ({reason})") from None
-        pixels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-        out[n] = (pixels * np.float32(spec.scale) - mean_C) / std_C
-    return out
-
-
-def _check_memory(count: int, spec: ImageSpec) -> None:
+def _check_memory(count: int, shape: Sequence[int]) -> None:
     """Say so before the machine starts to swap: pixels are held as float32."""
-    needed = 4 * count * spec.channels * spec.height * spec.width
+    needed = 4 * count * int(np.prod(shape))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     if total and needed > total // 2:
         fits = max(1, count * (total // 4) // needed)
         raise ConfigError(
             "data.max_train_samples",
-            f"{count} images of {spec.height}x{spec.width} pixels need "
+            f"{count} images of {shape[-2]}x{shape[-1]} pixels need "
             f"{needed / 1e9:.1f} GB of this machine's {total / 1e9:.1f} GB; use "
             f"data.max_train_samples={fits} (and data.max_test_samples)",
         )
+
+
+def _opened(samples: RawSamples, n: int, channels: int, field: str) -> Any:
+    image = samples.content[n]
+    try:
+        return _open(image, channels)
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        name = _name(image) or samples.place(n)
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(field, f"{name}: not a readable image ({reason})") from None
 
 
 def _name(image: Any) -> str | None:
@@ -167,8 +150,14 @@ def _name(image: Any) -> str | None:
     return str(path) if isinstance(path, str | Path) else None
 
 
-def _open(image: Any, channels: int) -> Any:
+def _blank(channels: int) -> Any:
     from PIL import Image
+
+    return Image.new(_MODES[channels], (8, 8))
+
+
+def _open(image: Any, channels: int) -> Any:
+    from PIL import Image, ImageOps
 
     if isinstance(image, Mapping):
         image = image["bytes"] if image.get("bytes") is not None else image["path"]
@@ -185,20 +174,9 @@ def _open(image: Any, channels: int) -> Any:
             opened = Image.open(image)
     else:
         raise TypeError(f"{type(image).__name__} is not an image")
-    if opened.mode.startswith("I"):  # 16-bit scans: keep the upper byte, where convert() would clip
+    opened = ImageOps.exif_transpose(opened)
+    if opened.mode.startswith("I;16"):  # 16-bit scans: keep the upper byte, where convert() would clip
         opened = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))
+    if opened.mode in _WIDE:
+        raise ValueError(f"its pixels are {_WIDE[opened.mode]}, which have no agreed scale; save it with 8 or 16 bits")
     return opened.convert(_MODES[channels])
-
-
-def _fit(image: Any, spec: ImageSpec) -> Any:
-    from PIL import Image
-
-    resample = Image.Resampling(spec.resample)
-    if spec.edge is None:
-        size = (spec.width, spec.height)
-        return image if image.size == size else image.resize(size, resample)
-    ratio = spec.edge / min(image.size)
-    width, height = (max(spec.edge, int(side * ratio)) for side in image.size)
-    image = image.resize((width, height), resample)
-    left, top = (width - spec.width) // 2, (height - spec.height) // 2
-    return image.crop((left, top, left + spec.width, top + spec.height))

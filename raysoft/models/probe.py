@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +26,21 @@ _SAME = 1e-4  # of the largest logit: a hundred times rounding, far below what a
 
 def called_linears(base: FrozenBase, inputs: Mapping[str, Array]) -> set[str]:
     """Names of the linear layers that the model sends these inputs through (arrays of a few samples)."""
-    module = build_module(base)
+    module: Any = build_module(base)
     called: set[str] = set()
     for name, part in module.named_modules():
         if linear_size(part) is not None:
             part.register_forward_pre_hook(lambda _part, _inputs, name=name: called.add(name))
-    _logits(module, {name: torch.tensor(value) for name, value in inputs.items()})
+    try:
+        _logits(module, {name: torch.tensor(value) for name, value in inputs.items()})
+    except Exception as error:  # whatever line of an architecture it comes from
+        shapes = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in inputs.items())
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            "model.name",
+            f"{base.source!r} ({base.architecture}) cannot read what its own processor makes of the data "
+            f"({shapes}): {reason}",
+        ) from None
     return called
 
 

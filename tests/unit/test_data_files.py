@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 
 from raysoft.config import RunConfig, parse_section
-from raysoft.data.images import ImageSpec, encode_images, image_spec
-from raysoft.data.raw import RawSamples
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
 from raysoft.tasks import build_partition, build_task
@@ -185,41 +183,6 @@ def test_images_from_every_kind_of_file(tmp_path, models, name):
                 assert expected[key] == label
             seen += 1
     assert seen == 24
-
-
-def test_image_processing_follows_the_settings():
-    class Config:
-        model_type, image_size, num_channels = "vit", 6, 3
-
-    settings = {
-        "size": {"shortest_edge": 8},
-        "crop_size": {"height": 6, "width": 6},
-        "do_center_crop": True,
-        "resample": 0,
-        "image_mean": [0.1, 0.2, 0.3],
-        "image_std": [0.5, 0.25, 1.0],
-    }
-    spec = image_spec(settings, Config(), "m")
-    assert spec == ImageSpec(3, 6, 6, 8, resample=0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
-    wide = picture(0, (16, 8), "RGB")
-    out = encode_images(RawSamples([wide]), spec, "data.path")
-    # Height is already 8: no resampling, only the middle 6x6 of 16x8.
-    middle = np.asarray(wide, dtype=np.float64)[1:7, 5:11] / 255
-    oracle = (middle - [0.1, 0.2, 0.3]) / [0.5, 0.25, 1.0]
-    np.testing.assert_allclose(out[0], np.moveaxis(oracle, -1, 0), atol=1e-6)
-    plain = image_spec({"do_normalize": False, "do_rescale": False}, Config(), "m")
-    flat = encode_images(RawSamples([Image.new("L", (3, 3), 77)]), plain, "data.path")
-    assert np.all(flat == 77.0)
-    scan = Image.fromarray(np.full((4, 4), 0x4D12, dtype=np.uint16))
-    deep = encode_images(RawSamples([scan]), plain, "data.path")
-    assert np.all(deep == 0x4D)
-    with pytest.raises(ConfigError, match="6x6 pixels"):
-        image_spec({"size": {"height": 9, "width": 9}}, Config(), "m")
-    with pytest.raises(ConfigError, match=r"data.max_train_samples=\d+"):
-        encode_images(RawSamples(range(10**12)), plain, "data.path")
-    Config.image_size = None  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match="how large"):
-        image_spec({}, Config(), "m")
 
 
 def damaged(tmp_path: Path) -> dict[str, Path]:
