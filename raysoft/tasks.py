@@ -155,8 +155,10 @@ def _image_encoder(config: RunConfig, source: str | Path, model_config: Any) -> 
     name = config.model.name
     if config.data.task == "digits" and name.startswith(embedded.PREFIX):
         return lambda part: digits.pixel_values(part.content)
-    processor = images.load_processor(str(source), model_config, name, config.model.revision)
-    channels = images.channels_of(model_config)
+    from raysoft.models.image_processor import channels_of, load_processor
+
+    processor = load_processor(str(source), model_config, name, config.model.revision)
+    channels = channels_of(model_config)
     return lambda part: images.encode_images(part, processor, channels, _path_field(config), name)
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 from raysoft.data import images
 from raysoft.data.digits import pixel_values
-from raysoft.data.images import channels_of, encode_images, load_processor
+from raysoft.data.images import encode_images
 from raysoft.data.raw import RawSamples
 from raysoft.errors import ConfigError
+from raysoft.models.image_processor import channels_of, load_processor
 
 SQUARE = {"height": 32, "width": 32}
 LARGER = {"height": 36, "width": 36}
