@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +17,7 @@ import typer
 UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED = 130
+_how_to_go_on: list[str] = []  # for `main`, which says why a command has ended
 
 app = typer.Typer(
     name="raysoft",
@@ -76,7 +80,11 @@ def run(
     from raysoft.runner import run as run_config
     from raysoft.storage import staged
 
-    with staged(place, "--out", overwrite) as stage, display.RunDisplay(console, stage.changed) as shown:
+    with (
+        staged(place, "--out", overwrite) as stage,
+        _resumable(stage.folder, stage.place),
+        display.RunDisplay(console, stage.changed) as shown,
+    ):
         result = run_config(config, stage.folder, overwrite=overwrite, events=shown)
     console.print()
     console.print(display.closing_table(result, stage.place), highlight=False, markup=False)
@@ -98,7 +106,11 @@ def resume(
 
     console = display.stdout()
     place = folder if is_uri(folder) else Path(folder)
-    with staged(place, "DIR", fetch=True) as stage, display.RunDisplay(console, stage.changed) as shown:
+    with (
+        staged(place, "DIR", fetch=True) as stage,
+        _resumable(stage.folder, stage.place, resuming=True),
+        display.RunDisplay(console, stage.changed) as shown,
+    ):
         result = resume_run(stage.folder, overrides or (), events=shown)
     console.print()
     console.print(display.closing_table(result, stage.place), highlight=False, markup=False)
@@ -249,7 +261,7 @@ def compare(
     if dry_run:
         display.print_comparison_plan(console, plan)
         return
-    with display.BatchDisplay(console) as shown:
+    with _repeatable(), display.BatchDisplay(console) as shown:
         found = comparison.carry_out(plan, workers, shown)
     display.print_comparison(console, found)
     if found.failed:
@@ -300,7 +312,7 @@ def tune(
         return
     from raysoft.sweep.driver import run_sweep
 
-    with display.SweepDisplay(console) as shown:
+    with _repeatable(*([] if go_on else ["--resume"])), display.SweepDisplay(console) as shown:
         found = run_sweep(config, folder, shown, resume=go_on)
     display.print_sweep(console, found)
     if any(row["status"] == "failed" for row in found.results.rows):
@@ -334,6 +346,41 @@ def list_names(
     console.print(display.matrix_table() if matrix else display.names_table())
 
 
+@contextmanager
+def _resumable(folder: Path, place: Path | str, resuming: bool = False) -> Iterator[None]:
+    """Where a run ends early and has left rounds: how to go on with it. `place`: where its folder is in the end."""
+    from raysoft.errors import ConfigError
+    from raysoft.tracking import ROUNDS
+
+    rounds = folder / ROUNDS
+    # Rounds of another run, which may not have been replaced yet, are none of this one.
+    before = rounds.stat() if rounds.is_file() and not resuming else None
+    try:
+        yield
+    except ConfigError:
+        raise
+    except BaseException:
+        now = rounds.stat() if rounds.is_file() else None
+        if now is not None and now.st_size and (before is None or now.st_ino != before.st_ino):
+            _how_to_go_on.append(f"go on with: raysoft resume {shlex.quote(str(place))}")
+        raise
+
+
+@contextmanager
+def _repeatable(*more: str) -> Iterator[None]:
+    """Where a command over many runs is interrupted: the command that goes on with them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _how_to_go_on.append(f"go on with: {shlex.join(['raysoft', *sys.argv[1:], *more])}")
+        raise
+
+
+def _say(sentence: str) -> None:
+    """Why the command has ended, and how to go on."""
+    print("; ".join([f"raysoft: {sentence}", *_how_to_go_on]), file=sys.stderr)
+
+
 def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
     from raysoft.errors import RaysoftError
@@ -341,6 +388,7 @@ def main() -> None:
     from raysoft.portable import NotPortableError, restart
 
     end_on_sigterm()
+    _how_to_go_on.clear()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an old terminal, or a file name that is not UTF-8
     try:
@@ -354,26 +402,25 @@ def main() -> None:
     except NotPortableError:  # before anything was computed or written
         restart()
     except RaysoftError as error:
-        print(f"raysoft: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         if terminated():
-            how = "`raysoft resume` goes on with a run that had begun, `raysoft tune --resume` with a sweep"
-            print(f"raysoft: terminated; {how}", file=sys.stderr)
+            _say("terminated")
             sys.exit(143)
-        print("raysoft: interrupted", file=sys.stderr)
+        _say("interrupted")
         sys.exit(INTERRUPTED)
     except MemoryError:
-        print(
-            "raysoft: not enough memory; use fewer clients, a smaller data.max_train_samples or batch", file=sys.stderr
-        )
+        _say("not enough memory; use fewer clients, a smaller data.max_train_samples or batch")
         sys.exit(3)
     except BrokenPipeError:  # `raysoft list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        if _how_to_go_on:
+            _say("nobody reads the output any more, so the run was ended")
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that vanished
         place = f"{str(error.filename)[:200]}: " if error.filename else ""
-        print(f"raysoft: {place}{error.strerror or error}", file=sys.stderr)
+        _say(f"{place}{error.strerror or error}")
         sys.exit(1)
 
 

@@ -258,9 +258,17 @@ def _section(tree: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
     return {"name": name, **extra}
 
 
+class _Console(Console):
+    """Rich itself would leave with SystemExit in the middle of a run, which would not know why."""
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on. Raises BrokenPipeError."""
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """The console of results and logs."""
-    return Console(file=sys.stdout, soft_wrap=True)
+    return _Console(file=sys.stdout, soft_wrap=True)
 
 
 def _inside(place: Path | str, name: str) -> str:

@@ -117,7 +117,7 @@ Sessions = Callable[[RunConfig], AbstractContextManager[Session]]
 
 def run(
     config: RunConfig,
-    folder: Path,
+    folder: Path | str,
     overwrite: bool = False,
     events: Events | None = None,
     report: bool = True,
@@ -130,6 +130,7 @@ def run(
     RaysoftError (anything that ends a run). A run that ends early keeps its records, its checkpoints and a summary with
     its status; one that is refused before its first round leaves no folder.
     """
+    folder = Path(folder)
     portable.require(config.actors.portable)
     with RunFolder(folder, overwrite=overwrite) as out:
         out.write_config(to_yaml(config))
@@ -140,7 +141,7 @@ def run(
 
 
 def resume(
-    folder: Path,
+    folder: Path | str,
     overrides: Sequence[str] = (),
     events: Events | None = None,
     report: bool = True,
@@ -154,7 +155,7 @@ def resume(
     here on names further keys in `may_change`. A finished run is left alone, but for a report that is missing.
     Raises ConfigError naming every key that differs, RaysoftError where the folder or all checkpoints are damaged.
     """
-    events = events or Silent()
+    events, folder = events or Silent(), Path(folder)
     found = find_resumable(folder, overrides, may_change)
     for note in found.notes:
         log.warning(note)
@@ -198,7 +199,7 @@ class _Course:
         """Run to the end; the summary."""
         try:
             totals, digest = self._advance()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads the output any more
             if self.records:
                 self._close_early("interrupted")
             elif self.fresh:

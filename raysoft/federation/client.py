@@ -18,16 +18,16 @@ from raysoft.codecs.base import Codec
 from raysoft.codecs.fading import LOTTERY
 from raysoft.codecs.report import quantize_curve
 from raysoft.config import RunConfig
-from raysoft.errors import RaysoftError, ResourceError
+from raysoft.errors import RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
+from raysoft.federation.stage_errors import explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
-_LESS = "use a smaller actors.pack_size, train.batch_size or eval.batch_size"
 STAGES = ("train", "encode", "sum", "combine", "evaluate", "evaluate_clients")
 
 
@@ -141,10 +141,8 @@ class Worker:
             return getattr(self, stage)(down, request, *handles)
         except RaysoftError:
             raise
-        except MemoryError as error:
-            raise ResourceError(f"{_where(stage, request, handles)}: not enough memory ({error}); {_LESS}") from error
         except Exception as error:
-            raise RaysoftError(f"{_where(stage, request, handles)}: {type(error).__name__}: {error}") from error
+            raise explained(error, _where(stage, request, handles), stage, self.config) from error
 
     def client_state(self, client: int, states: Mapping[int, ClientState]) -> ClientState:
         """The client's state, or the default one built from the key."""

@@ -428,6 +428,17 @@ def test_no_memory_in_a_stage_is_a_matter_of_resources(command, tmp_path, monkey
     refused(command("run", "soft", *RUN, "--out", tmp_path / "run"), *words, code=3)
 
 
+def test_what_a_library_raises_in_a_stage_comes_with_place_and_settings(command, tmp_path, monkeypatch):
+    from raysoft.federation.client import Worker
+
+    def fail(*_: Any) -> None:
+        raise IndexError("index out of range in self")
+
+    monkeypatch.setattr(Worker, "train", fail)
+    words = ["train of round 1", "IndexError: index out of range in self", "test_bad_input.py, line", "model.name="]
+    refused(command("run", "soft", *RUN, "--out", tmp_path / "run"), *words, "data.max_length", code=1)
+
+
 @pytest.mark.parametrize(("out", "words"), [
     ("file", "is a file; give a folder"), ("file/below", "cannot be written"), ("full", "is not empty"),
     ("x" * 300, "cannot be written"),

@@ -152,7 +152,35 @@ def test_a_signal_ends_a_run_cleanly_keeps_records_and_leaves_no_process(tmp_pat
             process.kill()
     assert process.returncode == code, errors
     assert {130: "raysoft: interrupted", 143: "raysoft: terminated"}[code] in errors
+    assert f"go on with: raysoft resume {out}" in errors
     assert "Traceback" not in errors
     assert summary(out)["status"] == "interrupted"
     _, alive = psutil.wait_procs(below, timeout=10)
     assert not alive
+
+
+def test_a_reader_that_leaves_leaves_nothing_in_the_way(tmp_path):
+    """`raysoft run ... | head -1`, and then the run again."""
+    words = ["run", "soft", *SMALL_RUN, "--executor", "inline", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raysoft", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=100) == 1
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_may_be_text_in_python(tmp_path):
+    import raysoft
+
+    config = raysoft.load_config("soft", [*SMALL_RUN, "rounds=0", "executor=inline"])
+    result = raysoft.run(config, str(tmp_path / "run"))
+    assert result.folder == tmp_path / "run"
+    assert result.report == tmp_path / "run" / "report.html"
+    assert raysoft.resume(str(tmp_path / "run")).summary == result.summary

@@ -208,7 +208,8 @@ def test_ctrl_c_exits_130_and_leaves_no_process(place):
         if process.poll() is None:
             process.kill()
     assert process.returncode == 130, errors
-    assert errors.strip() == "raysoft: interrupted"
+    assert errors.startswith("raysoft: interrupted; go on with: raysoft tune ")
+    assert errors.endswith(" --resume\n")
     assert seconds < 60  # 10 on a machine that does nothing else
     _, alive = psutil.wait_procs(below, timeout=60)
     assert not alive

@@ -1,0 +1,41 @@
+"""What a library raised inside a stage, as one sentence: where, what, and which setting has to do with it."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from raysoft.config import RunConfig
+from raysoft.errors import RaysoftError, ResourceError
+
+_LESS = "use a smaller actors.pack_size, train.batch_size or eval.batch_size"
+_NO_MEMORY = ("can't allocate memory", "out of memory", "unable to allocate", "bad_alloc")
+
+
+def explained(error: Exception, where: str, stage: str, config: RunConfig) -> RaysoftError:
+    """`where` names stage, round and clients. Lack of memory is a ResourceError."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
+        return ResourceError(f"{where}: not enough memory ({text[:200]}); {_LESS}")
+    return RaysoftError(f"{where}: {type(error).__name__}: {text[:300]} ({_place(error)}); {_advice(stage, config)}")
+
+
+def _place(error: Exception) -> str:
+    """The file (with two folders) and line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "no traceback"
+    return f"{'/'.join(Path(frames[-1].filename).parts[-3:])}, line {frames[-1].lineno}"
+
+
+def _advice(stage: str, config: RunConfig) -> str:
+    """The settings whose code runs in this stage."""
+    if stage in ("encode", "sum", "combine"):
+        return f"see codec.name={config.codec.name} and method.name={config.method.name}, whose code this is"
+    targets = config.model.lora.targets
+    shown = targets if isinstance(targets, str) else list(targets)
+    return (
+        f"model.name={config.model.name!r} cannot compute samples of data.task={config.data.task} with "
+        f"data.max_length={config.data.max_length}, model.lora.targets={shown} and "
+        f"train.device={config.train.device}: check these first"
+    )
