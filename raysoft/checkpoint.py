@@ -47,6 +47,7 @@ class Checkpoint:
     """A run after a round. `config`: the result-determining keys; `records`: rounds.jsonl up to this round.
 
     `drops`: clients that a fault had dropped by then, as {round: {reason: how many}}: they are inputs of a replay.
+    `identity`: digests of the user's files and versions of what is embedded; None in checkpoints of raysoft 0.1.
     """
 
     round: int
@@ -57,6 +58,7 @@ class Checkpoint:
     records: Position
     wall_time_s: float = 0.0  # of the run so far
     drops: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    identity: Mapping[str, str | None] | None = None
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -126,6 +128,7 @@ def _manifest(checkpoint: Checkpoint, names: Sequence[str], files: Mapping[str, 
         "records": {"length": checkpoint.records.length, "sha256": checkpoint.records.sha256},
         "wall_time_s": checkpoint.wall_time_s,
         "drops": checkpoint.drops,
+        "identity": checkpoint.identity,
     }
     return json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False).encode()
 
@@ -210,6 +213,7 @@ def load(path: Path) -> Checkpoint:
         records=Position(**manifest["records"]),
         wall_time_s=manifest["wall_time_s"],
         drops=manifest["drops"],
+        identity=manifest.get("identity"),
     )
 
 

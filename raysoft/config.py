@@ -9,9 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from raysoft.errors import ConfigError
 from raysoft.yaml12 import parse_yaml, printable
@@ -91,6 +102,29 @@ class Plugin(BaseModel):
 
 
 PLUGINS = ("method", "codec", "allocator", "uplink", "channel")
+
+
+class UserFile(str):
+    """A file of the user's that a plug-in reads: an option `trace: UserFile` of its Config, opened as `trace.path`.
+
+    A run notes a digest of its content, so that a run with other content under the same path is another run; a missing
+    file is refused before anything starts.
+    """
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> Path:
+        """Where it lies; relative to the current folder, `~` is the home folder."""
+        return Path(self).expanduser()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            cls,
+            core_schema.str_schema(min_length=1, strict=True),
+            serialization=core_schema.plain_serializer_function_ser_schema(str.__str__),
+        )
 
 
 Rank = Annotated[int, Field(ge=1, le=4096)]

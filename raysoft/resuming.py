@@ -11,6 +11,7 @@ from raysoft.checkpoint import CHECKPOINTS, Checkpoint, newest
 from raysoft.config import RunConfig, apply_override
 from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.identity import content_of, differences, first_identity
 from raysoft.registry import resolve
 from raysoft.run_reading import read_json, read_run
 from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
@@ -55,6 +56,8 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
     summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
     done = summary.get("status") == "done" and summary.get("rounds") == config.rounds
     if not done:
+        if checkpoint is not None:
+            notes += _check_content(checkpoint, config, may_change)
         notes += _other_environment(folder, config)
     return Resumable(config, checkpoint, summary if done else None, tuple(notes))
 
@@ -80,6 +83,9 @@ def _refuse_changes(before: Mapping[str, Any], config: RunConfig, may_change: Co
     if config.rounds < max(at_round, 0):
         raise ConfigError(MAY_GROW, f"must be at least {at_round}, the round of the checkpoint, got {config.rounds}")
     allowed = {MAY_GROW, *may_change}
+    kinds = sorted({key for key in old.keys() | new.keys() if key.startswith("revisions.")})
+    for tree in (old, new):
+        tree.update({key: 1 for key in kinds if key not in tree})
     differing = [
         f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
@@ -89,6 +95,39 @@ def _refuse_changes(before: Mapping[str, Any], config: RunConfig, may_change: Co
         raise ConfigError(
             "", f"a resumed run keeps its configuration, but {'; '.join(differing)}; start a new run for another one"
         )
+
+
+def _check_content(checkpoint: Checkpoint, config: RunConfig, may_change: Collection[str]) -> list[str]:
+    """Sentences on what cannot be checked. Raises ConfigError naming what has another content than before."""
+    now = content_of(config)
+    noted = checkpoint.identity
+    before = first_identity(config.model_dump(mode="json")) if noted is None else noted
+    differing = {
+        key: pair
+        for key, pair in differences({key: before.get(key) for key in now}, now).items()
+        if key not in may_change and not key.startswith(tuple(f"{name}." for name in may_change))
+    }
+    for key, (old, new) in differing.items():
+        if old is not None:
+            is_now = "cannot be read" if new is None else f"is {new}"
+            raise ConfigError(
+                key,
+                f"{_named(config, key)} is not what the rounds so far were computed with: it was {old}, it {is_now}; "
+                "put the old content back, or start a new run",
+            )
+    if not differing:
+        return []
+    which = " and ".join(f"{key} ({_named(config, key)})" for key in differing)
+    why = "was written by a version that noted no digests" if noted is None else "holds no digest of it"
+    return [f"It cannot be checked whether {which} is still what the run began with: the checkpoint {why}."]
+
+
+def _named(config: RunConfig, key: str) -> str:
+    """The value of a configuration key, as the user wrote it."""
+    value: Any = config.model_dump(mode="json")
+    for word in key.split("."):
+        value = value[int(word)] if isinstance(value, list) else value[word]
+    return str(value)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Any:

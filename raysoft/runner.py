@@ -18,6 +18,7 @@ from raysoft.checkpoint import CHECKPOINTS, Checkpoint
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
+from raysoft.identity import check_user_files, content_of, revisions_of
 from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
@@ -160,6 +161,10 @@ def resume(
     for note in found.notes:
         log.warning(note)
     if found.done is not None:
+        log.warning(
+            f"This run has finished its {found.config.rounds} rounds, so nothing is left to do; "
+            f"rounds={2 * found.config.rounds or 1}, say, lets it go on."
+        )
         return _closed(folder, found.done, report and not (folder / REPORT).exists(), events)
     config, at = found.config, found.checkpoint
     portable.require(config.actors.portable)
@@ -194,6 +199,7 @@ class _Course:
         self.at = at  # the last checkpoint
         self.records = [] if at is None else read_records(out.path)
         self.began = time.perf_counter() - (0.0 if at is None else at.wall_time_s)
+        self.content: dict[str, str | None] = {}  # what the run is made of, see raysoft.identity
 
     def conduct(self) -> dict[str, Any]:
         """Run to the end; the summary."""
@@ -218,7 +224,11 @@ class _Course:
 
     def _summary(self, status: str, **extra: Any) -> dict[str, Any]:
         wall_s = time.perf_counter() - self.began
-        return summarise(self.records, self.config, {"status": status, "wall_time_s": wall_s, **extra})
+        known = {"status": status, "wall_time_s": wall_s, "identity": self._identity()}
+        return summarise(self.records, self.config, {**known, **extra})
+
+    def _identity(self) -> dict[str, str | None]:
+        return self.content | revisions_of(self.config)
 
     def _close(self, status: str, **extra: Any) -> dict[str, Any]:
         summary = self._summary(status, **extra)
@@ -239,6 +249,8 @@ class _Course:
 
     def _advance(self) -> tuple[Mapping[str, Any], str]:
         """Totals and fingerprint of the adapter."""
+        check_user_files(self.config)
+        self.content = content_of(self.config)
         _ensure_base(self.config, self.events)
         self.config, plan = planned(self.config, self.events)  # model.lora.rank: plan is now a number
         if plan is not None:
@@ -269,6 +281,7 @@ class _Course:
                     f"the base model has changed since the checkpoint of round {at.round}: its checksum is "
                     f"{started.info.base_checksum[:12]}, was {at.base_checksum[:12]}"
                 )
+            self._check_content()
             self.config = started.config  # pack_size: auto is now a number
             self.out.write_config(to_yaml(self.config))
             self.events.started(self.config, started.info.description)
@@ -287,6 +300,14 @@ class _Course:
             digest = _export(coordinator.fetch_base(), started.info.space, theta, self.config, folder)
             self._tell(writer)
         return totals, digest
+
+    def _check_content(self) -> None:
+        """The files have been read by now: what was noted before must be what was read."""
+        now = content_of(self.config)
+        for key, value in self.content.items():
+            if value is not None and now.get(key) != value:
+                raise RaysoftError(f"{key}: its files were changed while the run was reading them; start it again")
+        self.content = now  # what had to be downloaded first is known now
 
     def _show(self, description: Mapping[str, str], record: RoundRecord | None = None) -> None:
         """A round to the trackers, which begin with the first one: a run that is refused leaves no trace there."""
@@ -315,6 +336,7 @@ class _Course:
             records=position,
             wall_time_s=time.perf_counter() - self.began,
             drops=recorded_drops(self.records),
+            identity=self._identity(),
         )
 
 

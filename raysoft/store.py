@@ -1,6 +1,7 @@
 """A store: one folder of run folders that comparisons and studies share, found again by what determines a result.
 
-A run that is done is found by its configuration, whatever its folder is called. While one process computes a run it
+A run that is done is found by its configuration and by what it was made of (see identity.py), whatever its folder is
+called. While one process computes a run it
 holds a lock in `.claims/`; the system releases it when that process ends, however it ends, so no claim can go stale.
 """
 
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.identity import Identity, content_of, differences, identity_of, key_with, recorded
 from raysoft.registry import resolve
 from raysoft.tracking import CONFIG, SUMMARY
 from raysoft.yaml12 import load_mapping
@@ -39,8 +41,9 @@ def settled(config: RunConfig) -> RunConfig:
 
 
 def key_of(config: RunConfig) -> str:
-    """What two runs with the same result share: the hash of the result-determining keys, as they were asked for."""
-    return settled(config).config_hash()
+    """What two runs with the same result share: the hash of the result-determining keys, as they were asked for, and
+    of the content of the user's files as they are now."""
+    return key_with(settled(config).config_hash(), content_of(config), config.model_dump(mode="json"))
 
 
 def slug(label: str) -> str:
@@ -81,28 +84,35 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
     """Finished runs of the store, by key; `configs` maps keys to what was asked for. Reads each folder once.
 
     A folder answers a key where its summary carries that hash, or where its resolved configuration, completed with
-    today's defaults, says the same.
+    today's defaults, says the same; and where it was made of the same files and versions.
     """
     found: dict[str, Path] = {}
-    finished: list[Path] = []
+    finished: list[tuple[Path, Mapping[str, Any]]] = []
+    made_of = {key: identity_of(config) for key, config in configs.items()}
+    hashes = {key: settled(config).config_hash() for key, config in configs.items()}
+    by_hash: dict[str, list[str]] = {}
+    for key, config_hash in hashes.items():
+        by_hash.setdefault(config_hash, []).append(key)
     for folder in sorted(item for item in store.iterdir() if item.is_dir()) if store.is_dir() else ():
         summary = _done(folder)
         if summary is None:
             continue
-        recorded = str(summary.get("config_hash"))
-        if recorded in configs and recorded not in found:
-            found[recorded] = folder
-        finished.append(folder)
+        for key in by_hash.get(str(summary.get("config_hash")), ()):
+            if key not in found and _made_of(summary, configs[key], made_of[key]):
+                found[key] = folder
+        finished.append((folder, summary))
     wanted = {key: config for key, config in configs.items() if key not in found}
     heads = {(config.seed, config.rounds) for config in wanted.values()}
-    for folder in finished:
+    for folder, done in finished:
         if len(found) == len(configs):
             break
         if not _worth_reading(folder, heads):
             continue
         stored = _stored(folder)
         for key, config in wanted.items():
-            if stored is not None and key not in found and _agree(config, key, stored, folder):
+            if stored is None or key in found or not _agree(config, key, stored, folder):
+                continue
+            if _made_of(done, stored, made_of[key]):
                 found[key] = folder
     return found
 
@@ -110,11 +120,10 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
 def find_claimed(store: Path, key: str, config: RunConfig) -> Path | None:
     """The finished run of one key under any batch's label; for whoever holds the claim and wants to know at once."""
     for folder in sorted(store.glob(f"*-s{config.seed}-{key[:8]}")):
-        if (
-            _done(folder) is not None
-            and (stored := _stored(folder)) is not None
-            and _agree(config, key, stored, folder)
-        ):
+        summary, stored = _done(folder), _stored(folder)
+        if summary is None or stored is None or not _agree(config, key, stored, folder):
+            continue
+        if _made_of(summary, stored, identity_of(config)):
             return folder
     return None
 
@@ -126,6 +135,11 @@ def _done(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return summary if isinstance(summary, dict) and summary.get("status") == "done" else None
+
+
+def _made_of(summary: Mapping[str, Any], config: RunConfig, wanted: Identity) -> bool:
+    """Whether a finished run of this configuration was made of what is there now, as far as it is known."""
+    return not differences(recorded(summary, config.model_dump(mode="json")), wanted)
 
 
 def _worth_reading(folder: Path, heads: set[tuple[int, int]]) -> bool:

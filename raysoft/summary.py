@@ -15,7 +15,7 @@ FINAL_EVALUATIONS = 5
 SUMMARY_KEYS = (
     "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
     "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
-    "config_hash", "status", "metrics",
+    "config_hash", "identity", "status", "metrics",
 )  # fmt: skip
 
 
@@ -26,8 +26,8 @@ def summarise(
 
     `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
     means over rounds leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s,
-    metrics) and may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same rule,
-    and `base_NAME` where the base has one (running totals, `*_total`, have none).
+    identity, metrics) and may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same
+    rule, and `base_NAME` where the base has one (running totals, `*_total`, have none).
     Raises ValueError for a key outside the contract.
     """
     unknown = sorted(set(extra) - set(SUMMARY_KEYS))
@@ -52,6 +52,7 @@ def summarise(
         "client_updates_per_s": trained / busy if busy > 0 else None,
         "adapter_sha256": None,
         "config_hash": config.config_hash(),
+        "identity": None,
         "status": "done",
     }
     summary |= {key: value for key, value in extra.items() if key != "metrics"}

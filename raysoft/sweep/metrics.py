@@ -13,7 +13,7 @@ from raysoft.folder_checks import is_number
 from raysoft.summary import SUMMARY_KEYS, summarise
 from raysoft.types import RoundRecord
 
-_TEXTS = {"adapter_sha256", "config_hash", "status", "metrics", "drop_reasons", "model"}
+_TEXTS = {"adapter_sha256", "config_hash", "identity", "status", "metrics", "drop_reasons", "model"}
 _RECORD = [item.name for item in fields(RoundRecord) if item.name not in _TEXTS]
 _SUMMARY = [name for name in SUMMARY_KEYS if name not in _TEXTS]
 _TEXT_TASKS = ["bits_per_byte", "final_bits_per_byte", "base_bits_per_byte", "worst10_client_bits_per_byte"]

@@ -13,11 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raysoft.checkpoint import load, save
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.workload import describe
 from raysoft.presets import load_config
+from raysoft.resuming import find_resumable
 from raysoft.runner import Silent, resume, run
 from tests.conftest import SMALL_RUN, records, summary
+from tests.hf_folders import LABELS, make_folder
 
 ROOT = Path(__file__).parents[2]
 INLINE = [*SMALL_RUN, "executor=inline", "rounds=5"]
@@ -143,12 +146,13 @@ def test_another_configuration_is_refused_with_its_keys(whole, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_a_finished_run_is_left_alone(whole, tmp_path):
+def test_a_finished_run_is_left_alone_and_said_to_be_finished(whole, tmp_path, caplog):
     folder = shutil.copytree(whole("soft"), tmp_path / "run")
     before = (folder / "summary.json").read_bytes()
     result = resume(folder, ["executor=inline"], report=False)
     assert result.summary["status"] == "done"
     assert (folder / "summary.json").read_bytes() == before
+    assert "This run has finished its 5 rounds" in caplog.text
 
 
 def test_another_base_model_is_noticed(tmp_path, monkeypatch):
@@ -226,3 +230,43 @@ def test_killed_on_ray_it_ends_as_if_undisturbed_and_leaves_no_process(tmp_path)
         killed_at(folder, words, instants.uniform(0.0, 3.0))
         resume(folder, [] if attempt else ["executor=inline"], report=False)
         assert_same(folder, tmp_path / "whole")
+
+
+def write_reviews(folder, words):
+    folder.mkdir(exist_ok=True)
+    for split, rows in (("train", 24), ("test", 9)):
+        lines = [f"w{n % 7} {words[n % 3]},{LABELS[n % 3]}" for n in range(rows)]
+        (folder / f"{split}.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+
+
+def test_a_run_goes_on_with_the_data_and_model_it_began_with_only(tmp_path):
+    reviews, base = tmp_path / "reviews", make_folder(tmp_path / "base", "roberta")
+    write_reviews(reviews, ["w10", "w11", "w12"])
+    settings = [
+        f"model={{name: {base}, lora: {{rank: 2, train_head: true}}}}", "cohort.size=2", "train.steps=1",
+        f"data={{task: sequence-classification, path: {reviews}, partition: iid, clients: 3, max_length: 8}}",
+        "rounds=2", "executor=inline", "metrics.covariance=off", "allocator.latency_budget_s=1e4",
+    ]  # fmt: skip
+    result = run(load_config("soft", settings), tmp_path / "run", report=False)
+    noted = result.summary["identity"]
+    assert {key: str(value).split()[0] for key, value in noted.items()} == {
+        "data.path": "blake2b", "model.name": "blake2b",
+    }  # fmt: skip
+    write_reviews(reviews, ["w10", "w11", "w13"])
+    lines = (tmp_path / "run" / "rounds.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"data\.path: .*reviews is not what the rounds so far were computed with"):
+        resume(tmp_path / "run", ["rounds=3"], report=False)
+    assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == lines
+    write_reviews(reviews, ["w10", "w11", "w12"])
+    assert resume(tmp_path / "run", ["rounds=3"], report=False).summary["identity"] == noted
+    # A checkpoint of raysoft 0.1 holds no digests.
+    path = tmp_path / "run" / "checkpoints" / "round-000003"
+    save(replace(load(path), identity=None), path.parent)
+    (note,) = find_resumable(tmp_path / "run", ["rounds=4"]).notes
+    assert "cannot be checked whether data.path" in note
+    assert "written by a version that noted no digests" in note
+    config_json = base / "config.json"
+    config_json.write_text(config_json.read_text() + "\n")
+    save(replace(load(path), identity=noted), path.parent)
+    with pytest.raises(ConfigError, match=r"model\.name: .*base is not what the rounds so far were computed with"):
+        find_resumable(tmp_path / "run", ["rounds=4"])

@@ -11,12 +11,14 @@ import pytest
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
 from raysoft.federation.workload import EMBEDDED_PACK_SIZE, auto_pack_size
+from raysoft.identity import TASK_VERSIONS, identity_of
 from raysoft.presets import load_config
 from raysoft.runner import to_yaml
 from raysoft.store import EMBEDDED_PACK_SIZE as ASSUMED
 from raysoft.store import claim, find, find_claimed, key_of, open_store, run_name, settled, slug
 from raysoft.summary import summarise
 from raysoft.tracking import RunFolder
+from raysoft.wireless import rayleigh
 from tests.run_folders import records
 
 
@@ -30,7 +32,8 @@ def put(folder: Path, ran: RunConfig, status: str = "done") -> Path:
         out.write_config(to_yaml(ran))
         for row in records(rounds=2, clients=20, cohort=5):
             out.append(row)
-        out.write_summary(summarise(records(rounds=2, clients=20, cohort=5), ran, {"status": status}))
+        extra = {"status": status, "identity": identity_of(ran)}
+        out.write_summary(summarise(records(rounds=2, clients=20, cohort=5), ran, extra))
     return folder
 
 
@@ -70,9 +73,18 @@ def test_pack_size_auto_of_an_embedded_model_is_the_number_the_run_found(tmp_pat
     assert search(tmp_path, config("actors.pack_size=auto"), config("actors.pack_size=4")) == [ran, None]
 
 
-def large(*overrides: str) -> RunConfig:
-    data = "data={task: causal-lm, path: ./texts.jsonl, clients: 100}"
-    return config("model.name=some/large-model", data, *overrides)
+@pytest.fixture
+def mine(tmp_path):
+    """A base folder and data of one's own."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n')
+    return tmp_path
+
+
+def large(mine: Path, *overrides: str) -> RunConfig:
+    data = f"data={{task: causal-lm, path: {mine / 'texts.jsonl'}, clients: 100}}"
+    return config(f"model.name={mine / 'base'}", data, *overrides)
 
 
 def resolved_pack(asked: RunConfig, size: int) -> RunConfig:
@@ -80,15 +92,61 @@ def resolved_pack(asked: RunConfig, size: int) -> RunConfig:
     return asked.model_copy(update={"actors": asked.actors.model_copy(update={"pack_size": size})})
 
 
-def test_pack_size_auto_of_other_models_is_known_by_the_folder_of_a_batch(tmp_path):
+def test_pack_size_auto_of_other_models_is_known_by_the_folder_of_a_batch(tmp_path, mine):
     """Only the run finds out the number, so its folder's name has to say that `auto` was asked for."""
-    asked = large()
+    asked = large(mine)
     put(tmp_path / "by-hand", resolved_pack(asked, 4))
     assert search(tmp_path, asked) == [None]
     ran = put(tmp_path / run_name("any label", asked), resolved_pack(asked, 4))
     assert search(tmp_path, asked) == [ran]
     assert find_claimed(tmp_path, key_of(asked), asked) == ran
-    assert search(tmp_path, large("actors.pack_size=1")) == [None]
+    assert search(tmp_path, large(mine, "actors.pack_size=1")) == [None]
+
+
+def test_other_content_under_the_same_path_is_another_run(tmp_path, mine):
+    asked = large(mine, "actors.pack_size=4")
+    before = key_of(asked)
+    old = put(tmp_path / run_name("mine", asked), settled(asked))
+    assert search(tmp_path, asked) == [old]
+    (mine / "texts.jsonl").write_text('{"text": "two"}\n')
+    assert key_of(asked) != before  # so the old run's folder is not written over
+    assert search(tmp_path, asked) == [None]
+    assert find_claimed(tmp_path, key_of(asked), asked) is None
+    new = put(tmp_path / run_name("mine", asked), settled(asked))
+    assert search(tmp_path, asked) == [new]
+    (mine / "texts.jsonl").write_text('{"text": "one"}\n')
+    assert search(tmp_path, asked) == [old]
+    (mine / "base" / "model.safetensors").write_bytes(b"weights")
+    assert search(tmp_path, asked) == [None]
+
+
+def forget_identity(folder: Path) -> None:
+    """A summary as raysoft 0.1 wrote it."""
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["identity"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_runs_without_digests_are_reused_on_embedded_tasks_only(tmp_path, mine):
+    embedded = put(tmp_path / "embedded", settled(config()))
+    asked = large(mine, "actors.pack_size=4")
+    forget_identity(embedded)
+    forget_identity(put(tmp_path / run_name("mine", asked), settled(asked)))
+    assert search(tmp_path, config(), asked) == [embedded, None]
+
+
+def test_another_version_of_an_embedded_task_or_revision_of_a_plugin_is_another_run(tmp_path, monkeypatch):
+    ran = put(tmp_path / "ran", settled(config()))
+    other = put(tmp_path / "other", settled(config("channel.name=rician")))
+    with monkeypatch.context() as later:
+        later.setitem(TASK_VERSIONS, "digits", 2)
+        assert search(tmp_path, config()) == [None]
+        forget_identity(ran)
+        assert search(tmp_path, config()) == [None]
+    monkeypatch.setattr(rayleigh.Config, "REVISION", 2)
+    assert search(tmp_path, config(), config("channel.name=rician")) == [None, other]
+    new = put(tmp_path / "new", settled(config()))
+    assert search(tmp_path, config()) == [new]
 
 
 def test_a_planned_rank_is_known_by_the_folder_of_a_batch(tmp_path):

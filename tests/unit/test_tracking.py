@@ -28,7 +28,7 @@ CONTRACT_ROUND_KEYS = [
 CONTRACT_SUMMARY_KEYS = {
     "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
     "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
-    "config_hash", "status", "metrics",
+    "config_hash", "identity", "status", "metrics",
 }  # fmt: skip
 
 
