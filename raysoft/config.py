@@ -6,9 +6,11 @@ YAML is read by YAML 1.2 rules for numbers and booleans: `1e-3` is a number, `of
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -466,12 +468,30 @@ def merge_section(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {**new, REPLACED: {key: value for key, value in old.items() if key != "name"}}
 
 
+def _nearest(path: Sequence[str], prefix: str, kind: Any) -> str:
+    """The known key that the last word of `path` may have been meant for."""
+    if not path:
+        return ""
+    for part in path[:-1]:
+        field = getattr(kind, "model_fields", {}).get(part)
+        kind = None if field is None else field.annotation
+    found = difflib.get_close_matches(path[-1], list(getattr(kind, "model_fields", {})), n=1)
+    return (
+        f"; did you mean {'.'.join([prefix, *path[:-1], found[0]] if prefix else [*path[:-1], found[0]])}?"
+        if found
+        else ""
+    )
+
+
 _MAPPING = re.compile(r"Input should be a valid dictionary or instance of \w+")
 
 
-def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
-    """The most telling problem of a pydantic error as one sentence: the field, the value and what is valid."""
-    problems = [(_user_path(item["loc"]), item) for item in error.errors()]
+def first_error(error: ValidationError, prefix: str = "", kind: type[BaseModel] | None = None) -> ConfigError:
+    """The most telling problem of a pydantic error as one sentence: the field, the value and what is valid.
+
+    `kind`: the section that was read, so that an unknown key can be set beside the known ones.
+    """
+    problems = [(_user_path(item["loc"]), item) for item in error.errors(include_url=False)]
     # A value that fits no member of a union has one problem a member: the one that got furthest into it says most.
     path = max((path for path, _ in problems), key=len)
     here = [item for where, item in problems if where == path]
@@ -479,7 +499,7 @@ def first_error(error: ValidationError, prefix: str = "") -> ConfigError:
     item = here[0]
     field = ".".join([prefix, *path] if prefix else path)
     if item["type"] == "extra_forbidden":
-        return ConfigError(field, "unknown key")
+        return ConfigError(field, "unknown key" + _nearest(path, prefix, kind))
     if item["type"] == "missing":
         return ConfigError(field, "is required")
     messages = [
@@ -514,10 +534,10 @@ def _is_internal(part: str) -> bool:
 def parse_section(kind: type[S], tree: Any, prefix: str = "") -> S:
     """Validate a mapping against a section; raises ConfigError naming the field."""
     if not isinstance(tree, dict):
-        raise ConfigError(prefix, f"must be a mapping, got {tree!r}")
+        raise ConfigError(prefix, f"must be a mapping, got {tree!r:.80}")
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise first_error(error, prefix) from None
+        raise first_error(error, prefix, kind) from None
     except RecursionError:
         raise ConfigError(prefix, "is nested too deeply") from None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+_LONGEST = 1500  # characters of a message: whatever it quotes, it can be read
+
 
 class RaysoftError(Exception):
     """Anything that ends a run with one clear sentence instead of a traceback."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 class ConfigError(RaysoftError):

@@ -9,6 +9,7 @@ Everything a user may get wrong about data raises ConfigError with the field, be
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +25,7 @@ from raysoft.models import embedded
 from raysoft.rng import Rng
 from raysoft.types import Array
 
+_log = logging.getLogger("raysoft")
 EMBEDDED_TASKS: dict[str, TaskKind] = {"digits": "image-classification", "python-source": "causal-lm"}
 
 
@@ -57,6 +59,8 @@ def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
     if task is None:
         task = python_source.read(limit, rng)
     splits = raw.split(task, section, rng)
+    if task.test is not None:
+        _warn_of_leaks(splits)
     if kind == "causal-lm":
         data = _causal(config, splits, tokenizer, limit)
     else:
@@ -144,11 +148,11 @@ def _tokenizer(config: RunConfig, source: str | Path) -> Any:
 def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_config: Any, rng: Rng) -> TaskData:
     encode = _image_encoder(config, source, model_config)
     splits = raw.split(task, config.data, rng)
-    labels, names = _labels(config, task, splits, model_config)
+    labels, names, note = _labels(config, task, splits, model_config)
     examples = {
         where: Examples({"pixel_values": encode(part)}, labels[where]) for where, part in splits.named().items()
     }
-    return _task_data("image-classification", examples, _splits_groups(splits), label_names=names)
+    return _task_data("image-classification", examples, _splits_groups(splits), label_names=names, label_note=note)
 
 
 def _image_encoder(config: RunConfig, source: str | Path, model_config: Any) -> Callable[[raw.RawSamples], Array]:
@@ -169,7 +173,7 @@ def _path_field(config: RunConfig) -> str:
 def _sequences(
     config: RunConfig, task: raw.RawTask, splits: raw.Splits, tokenizer: Any, limit: int, model_config: Any
 ) -> TaskData:
-    labels, names = _labels(config, task, splits, model_config)
+    labels, names, note = _labels(config, task, splits, model_config)
     end = tokenizer.eos_token_id if getattr(model_config, "is_encoder_decoder", False) else None
     rows = {}
     for where, part in splits.named().items():
@@ -177,7 +181,8 @@ def _sequences(
         rows[where] = text.tokenize(tokenizer, part, texts, limit, end)
     fill = text.padding_token(tokenizer, model_config, list(rows.values()))
     examples = {where: text.encode_classification(part, labels[where], fill) for where, part in rows.items()}
-    return _task_data("sequence-classification", examples, _splits_groups(splits), label_names=names, pad_id=fill)
+    groups = _splits_groups(splits)
+    return _task_data("sequence-classification", examples, groups, label_names=names, label_note=note, pad_id=fill)
 
 
 def _causal(config: RunConfig, splits: raw.Splits, tokenizer: Any, limit: int) -> TaskData:
@@ -195,6 +200,19 @@ def _causal(config: RunConfig, splits: raw.Splits, tokenizer: Any, limit: int) -
         if not len(examples[where]):
             raise ConfigError("data.text_column", f"the {where} split holds no text of at least two tokens")
     return _task_data("causal-lm", examples, groups, bits_per_byte=byte_level)
+
+
+def _warn_of_leaks(splits: raw.Splits) -> None:
+    """Rows of the test split that stand in the training data word for word: the source's doing, so it is only said."""
+    trained = {text for part in (splits.train, splits.proxy) for text in part.content if isinstance(text, str)}
+    known = sum(isinstance(text, str) and text in trained for text in splits.test.content)
+    if known:
+        _log.warning(
+            "%d of %d test rows of %s stand in the training data word for word",
+            known,
+            len(splits.test),
+            splits.test.origin,
+        )
 
 
 def _splits_groups(splits: raw.Splits) -> dict[str, Sequence[Any] | None]:
@@ -220,25 +238,41 @@ def _groups(groups: Sequence[Any] | None) -> tuple[Array | None, tuple[str, ...]
 
 def _labels(
     config: RunConfig, task: raw.RawTask, splits: raw.Splits, model_config: Any
-) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """Class ids of every split in the order of the model's head, where that one is kept."""
+) -> tuple[dict[str, Array], tuple[str, ...], str]:
+    """Class ids of every split in the order of the model's head, where that one is kept; names; their joining."""
     field = "data.label_column" if config.data.path else "data.task"
     labels, names = columns.index_labels(splits, task.label_names, field)
     if config.model.lora.train_head:
-        return labels, names
+        return labels, names, _trained_head(names, model_config)
     head = _head_labels(config, model_config)
     if set(names) <= set(head):
         to_head_C = np.array([head.index(name) for name in names], dtype=np.int64)
-        return {where: to_head_C[ids] for where, ids in labels.items()}, head
-    plain = all(name == f"LABEL_{n}" for n, name in enumerate(head))
+        return {where: to_head_C[ids] for where, ids in labels.items()}, head, "as the checkpoint's head names them"
     by_number = list(names) == [str(n) for n in range(len(names))]
-    if len(names) == len(head) and (plain or by_number):
-        return labels, names
+    if len(names) == len(head) and (_unnamed(head) or by_number):
+        return labels, names, f"taken for the head's {_shown(head)} in this order, since the names do not tell"
     raise ConfigError(
         "model.lora.train_head",
         f"is false, but the head of {config.model.name!r} knows the labels "
         f"{_shown(head)}, the data has {_shown(names)}; set model.lora.train_head=true",
     )
+
+
+def _trained_head(names: Sequence[str], model_config: Any) -> str:
+    """What becomes of the checkpoint's own head under train_head (see `models.base.load_base`)."""
+    known = getattr(model_config, "id2label", None) or {}
+    head = tuple(str(known[n]) for n in sorted(known))
+    if not any("Classification" in name for name in getattr(model_config, "architectures", None) or ()):
+        return "a new head"
+    if set(names) == set(head):
+        return "the checkpoint's head, in this order"
+    if len(names) == len(head):
+        return f"the checkpoint's head goes on from {_shown(head)} in this order, since the names do not tell"
+    return f"a new head in place of the checkpoint's for {_shown(head)}"
+
+
+def _unnamed(head: Sequence[str]) -> bool:
+    return all(name == f"LABEL_{n}" for n, name in enumerate(head))
 
 
 def _head_labels(config: RunConfig, model_config: Any) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ class TaskData:
     test: Examples
     proxy: Examples
     label_names: tuple[str, ...] = ()
+    label_note: str = ""  # how the classes and the model's head came together, for people
     groups: Array | None = None  # [N_train] natural client of each training sample, 0..G-1
     proxy_groups: Array | None = None  # [N_proxy] the same for the proxy, numbered for itself
     group_names: tuple[str, ...] = ()

@@ -87,6 +87,8 @@ def _labelled(samples: RawSamples | None) -> RawSamples | None:
 def index_labels(splits: Splits, known: tuple[str, ...], field: str) -> tuple[dict[str, Array], tuple[str, ...]]:
     """Class ids 0..C-1 of every split, and the C names: the source's own, or the sorted distinct labels.
 
+    Names that are all whole numbers are sorted as numbers, whether a file holds them as numbers or as text.
+
     Raises ConfigError(field) for a missing label, one that is neither integer nor string, and a single class.
     """
     for samples in splits.named().values():
@@ -103,7 +105,8 @@ def index_labels(splits: Splits, known: tuple[str, ...], field: str) -> tuple[di
         if len({type(value) for value in values}) > 1:
             shown = ", ".join(repr(value) for value in sorted(values, key=str)[:6])
             raise ConfigError(field, f"mixes integers and strings: {shown}")
-        ordered = sorted(values)
+        digits = all(str(value).isascii() and str(value).isdigit() for value in values)
+        ordered = sorted(values, key=(lambda value: (int(value), str(value))) if digits else None)
         ids, names = {value: number for number, value in enumerate(ordered)}, tuple(str(value) for value in ordered)
     if len(names) < 2:
         raise ConfigError(field, f"holds a single label, {names[0]!r}; a classifier needs at least two")

@@ -6,7 +6,7 @@ A folder may hold one file per split (train.csv, validation.csv, test.csv) or, f
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def read_table(path: Path, config: DataConfig) -> Table:
         if suffix in (".jsonl", ".ndjson"):
             return _read_json_lines(path)
         table = _read_parquet(path) if suffix == ".parquet" else _read_csv(path, config)
+        if suffix == ".tsv" and any(name.startswith('"') and name.endswith('"') for name in table.column_names):
+            raise ConfigError("data.path", f"{path}: quotes its columns, but a TSV file has no quoting; save it as CSV")
         return {name: table.column(name).to_pylist() for name in table.column_names}
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError, KeyError) as error:  # KeyError: a column twice
         reason = " ".join(str(error).split())[:160]
@@ -57,12 +59,14 @@ def _read_csv(path: Path, config: DataConfig) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
-    texts = {name: pa.string() for name in (config.text_column, config.image_column)}
-    return csv.read_csv(
-        path,
-        parse_options=csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types=texts),
+    # Read as what is written there: 007 and 7 are two clients, true and 1 two labels, NaN is a word.
+    wanted = (config.text_column, config.image_column, config.label_column, config.natural_key)
+    texts = {name: pa.string() for name in wanted if name is not None}
+    tabs = path.suffix.lower() == ".tsv"  # which has no quoting (IANA text/tab-separated-values)
+    options = csv.ParseOptions(
+        delimiter="\t" if tabs else ",", quote_char=False if tabs else '"', newlines_in_values=not tabs
     )
+    return csv.read_csv(path, parse_options=options, convert_options=csv.ConvertOptions(column_types=texts))
 
 
 def _read_parquet(path: Path) -> Any:
@@ -95,12 +99,32 @@ def _folder_of_tables(path: Path, tables: list[Path], config: DataConfig) -> dic
         word = table.stem.replace("-", "_").replace(".", "_").split("_")[0].lower()
         by_split.setdefault(word if word in SPLIT_NAMES else "", []).append(table)
     loose = by_split.pop("", [])
-    if loose and not by_split:
+    if loose and by_split:
+        raise ConfigError(
+            "data.path",
+            f"{path}: {loose[0].name} belongs to no split, beside {tables_of(by_split)}; name it train-1"
+            f"{loose[0].suffix}, validation... or test..., or take it out of the folder",
+        )
+    if loose:
         by_split["train"] = loose
+    for name, group in by_split.items():
+        kinds = {table.suffix.lower(): table.name for table in group}
+        if len(kinds) > 1:
+            raise ConfigError(
+                "data.path",
+                f"{path}: {' and '.join(list(kinds.values())[:2])} both hold the {name} split and may be the same rows "
+                "twice; keep one kind of file",
+            )
     return {
         name: _join([pick(read_table(table, config), config, table.name, path) for table in group])
         for name, group in by_split.items()
     }
+
+
+def tables_of(by_split: Mapping[str, list[Path]]) -> str:
+    """The files of the splits, for a message."""
+    names = sorted(table.name for group in by_split.values() for table in group)
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def _join(parts: list[RawSamples]) -> RawSamples:
@@ -117,32 +141,53 @@ def _join(parts: list[RawSamples]) -> RawSamples:
     )
 
 
+FOLDER_KEY = "folder"  # data.natural_key of image folders: the folder that holds a client's labels
+
+
 def _image_folder(path: Path, config: DataConfig) -> dict[str, RawSamples]:
-    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    splits = {folder.name.lower(): folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
-    if not splits or set(splits) == {"test"}:
-        splits = {"train": path}
-    found = {name: _labelled_images(folder) for name, folder in splits.items()}
-    if config.natural_key is not None:
-        raise ConfigError(
-            "data.natural_key",
-            f"there is no column {config.natural_key!r}; an image folder has none "
-            "but image and label (use a CSV, JSON Lines or Parquet file that names the images)",
-        )
-    if not any(len(samples) for samples in found.values()):
+    """[split/][client/]label/image, told apart by depth: a class may be called `train`, a client anything."""
+    images = sorted(image for image in path.rglob("*") if _is_data(image, IMAGES) and not _hidden(image, path))
+    folders = {image: image.relative_to(path).parts[:-1] for image in images}
+    if not images or not any(folders.values()):
         raise ConfigError(
             "data.path",
-            f"{path}: holds no images; expected one subfolder per label (or per split, and "
+            f"{path}: holds no images in subfolders; expected one subfolder per label (or per split, and "
             f"in it one per label) with {', '.join(sorted(IMAGES))} files",
         )
-    return found
+    depths = {len(parts): image for image, parts in folders.items()}
+    if len(depths) > 1:
+        one, two = (depths[depth].relative_to(path) for depth in sorted(depths)[:2])
+        raise ConfigError(
+            "data.path", f"{path}: {one} and {two} lie at different depths; is the label the last folder?"
+        )
+    by_client = config.natural_key is not None
+    if config.natural_key not in (None, FOLDER_KEY):
+        raise ConfigError(
+            "data.natural_key",
+            f"there is no column {config.natural_key!r}; an image folder has none but image and label: use "
+            f"{FOLDER_KEY!r} for one folder per client (client/label/image), or a table that names the images",
+        )
+    depth = next(iter(depths))
+    tops = {parts[0].lower() for parts in folders.values()}
+    has_splits = depth == 2 + by_client and tops <= set(SPLIT_NAMES)
+    if depth != 1 + by_client + has_splits:
+        shown = images[0].relative_to(path)
+        layout = "client/label/image" if by_client else "label/image"
+        advice = "" if by_client else "; for one folder per client set data.natural_key=folder data.partition=natural"
+        raise ConfigError("data.path", f"{path}: {shown} is not {layout} (or that below train, test ...){advice}")
+    found: dict[str, list[Path]] = {}
+    for image, parts in folders.items():
+        found.setdefault(parts[0].lower() if has_splits else "train", []).append(image)
+    return {
+        split: RawSamples(
+            content=group,
+            labels=[folders[image][-1] for image in group],
+            groups=[folders[image][-2] for image in group] if by_client else None,
+            origin=str(path),
+        )
+        for split, group in found.items()
+    }
 
 
-def _labelled_images(folder: Path) -> RawSamples:
-    content: list[Path] = []
-    labels: list[str] = []
-    for label in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        images = sorted(image for image in label.rglob("*") if _is_data(image, IMAGES))
-        content += images
-        labels += [label.name] * len(images)
-    return RawSamples(content, labels)
+def _hidden(image: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in image.relative_to(root).parts)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raysoft.config import DataConfig
 from raysoft.data.columns import assemble, pick
-from raysoft.data.raw import RawTask
+from raysoft.data.raw import RawSamples, RawTask
 from raysoft.errors import ConfigError
 
 
@@ -74,7 +75,7 @@ def _convert(loaded: Any, config: DataConfig, root: Path | None) -> RawTask:
     import datasets
 
     splits: Mapping[str, Any] = loaded if isinstance(loaded, Mapping) else {"train": loaded}
-    names: tuple[str, ...] = ()
+    orders: dict[str, tuple[str, ...]] = {}
     picked = {}
     for split, rows in splits.items():
         wanted = {config.text_column, config.image_column, config.label_column, config.natural_key}
@@ -84,8 +85,33 @@ def _convert(loaded: Any, config: DataConfig, root: Path | None) -> RawTask:
                 rows = rows.cast_column(column, datasets.Image(decode=False))  # noqa: PLW2901 - decoded once, at size
         label = features.get(config.label_column)
         if isinstance(label, datasets.ClassLabel):
-            names = tuple(label.names)
+            orders[split] = tuple(label.names)
         # Only the columns that are asked for are read; the others keep their name for the message.
         table = {column: rows[column][:] if column in wanted else () for column in rows.column_names}
         picked[split] = pick(table, config, f"the {split} split", root)
-    return assemble(picked, names)
+    return assemble(*_in_one_order(picked, orders))
+
+
+def _in_one_order(
+    picked: Mapping[str, RawSamples], orders: Mapping[str, tuple[str, ...]]
+) -> tuple[Mapping[str, RawSamples], tuple[str, ...]]:
+    """Each split's numbers by its own names, in the order of the training split's; and that order."""
+    if not orders:
+        return picked, ()
+    first = next((split for split in picked if split.startswith("train")), next(iter(picked)))
+    names = orders.get(first) or next(iter(orders.values()))
+    out = {}
+    for split, samples in picked.items():
+        own = orders.get(split, names)
+        strange = [name for name in own if name not in names]
+        if strange:
+            raise ConfigError(
+                "data.label_column", f"the {split} split knows the class {strange[0]!r}, the {first} split does not"
+            )
+        to_first = [names.index(name) for name in own]
+        labels = [
+            to_first[label] if isinstance(label, int) and 0 <= label < len(own) else label
+            for label in samples.labels or ()
+        ]
+        out[split] = samples if samples.labels is None else replace(samples, labels=labels)
+    return out, names

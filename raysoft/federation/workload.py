@@ -16,6 +16,7 @@ from raysoft.types import ParamSpace, Tensors
 if TYPE_CHECKING:
     from raysoft.models.base import FrozenBase
 
+_SHOWN_CLASSES = 12
 EMBEDDED_PACK_SIZE = 10
 
 
@@ -98,9 +99,16 @@ def describe(workload: Workload, config: RunConfig) -> WorkloadInfo:
             + (f" and {len(workload.space.always_sent)} head tensors" if workload.space.always_sent else ""),
             "data": f"{config.data.task}: {len(data.train):,} training, {len(data.validation):,} validation, "
             f"{len(data.test):,} test samples",
+            **_classes(data),
             "clients": f"{partition.clients:,} clients, {config.data.partition} partition",
         },
     )
+
+
+def _classes(data: TaskData) -> dict[str, str]:
+    names = data.label_names
+    shown = ", ".join(names[:_SHOWN_CLASSES]) + (f", ... ({len(names)})" if len(names) > _SHOWN_CLASSES else "")
+    return {"classes": f"{shown} ({data.label_note})" if data.label_note else shown} if names else {}
 
 
 def with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:

@@ -18,7 +18,9 @@ from raysoft.yaml12 import parse_yaml
 
 @pytest.mark.parametrize(("text", "value"), [
     ("1e-3", 1e-3), ("1.0e+6", 1e6), ("-.5", -0.5), ("12", 12), ("off", "off"), ("yes", "yes"), ("true", True),
-    ("null", None), ("", None), ("0o17", "0o17"), ("1_000", "1_000"), ("2024-01-01", "2024-01-01"), ("1:30", "1:30"),
+    ("null", None), ("", None), ("0o17", 15), ("010", 10), ("-012", -12), ("0x1F", 31),
+    ("0x1G", "0x1G"), ("0o8", "0o8"), ("0b1", "0b1"),
+    ("1_000", "1_000"), ("2024-01-01", "2024-01-01"), ("1:30", "1:30"),
 ])  # fmt: skip
 def test_yaml_scalars_follow_version_1_2(text, value):
     got = parse_yaml(f"x: {text}", "test")["x"]

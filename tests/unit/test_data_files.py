@@ -50,7 +50,11 @@ def write(path: Path, table: list[dict[str, Any]]) -> Path:
         parquet.write_table(pa.Table.from_pylist(table), path)
     else:
         mark = "\t" if path.suffix == ".tsv" else ","
-        csv.write_csv(pa.Table.from_pylist(table), path, csv.WriteOptions(delimiter=mark))
+        quoting = "none" if path.suffix == ".tsv" else "needed"
+        csv.write_csv(pa.Table.from_pylist(table), path, csv.WriteOptions(delimiter=mark, quoting_style=quoting))
+        if path.suffix == ".tsv":  # pyarrow quotes the header whatever it is told
+            header, _, body = path.read_text(encoding="utf-8").partition("\n")
+            path.write_text(header.replace('"', "") + "\n" + body, encoding="utf-8")
     return path
 
 
