@@ -10,8 +10,10 @@ from typing import Any
 
 from raysoft.arms import Arm, parse_arms, pick_reference, seed_range
 from raysoft.batch import BatchEvents, Job, Outcome, run_batch
+from raysoft.comparable import grounds_of, refusal
 from raysoft.comparison_json import comparison_data
 from raysoft.comparison_tables import write_tables
+from raysoft.content import content_of
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.readings import COSTS, Cost
 from raysoft.run_reading import Run, read_run
@@ -104,9 +106,18 @@ def plan_comparison(
     default = "-vs-".join(slug(arm.label) for arm in arms)[:64].rstrip("-._")
     folder = Path("outputs") / (default if name is None else check_name(name)) if out is None else Path(out)
     _check_folder(folder)
+    _check_comparable(arms, span[0])
     jobs = tuple(Job(arm.label, arm.config(seed)) for arm in arms for seed in span)
     cost = next((cost for cost in COSTS if cost == equal), None)
     return Plan(tuple(arms), span, jobs, chosen, margin, cost, folder.resolve().name, folder, Path(store))
+
+
+def _check_comparable(arms: Sequence[Arm], seed: int) -> None:
+    """Refuse arms that are not evaluated on the same samples, or do not begin from the same base."""
+    configs = [arm.config(seed) for arm in arms]
+    sides = [grounds_of(config.model_dump(mode="json"), content_of(config)) for config in configs]
+    if problem := refusal([arm.label for arm in arms], sides):
+        raise ConfigError("arms", problem)
 
 
 def _check_folder(folder: Path) -> None:

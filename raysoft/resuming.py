@@ -9,9 +9,10 @@ from typing import Any
 
 from raysoft.checkpoint import CHECKPOINTS, Checkpoint, newest
 from raysoft.config import RunConfig, apply_override
+from raysoft.content import content_of
 from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.identity import content_of, differences, first_identity
+from raysoft.identity import differences, first_identity
 from raysoft.registry import resolve
 from raysoft.run_reading import read_json, read_run
 from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY

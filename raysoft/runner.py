@@ -17,8 +17,9 @@ from raysoft import portable
 from raysoft.checkpoint import CHECKPOINTS, Checkpoint
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
+from raysoft.content import check_user_files, content_of
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
-from raysoft.identity import check_user_files, content_of, revisions_of
+from raysoft.identity import revisions_of
 from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
@@ -199,7 +200,7 @@ class _Course:
         self.at = at  # the last checkpoint
         self.records = [] if at is None else read_records(out.path)
         self.began = time.perf_counter() - (0.0 if at is None else at.wall_time_s)
-        self.content: dict[str, str | None] = {}  # what the run is made of, see raysoft.identity
+        self.content: dict[str, str | None] = {}  # what the run is made of, see identity.py
 
     def conduct(self) -> dict[str, Any]:
         """Run to the end; the summary."""

@@ -17,8 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from raysoft.config import RunConfig
+from raysoft.content import content_of, identity_of
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.identity import Identity, content_of, differences, identity_of, key_with, recorded
+from raysoft.identity import Identity, differences, key_with, recorded
 from raysoft.registry import resolve
 from raysoft.tracking import CONFIG, SUMMARY
 from raysoft.yaml12 import load_mapping

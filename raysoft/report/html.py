@@ -7,7 +7,9 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
-from raysoft.errors import RaysoftError
+from raysoft.comparable import grounds_of, refusal
+from raysoft.errors import ConfigError, RaysoftError
+from raysoft.identity import recorded
 from raysoft.report import page
 from raysoft.report.closing import closing_rows, limits, radio_rows, settings_rows
 from raysoft.report.figures import DRAWINGS
@@ -23,12 +25,14 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
 
     One run: `report.html` and `figures/*.png` in its folder. Several: `comparison.html` next to the first folder. `out`
     names another HTML file, or a folder for it.
-    Raises RaysoftError for a folder that is not a run, or a place that cannot be written.
+    Raises RaysoftError for a folder that is not a run, or a place that cannot be written; ConfigError for runs of
+    different tasks, data, evaluation splits or bases.
     """
     paths = [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
     if not paths:
         raise RaysoftError("a report needs at least one run folder")
     runs = [read_run(path) for path in paths]
+    _check_comparable(runs)
     single = len(runs) == 1
     target = _target(paths, None if out is None else Path(out))
     pictures = draw_all(runs)
@@ -40,6 +44,12 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     except OSError as error:
         raise RaysoftError(f"{error.filename or target}: cannot be written: {error.strerror}") from None
     return target
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    sides = [grounds_of(run.config, recorded(run.summary or {}, run.config)) for run in runs]
+    if problem := refusal([str(run.path) for run in runs], sides):
+        raise ConfigError("DIR", problem)
 
 
 def _target(paths: Sequence[Path], out: Path | None) -> Path:

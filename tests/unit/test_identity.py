@@ -7,10 +7,11 @@ import pytest
 import yaml
 from pydantic import Field
 
-from raysoft import identity
+from raysoft import content
 from raysoft.config import Section, UserFile, parse_section
+from raysoft.content import check_user_files, content_of, digest, user_files
 from raysoft.errors import ConfigError
-from raysoft.identity import check_user_files, content_of, differences, digest, user_files
+from raysoft.identity import differences
 from raysoft.presets import load_config
 from raysoft.wireless import rayleigh
 
@@ -51,12 +52,12 @@ def test_digests_are_remembered_until_size_or_time_change(tmp_path, monkeypatch)
     file = tmp_path / "x"
     file.write_text("one")
     reads = []
-    hashing = identity.hashlib.file_digest
-    monkeypatch.setattr(identity.hashlib, "file_digest", lambda *args: reads.append(1) or hashing(*args))
+    hashing = content.hashlib.file_digest
+    monkeypatch.setattr(content.hashlib, "file_digest", lambda *args: reads.append(1) or hashing(*args))
     first = digest(file)
     assert digest(file) == first
     assert len(reads) == 2  # just written: it might be written again within the resolution of its time stamp
-    monkeypatch.setattr(identity, "_SETTLED_S", -60.0)
+    monkeypatch.setattr(content, "_SETTLED_S", -60.0)
     assert [digest(file) for _ in range(3)] == [first] * 3
     assert len(reads) == 3
     status = file.stat()

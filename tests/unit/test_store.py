@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from raysoft.config import RunConfig
+from raysoft.content import identity_of
 from raysoft.errors import ConfigError
 from raysoft.federation.workload import EMBEDDED_PACK_SIZE, auto_pack_size
-from raysoft.identity import TASK_VERSIONS, identity_of
+from raysoft.identity import TASK_VERSIONS
 from raysoft.presets import load_config
 from raysoft.runner import to_yaml
 from raysoft.store import EMBEDDED_PACK_SIZE as ASSUMED
