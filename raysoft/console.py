@@ -190,8 +190,7 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
 
         plan = plan_actors(config)
         rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
-    if config.channel.name in registry.CHANNELS:  # a plug-in of somebody else may read these options differently
-        rows += radio_table(registry.options("channel", config.channel), config.device)
+    rows += radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
     rows.append(("config hash", config.config_hash()))
     console.print(aligned(rows), highlight=False, markup=False)
     console.print("The settings are valid; nothing was run, and neither model nor data was read.")

@@ -369,11 +369,12 @@ def _scalars_only(record: RoundRecord) -> RoundRecord:
 
 
 def _totals(totals: Mapping[str, Any], records: list[RoundRecord]) -> dict[str, Any]:
-    """Shares of the dense uplink: at 32 bits a value, and at the value bits that were used."""
+    """Shares of the dense uplink: at 32 bits a value, and at the value bits that were used, where they are known."""
     dense = totals["dense_bits_total"]
     sent = sum(record.uplink_bits for record in records)
     evaluated = [record.accuracy for record in records if record.accuracy is not None]
-    same = dense * totals["value_bits"] / 32
+    bits = totals["value_bits"]
+    same = None if bits is None else dense * bits / 32
     return {
         **totals,
         "last_accuracy": evaluated[-1] if evaluated else None,  # that of the saved adapter

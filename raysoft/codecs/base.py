@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from raysoft.codecs.rotated import FINEST
 from raysoft.config import Fraction, Positive, Section
+from raysoft.errors import ConfigError
 from raysoft.types import Array, Curve, Payload, Tensors, Update
 
 
@@ -51,8 +52,8 @@ class CodecConfig(Section):
                     "quantizer: rotated is for codecs that send whole columns and rows (identity, rank_components, "
                     "svd, quantize, or a chain that starts with one of these); leave it at uniform here"
                 )
-            if value_bits(self) > FINEST:
-                raise ValueError(f"quantizer: rotated writes 1 to {FINEST} bits a value, not {value_bits(self)}")
+            if (bits := _written_bits(self)) > FINEST:
+                raise ValueError(f"quantizer: rotated writes 1 to {FINEST} bits a value, not {bits}")
         return self
 
 
@@ -90,11 +91,21 @@ class Codec(Protocol):
         ...
 
 
-def value_bits(config: CodecConfig) -> int:
+def value_bits(config: CodecConfig) -> int | None:
     """Bits at which kept values travel (the finest, where a codec chooses): for `dense at the same bits`.
 
-    32 where values have no width of their own (ecsq): shares of a narrower dense uplink would have no meaning.
+    32 where values have no width of their own (ecsq): shares of a narrower dense uplink would have no meaning. A codec
+    of another package says it by a property `value_bits` of its Config; None where it does not: nobody else can know.
     """
+    if hasattr(config, "value_bits"):
+        told = config.value_bits
+        if told is not None and not (isinstance(told, int) and 1 <= told <= 64):
+            raise ConfigError("codec", f"value_bits of its Config must be 1 to 64 or None, got {told!r:.40}")
+        return told
+    return _written_bits(config) if type(config).__module__.startswith("raysoft.codecs.") else None
+
+
+def _written_bits(config: CodecConfig) -> int:
     members = getattr(config, "codecs", None)  # a chain: its last member may quantise
     own = members[-1].options().get("bits") if members else getattr(config, "bits", None)
     return own or config.bits_per_value

@@ -20,6 +20,7 @@ from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
 from raysoft.methods.base import cut_to_rank
 from raysoft.types import Array, ClientState, ServerState
 from raysoft.uplinks.base import downlink_seconds
+from raysoft.wireless.base import gains
 
 COHORTS = 64
 
@@ -87,7 +88,7 @@ def _draw(parts: Parts, costs: Mapping[int, RankCost], tick: int) -> tuple[Array
     control_K = np.array([costs[rank].control_bits for rank in ranks])[which_K]
     start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(control_K)
     start_K += downlink_seconds(parts.uplink.config, max(costs[ranks[i]].downlink_bits for i in np.unique(which_K)))
-    gain_K = parts.channel.state(clients_K, tick).reported_gain_K
+    gain_K = gains(parts.channel, clients_K, tick).reported_gain_K
     snr_K = link.snr_hz(gain_K, parts.devices.power_w(clients_K))
     return start_K, np.array([costs[rank].least_bits for rank in ranks])[which_K], snr_K
 

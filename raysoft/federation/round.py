@@ -34,7 +34,7 @@ from raysoft.methods.base import Method
 from raysoft.rng import Rng
 from raysoft.types import Array, ClientReport, ClientState, Participants, Reception, RoundRecord, ServerState
 from raysoft.uplinks.base import Uplink, downlink_seconds
-from raysoft.wireless.base import Channel
+from raysoft.wireless.base import Channel, gains
 from raysoft.wireless.link import Devices, Link
 
 
@@ -77,7 +77,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # select
     candidates_K = cohort_candidates(rng, tick, parts.info.population, config.cohort.size)
-    channel = parts.channel.state(candidates_K, tick)
+    channel = gains(parts.channel, candidates_K, tick)
     cohort_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
     packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size)
 
@@ -148,5 +148,5 @@ def participants(parts: Parts, reports: tuple[ClientReport, ...], tick: int) -> 
         compute_j_K=devices.compute_j(cycles_K, clients_K),
         downlink_s=downlink_seconds(parts.uplink.config, downlink_bits),
         power_w_K=devices.power_w(clients_K),
-        channel=parts.channel.state(clients_K, tick),
+        channel=gains(parts.channel, clients_K, tick),
     )

@@ -111,7 +111,7 @@ def radio_rows(run: Run) -> Rows:
 
     try:
         config = parse_section(RunConfig, run.config)
-        return radio_table(registry.options("channel", config.channel), config.device)
+        return radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
     except ConfigError:
         return [row for row in settings_rows(run) if row[0].partition(".")[0] in ("channel", "device")]
 
@@ -151,7 +151,7 @@ def limits(run: Run) -> list[str]:
     for key, what in (("payload_scale", "Every upload counts as"), ("compute_scale", "Every computation counts as")):
         if device.get(key, 1) != 1:
             out.append(f"{what} {device[key]:g} times its size ({key}), so that a small model stands for a large one.")
-    if channel.get("csi_error", 0) == 0 and channel.get("name") is not None:
+    if channel.get("csi_error", 0) == 0 and channel.get("name") in registry.CHANNELS:  # another may report anything
         out.append("The server knows the channel gains exactly (csi_error 0).")
     shown = max((_cohort_size(row) for row in run.records), default=0)
     whole = max(((row.get("participants") or 0) + (row.get("dropped") or 0) for row in run.records), default=0)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Protocol
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from raysoft.config import Section
+from raysoft.errors import RaysoftError
 from raysoft.types import Array, ChannelState
 
 Decibel = Annotated[float, Field(ge=-300, le=300, strict=False)]
@@ -20,6 +22,9 @@ class ChannelConfig(Section):
     """Radio constants every channel model has: geometry, noise, limits of a real receiver, what the server knows.
 
     The bounds are wide; they only keep every derived number finite.
+
+    A plug-in's Config may declare `describe(self) -> list[tuple[str, str]]`, the rows (name, value with unit) by which
+    reports tell its geometry, path loss and fading; without it they give its name and options.
     """
 
     bandwidth_hz: Annotated[float, Field(ge=1, le=1e12, strict=False)] = 1e6
@@ -53,3 +58,22 @@ class Channel(Protocol):
     def state(self, clients_K: Array, block: int) -> ChannelState:
         """Gains of the clients in a block (= round)."""
         ...
+
+
+def gains(channel: Channel, clients_K: Array, block: int) -> ChannelState:
+    """The channel's state, checked: a gain that is no number would look like an outage. Raises RaysoftError."""
+    state = channel.state(clients_K, block)
+    for name, values in (("gain", state.gain_K), ("reported gain", state.reported_gain_K)):
+        gain_K = np.asarray(values)
+        if gain_K.shape != np.shape(clients_K):
+            raise RaysoftError(
+                f"round {block}: the channel gives {name}s of shape {gain_K.shape} for {len(clients_K)} clients"
+            )
+        (bad,) = np.nonzero(~(np.isfinite(gain_K) & (gain_K >= 0)))
+        if bad.size:
+            client = int(np.asarray(clients_K)[bad[0]])
+            raise RaysoftError(
+                f"round {block}, client {client}: the channel gives a {name} of {gain_K[bad[0]]:g}; power gains are "
+                "finite and not negative (0: nothing arrives)"
+            )
+    return state

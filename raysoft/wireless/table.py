@@ -13,16 +13,40 @@ from raysoft.wireless.propagation import MacroConfig, macro_path_loss_db
 from raysoft.wireless.tr38901 import UMA, UMI, CellularConfig, breakpoint_m, los_probability, path_loss_db
 
 Rows = list[tuple[str, str]]
+_OF_THE_LINK = frozenset({
+    "bandwidth_hz", "noise_dbm_per_hz", "noise_figure_db", "max_spectral_efficiency", "snr_gap_db",
+    "interference_margin_db", "control_rate_bps",
+})  # fmt: skip
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 
-def radio_table(channel: ChannelConfig, device: DeviceConfig) -> Rows:
+def radio_table(channel: ChannelConfig, device: DeviceConfig, name: str = "") -> Rows:
     """Names and values (with units) of the link, the cell and the devices.
 
-    Edge figures use the whole band and the median shadowing; the median over fading is separate. A channel model of
-    another package gets the rows that every model has.
+    Edge figures use the whole band and the median shadowing; the median over fading is separate. What a channel of
+    another package called `name` makes of distances, path loss and fading only itself knows: it describes itself, or
+    its options are listed.
     """
-    return [*_cell_rows(channel), *_fading_rows(channel), *_link_rows(channel, device), *_device_rows(device)]
+    about = [*_cell_rows(channel), *_fading_rows(channel)] if is_built_in(channel) else _own_rows(channel, name)
+    return [*about, *_link_rows(channel, device), *_device_rows(device)]
+
+
+def is_built_in(channel: ChannelConfig) -> bool:
+    """Whether this file knows what the channel does with its options (a subclass may do something else)."""
+    return type(channel) in (static.Config, rayleigh.Config, rician.Config, umi.Config, uma.Config)
+
+
+def _own_rows(channel: ChannelConfig, name: str) -> Rows:
+    """The channel's own description, else its options but for those of the link, which stand in rows of their own."""
+    rows: Rows = [("Channel", name or type(channel).__module__)]
+    describe = getattr(channel, "describe", None)
+    if describe is None:
+        own = {key: value for key, value in channel.model_dump(mode="json").items() if key not in _OF_THE_LINK}
+        return rows + [(f"channel.{key}", "none" if value is None else str(value)) for key, value in own.items()]
+    try:
+        return rows + [(str(what), str(value)) for what, value in describe()]
+    except Exception as error:  # somebody else's code must not cost the report of a run
+        return [*rows, ("Its description", f"failed: {type(error).__name__}: {error}")]
 
 
 def _cell_rows(channel: ChannelConfig) -> Rows:
@@ -107,6 +131,8 @@ def _device_rows(device: DeviceConfig) -> Rows:
 
 def _edge_losses_db(channel: ChannelConfig) -> list[tuple[str, float]]:
     """(case, path loss at the cell radius); none for a model this file does not know."""
+    if not is_built_in(channel):
+        return []
     edge = channel.cell_radius_m
     if isinstance(channel, MacroConfig):
         return [("", float(macro_path_loss_db(channel, edge)))]

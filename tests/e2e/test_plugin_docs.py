@@ -36,6 +36,9 @@ def test_the_channel_of_the_docs_runs_by_its_name(tmp_path):
     channel = ["channel.name=corridor", "channel.reference_gain=1e-4"]
     done = raysoft("run", "soft", *SMALL_RUN, *channel, "--executor", "inline", "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
+    report = raysoft("report", str(tmp_path / "run")).stdout.strip()
+    assert "Distance on the line" in Path(report).read_text()
+    assert "uniform over the area" not in Path(report).read_text()
     gains = records(tmp_path / "run")[1]["metrics"]["clients"]["gain_db"]
     assert all(-90 < gain < -70 for gain in gains), "1e-4 / (35..250 m)^2 is -70.9 to -88 dB"
     assert raysoft("run", "soft", "channel.name=corridr", "--dry-run").returncode == 2

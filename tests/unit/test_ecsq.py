@@ -1,6 +1,7 @@
 """Entropy-coded scalar quantisation: what travels, what it costs, and how close to the rate-distortion limit it is."""
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysoft.codecs import ecsq
-from raysoft.codecs.base import value_bits
+from raysoft.codecs.base import CodecConfig, value_bits
 from raysoft.codecs.ecsq import LEVELS
 from raysoft.codecs.factors import Layout, read_update
 from raysoft.codecs.steps import COHERENCE, Entries
 from raysoft.config import parse_section
 from raysoft.errors import ConfigError
+from raysoft.runner import _totals
 from raysoft.types import LoraPair, ParamSpace, Payload
 from tests.unit.updates import assert_convex, build, client, dense_error
 
@@ -289,6 +291,27 @@ def test_units_masks_and_options_that_are_refused():
     with pytest.raises(ConfigError, match="gain"):
         build("ecsq", space, gain="lossless")
     assert value_bits(parse_section(ecsq.Config, {}, "codec")) == 32
+
+
+def test_how_wide_the_values_of_a_foreign_codec_are_only_itself_knows():
+    class Silent(CodecConfig):
+        levels: int = 8
+
+    class Telling(Silent):
+        @property
+        def value_bits(self):
+            return (self.levels - 1).bit_length()
+
+    class Wrong(Silent):
+        value_bits: ClassVar[float] = 2.5
+
+    assert value_bits(Silent(bits_per_value=4)) is None  # whether it heeds this option, too
+    assert value_bits(Telling(levels=8)) == 3
+    with pytest.raises(ConfigError, match=r"value_bits of its Config must be 1 to 64 or None, got 2\.5"):
+        value_bits(Wrong())
+    shares = _totals({"dense_bits_total": 320, "value_bits": None}, [])
+    assert shares["uplink_share_of_dense_same_bits"] is None
+    assert shares["uplink_share_of_dense32"] == 0.0
 
 
 @pytest.mark.parametrize("kind", ["ab", "b", "a"])

@@ -10,10 +10,11 @@ from scipy import stats
 
 from raysoft import registry
 from raysoft.config import DeviceConfig, Plugin
-from raysoft.errors import ConfigError
+from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rng import Rng
-from raysoft.wireless import propagation, rician, tr38901, uma, umi
-from raysoft.wireless.base import ChannelConfig
+from raysoft.types import ChannelState
+from raysoft.wireless import propagation, rayleigh, rician, tr38901, uma, umi
+from raysoft.wireless.base import ChannelConfig, gains
 from raysoft.wireless.link import Devices, Link
 from raysoft.wireless.propagation import MacroConfig, Positions, macro_path_loss_db
 from raysoft.wireless.table import radio_table
@@ -270,7 +271,75 @@ def test_radio_table_median_of_rician_fading(k_db: float) -> None:
     assert median - snr == pytest.approx(expected, abs=0.11)  # two values rounded to 0.1 dB
 
 
-def test_radio_table_of_a_foreign_model_has_the_common_rows() -> None:
-    rows = dict(radio_table(ChannelConfig(), DeviceConfig(cpu_hz=1e9, kappa=0.0)))
+class Corridor(ChannelConfig):
+    reference_gain: float = 1e-3
+
+
+class FromRayleigh(rayleigh.Config):
+    """Inherits the options of a built-in channel, and may do anything with them."""
+
+    reference_gain: float = 1e-3
+
+
+@pytest.mark.parametrize("kind", [Corridor, FromRayleigh])
+def test_a_foreign_channel_is_not_described_by_what_a_built_in_one_does(kind) -> None:
+    rows = dict(radio_table(kind(), DeviceConfig(cpu_hz=1e9, kappa=0.0), "corridor"))
+    assert rows["Channel"] == "corridor"
+    assert rows["channel.reference_gain"] == "0.001"
     assert rows["Band shared by the senders"] == "1 MHz"
     assert rows["Processor clock"] == "1 GHz"
+    told = " ".join([*rows, *rows.values()])
+    for claim in ("uniform over", "Path loss", "Fading", "fresh draw", "Rayleigh", "perfect", "cell edge"):
+        assert claim not in told
+
+
+def test_a_foreign_channel_describes_itself() -> None:
+    class Described(Corridor):
+        def describe(self):
+            return [("Corridor", f"{self.cell_radius_m:g} m"), ("Fading", "none")]
+
+    rows = radio_table(Described(cell_radius_m=50), DeviceConfig(), "corridor")
+    assert rows[:3] == [("Channel", "corridor"), ("Corridor", "50 m"), ("Fading", "none")]
+    assert not [key for key, _ in rows if key.startswith("channel.")]
+
+
+def test_a_description_that_fails_does_not_cost_the_report() -> None:
+    class Broken(Corridor):
+        def describe(self):
+            return [("only one",)]
+
+    rows = dict(radio_table(Broken(), DeviceConfig(), "corridor"))
+    assert rows["Its description"].startswith("failed: ValueError")
+    assert rows["Band shared by the senders"] == "1 MHz"
+
+
+@pytest.mark.parametrize("where", ["gain_K", "reported_gain_K"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e-12])
+def test_a_gain_that_is_none_is_an_error_that_names_client_and_round(where, value) -> None:
+    class Odd:
+        def state(self, clients_K, block):
+            gain_K = np.full(len(clients_K), 1e-9)
+            wrong_K = np.where(clients_K == 7, value, gain_K)
+            return ChannelState(**{"gain_K": gain_K, "reported_gain_K": gain_K, where: wrong_K})
+
+    what = "reported gain" if where == "reported_gain_K" else "gain"
+    assert gains(Odd(), np.array([1, 2]), 3).gain_K.tolist() == [1e-9, 1e-9]
+    with pytest.raises(RaysoftError, match=f"round 3, client 7: the channel gives a {what} of"):
+        gains(Odd(), np.array([1, 7, 9]), 3)
+
+
+def test_gains_are_one_a_client() -> None:
+    class Scalar:
+        def state(self, clients_K, block):
+            return ChannelState(gain_K=np.array(1.0), reported_gain_K=np.array(1.0))
+
+    with pytest.raises(RaysoftError, match=r"round 2: the channel gives gains of shape \(\) for 2 clients"):
+        gains(Scalar(), np.array([1, 2]), 2)
+
+
+def test_no_gain_at_all_is_an_outage_and_no_error() -> None:
+    class Blocked:
+        def state(self, clients_K, block):
+            return ChannelState(gain_K=np.zeros(2), reported_gain_K=np.zeros(2))
+
+    assert gains(Blocked(), np.array([1, 2]), 2).gain_K.tolist() == [0.0, 0.0]
