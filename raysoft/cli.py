@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -352,16 +352,20 @@ def _resumable(folder: Path, place: Path | str, resuming: bool = False) -> Itera
     from raysoft.errors import ConfigError
     from raysoft.tracking import ROUNDS
 
-    rounds = folder / ROUNDS
-    # Rounds of another run, which may not have been replaced yet, are none of this one.
-    before = rounds.stat() if rounds.is_file() and not resuming else None
+    def rounds() -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = (folder / ROUNDS).stat()
+            return (found.st_ino, found.st_size) if found.st_size else None
+        return None
+
+    before = None if resuming else rounds()  # of another run, which may not have been replaced yet
     try:
         yield
     except ConfigError:
         raise
     except BaseException:
-        now = rounds.stat() if rounds.is_file() else None
-        if now is not None and now.st_size and (before is None or now.st_ino != before.st_ino):
+        now = rounds()
+        if now is not None and (before is None or now[0] != before[0]):
             _how_to_go_on.append(f"go on with: raysoft resume {shlex.quote(str(place))}")
         raise
 

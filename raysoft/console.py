@@ -185,6 +185,9 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
             f"{steps if isinstance(steps, int) else f'{steps.low} to {steps.high}'} steps, seed {config.seed}",
         ),
     ]
+    from raysoft.federation.inputs import check_inputs
+
+    check_inputs(config, download=False)
     if config.executor == "ray":
         from raysoft.federation.resources import plan_actors
 
@@ -193,7 +196,7 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
     rows += radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
     rows.append(("config hash", config.config_hash()))
     console.print(aligned(rows), highlight=False, markup=False)
-    console.print("The settings are valid; nothing was run, and neither model nor data was read.")
+    console.print("The settings are valid and their files are there; nothing was run.")
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:

@@ -17,7 +17,7 @@ from raysoft import portable
 from raysoft.checkpoint import CHECKPOINTS, Checkpoint
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
-from raysoft.content import check_user_files, content_of
+from raysoft.content import content_of
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
 from raysoft.identity import revisions_of
 from raysoft.liveness import in_background
@@ -250,7 +250,9 @@ class _Course:
 
     def _advance(self) -> tuple[Mapping[str, Any], str]:
         """Totals and fingerprint of the adapter."""
-        check_user_files(self.config)
+        from raysoft.federation.inputs import check_inputs
+
+        check_inputs(self.config)  # before Ray, which takes its time to start
         self.content = content_of(self.config)
         _ensure_base(self.config, self.events)
         self.config, plan = planned(self.config, self.events)  # model.lora.rank: plan is now a number

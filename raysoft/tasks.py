@@ -48,7 +48,7 @@ def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
     section, rng = config.data, Rng(config.seed)
     kind = task_kind(section)
     task = read(section)  # cheap mistakes first
-    source, model_config = _model(config)
+    source, model_config = model_source(config)
     if kind == "image-classification":
         assert task is not None
         return _images(config, task, source, model_config, rng), source, kind
@@ -94,11 +94,15 @@ def read(config: DataConfig) -> raw.RawTask | None:
             return files.read(path, config)
     except OSError as error:  # no permission, a broken disk
         raise ConfigError("data.path", f"{path}: cannot be read: {error.strerror}") from None
-    local = config.path.startswith(("/", ".", "~")) or path.suffix.lower() in files.TABLES or config.path.count("/") > 1
-    if local:
+    if not may_be_hub_name(config.path):
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise ConfigError("data.path", f"{config.path!r} {what}")
     return hf.read_hub(config.path, config)
+
+
+def may_be_hub_name(text: str) -> bool:
+    """Whether a path that is not there may be the name of a dataset on the Hugging Face hub."""
+    return not (text.startswith(("/", ".", "~")) or text.lower().endswith(files.TABLES) or text.count("/") > 1)
 
 
 def _expanded(text: str, field: str) -> Path:
@@ -114,7 +118,7 @@ def _expanded(text: str, field: str) -> Path:
         raise ConfigError(field, f"{text[:60]!r} cannot be looked up: {reason}") from None
 
 
-def _model(config: RunConfig) -> tuple[str | Path, Any]:
+def model_source(config: RunConfig) -> tuple[str | Path, Any]:
     """Folder or name, and its configuration (read without loading weights)."""
     from raysoft.models.base import read_config
 

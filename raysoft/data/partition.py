@@ -29,18 +29,23 @@ def build_partition(config: RunConfig, data: TaskData, rng: Rng) -> Partition:
     if section.partition == "natural":
         partition = _natural(section, data)
     else:
-        _check_total(section, total)
+        check_total(section, total)
         shards = _SPREAD[section.partition](section, data, rng)
         partition = Partition(clients=section.clients, shards=shards, num_train=total, seed=rng.seed)
-    if config.cohort.size > partition.clients:
-        raise ConfigError(
-            "cohort.size",
-            f"must not exceed the {partition.clients} clients that the data has, got {config.cohort.size}",
-        )
+    check_cohort(config, partition.clients)
     return partition
 
 
-def _check_total(section: DataConfig, total: int) -> None:
+def check_cohort(config: RunConfig, clients: int) -> None:
+    """Raises ConfigError("cohort.size") where a round has more clients than there are."""
+    if config.cohort.size > clients:
+        raise ConfigError(
+            "cohort.size", f"must not exceed the {clients} clients that the data has, got {config.cohort.size}"
+        )
+
+
+def check_total(section: DataConfig, total: int) -> None:
+    """Raises ConfigError("data.clients") where `total` training samples are too few for all clients."""
     if total < section.clients * section.min_samples:
         fits = total // section.min_samples
         hint = (
@@ -124,12 +129,17 @@ def _quantity(section: DataConfig, data: TaskData, rng: Rng) -> tuple[Array, ...
     return tuple(np.sort(part) for part in np.split(order_N, np.cumsum(sizes_K)[:-1]))
 
 
+def no_natural_key() -> ConfigError:
+    """The data names no clients."""
+    return ConfigError(
+        "data.natural_key",
+        "is required by data.partition=natural: name the column that says which client a row belongs to",
+    )
+
+
 def _natural(section: DataConfig, data: TaskData) -> Partition:
     if data.groups is None:
-        raise ConfigError(
-            "data.natural_key",
-            "is required by data.partition=natural: name the column that says which client a row belongs to",
-        )
+        raise no_natural_key()
     shards = tuple(_group(data.groups, len(data.group_names)))
     sizes_K = np.array([len(shard) for shard in shards])
     short = np.flatnonzero(sizes_K < section.min_samples)

@@ -243,7 +243,6 @@ def _start_ray(cpus: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cpus is not None:
         _make_token_folder()
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # some versions of Ray leave it off
         options |= {
             "address": "local",
             "num_cpus": cpus,

@@ -450,3 +450,31 @@ def test_places_where_no_run_can_go(command, tmp_path, out, words):
     refused(command("run", "soft", *RUN, "--out", tmp_path / out), "--out", words)
     refused(command("run", "soft", *RUN, "--out", tmp_path / "full", "--overwrite"), "no run has written")
     assert (tmp_path / "full" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["data.task=weather"], "data.task: unknown task 'weather'"),
+    (["data.path=nowhere.csv"], "data.path: 'nowhere.csv' does not exist"),
+    (["data.path=nowhere"], "data.path: 'nowhere' is neither a file or folder nor in the local cache"),
+    (["data.partition=natural"], "data.natural_key: is required by data.partition=natural"),
+    (["data.partition=natural", "data.natural_key=label", "cohort.size=4"], "must not exceed the 3 clients"),
+    (["data.clients=500"], "training samples cannot give 500 clients"),
+    (["model.name=nothere"], "model.name: 'nothere' is neither a folder nor in the local cache"),
+    (["model.name=./nothere"], "model.name: './nothere' is not an existing folder"),
+])  # fmt: skip
+def test_what_can_be_known_without_ray_is_said_before_it_starts(command, models, tmp_path, monkeypatch, words, said):
+    """A start of Ray takes many seconds; a dry run never gets there."""
+    import raysoft.federation.ray_session
+
+    def start(*_: Any) -> None:
+        raise AssertionError("Ray is started")
+
+    monkeypatch.setattr(raysoft.federation.ray_session, "ray_session", start)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "texts.csv").write_text(TEXTS)
+    settings = [f"model.name={models['roberta']}", "data.task=sequence-classification", HEAD]
+    settings += [f"data.path={tmp_path / 'texts.csv'}", *OWN, "executor=ray", *words]
+    for mode in ("--dry-run", "--out"):
+        more = [mode] if mode == "--dry-run" else [mode, tmp_path / "run"]
+        refused(command("run", "soft", *settings, *more), said)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,97 @@
+"""What can be known of a run's inputs without Ray, torch or large reads: asked before anything starts and by dry runs.
+
+What is not found here is found when model and data are read, in the same words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from raysoft.config import RunConfig
+from raysoft.content import check_user_files
+from raysoft.data import raw
+from raysoft.data.partition import check_cohort, check_total, no_natural_key
+from raysoft.federation.ray_session import joins_cluster
+from raysoft.models.embedded import PREFIX
+from raysoft.rng import Rng
+from raysoft.tasks import EMBEDDED_TASKS, may_be_hub_name, model_source, read, task_kind
+
+SMALL_BYTES, MOST_FILES = 20_000_000, 20_000  # reads of at most a second
+
+
+def check_inputs(config: RunConfig, download: bool = True) -> None:
+    """Raises ConfigError for an unknown task, missing paths, models and files of plug-ins, more clients than samples.
+
+    `download`: a model of the Hugging Face hub is looked up there; else names of the hub are believed. On a cluster the
+    nodes may have files that the driver has not.
+    """
+    task_kind(config.data)
+    check_user_files(config)
+    if config.executor == "ray" and joins_cluster():
+        return
+    _check_model(config, download)
+    task = _small_task(config)
+    if task is not None:
+        _check_clients(config, task)
+    elif config.data.partition == "natural" and config.data.natural_key is None and config.data.path is not None:
+        raise no_natural_key()
+
+
+def _check_model(config: RunConfig, download: bool) -> None:
+    name = config.model.name
+    if name.startswith(PREFIX):
+        return  # its own reader names the others
+    on_hub = bool(name.strip()) and may_be_hub_name(name) and len(name) < 200 and not Path(name).exists()
+    if download or _offline() or not on_hub:
+        model_source(config)
+
+
+def _small_task(config: RunConfig) -> raw.RawTask | None:
+    """The samples, where reading them is a matter of a second; None also where they are on the hub."""
+    section = config.data
+    if section.task not in EMBEDDED_TASKS and section.path is not None and section.path.strip():
+        try:
+            there, small = _looked_up(Path(section.path).expanduser())
+        except (OSError, RuntimeError, ValueError):
+            there, small = True, True  # the reader says what is wrong with it
+        if not (small if there else _offline() or not may_be_hub_name(section.path)):
+            return None
+    return read(section)
+
+
+def _looked_up(path: Path) -> tuple[bool, bool]:
+    """Whether something is there, and whether it is small."""
+    if not path.is_dir():
+        return path.exists(), not path.exists() or path.stat().st_size <= SMALL_BYTES
+    total = 0
+    for count, size in enumerate(_sizes(path)):
+        total += size
+        if total > SMALL_BYTES or count > MOST_FILES:
+            return True, False
+    return True, True
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            yield os.lstat(os.path.join(place, name)).st_size
+
+
+def _check_clients(config: RunConfig, task: raw.RawTask) -> None:
+    section = config.data
+    natural = section.partition == "natural"
+    if natural and task.train.groups is None:
+        raise no_natural_key()
+    if task_kind(section) == "causal-lm":
+        return  # its samples are pieces of the texts, as the model's tokenizer cuts them
+    train = raw.split(task, section, Rng(config.seed)).train
+    if natural:
+        check_cohort(config, len({str(group) for group in train.groups or ()}))
+    elif section.partition != "virtual":
+        check_total(section, len(train))
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
