@@ -239,10 +239,11 @@ def compare(
     interrupted comparison goes on where it stopped, and comparisons share runs. A run that fails does not stop the
     others (exit 1 at the end).
 
-    Final values are means of the last 5 evaluations. Differences to the reference come with 95 % t intervals, and with
-    paired t tests of non-inferiority and equivalence (TOST) within --margin (bits per byte: 2 % of the reference),
-    Holm-adjusted over the table. Recovered gap: (accuracy - base) / (reference - base). Time to accuracy: cost until
-    the mean of 5 evaluations in a row first reaches the base plus 50, 90, 95 % of the reference's gain.
+    Final values are means of the last 5 evaluations, or of as many as there are after round 0. Differences to the
+    reference come with 95 % t intervals, and with paired t tests of non-inferiority and equivalence (TOST) within
+    --margin (bits per byte: 2 % of the reference), Holm-adjusted over the table. Recovered gap: (accuracy - base) /
+    (reference - base). Time to accuracy: cost until the mean of 5 evaluations in a row first reaches the base plus 50,
+    90, 95 % of the reference's gain.
 
     --equal: for each seed, every arm is read at the largest total (uplink bits, simulated seconds or joules) that all
     arms have reached, that is at the smallest of their final totals: the mean of its last 5 evaluations at or before

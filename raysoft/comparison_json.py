@@ -24,6 +24,7 @@ from raysoft.readings import (
 )
 from raysoft.run_reading import Run
 from raysoft.statistics import LEVEL, holm, margin_tests, mean_std, paired_difference
+from raysoft.summary import accuracy_name
 from raysoft.tracking import strict
 
 FORMAT = 1
@@ -50,6 +51,7 @@ def comparison_data(
         "name": name,
         "store": _relative(store, folder),
         "reference": reference,
+        "accuracy_name": _accuracy_name(runs[reference]),
         "margin": margin,
         "margin_bits_per_byte_relative": RELATIVE_MARGIN,
         "equal": equal,
@@ -59,6 +61,12 @@ def comparison_data(
     }
     out: dict[str, Any] = strict(data)
     return out
+
+
+def _accuracy_name(runs: Mapping[int, Run]) -> str:
+    """What the accuracy of these runs is called; arms of one comparison share their task."""
+    section = next(iter(runs.values())).config.get("data")
+    return accuracy_name(str(section.get("task")) if isinstance(section, dict) else "")
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -15,7 +15,7 @@ TABLE_CSV, TABLE_MD, TABLE_TEX = "table.csv", "table.md", "table.tex"
 UNITS = {"bits": "bits", "seconds": "simulated seconds", "joules": "joules"}
 # Heading, key, factor, digits. A column without a number in any arm is left out.
 _COLUMNS: tuple[tuple[str, str, float, int], ...] = (
-    ("accuracy %", "final_accuracy", 100.0, 1),
+    ("{accuracy} %", "final_accuracy", 100.0, 1),
     ("at equal {equal} %", "equal_accuracy", 100.0, 1),
     ("bits/byte", "final_bits_per_byte", 1.0, 3),
     ("bits/byte at equal {equal}", "equal_bits_per_byte", 1.0, 3),
@@ -43,8 +43,9 @@ class Table:
 def arms_table(data: Mapping[str, Any]) -> Table:
     """One row an arm: mean ± standard deviation over seeds."""
     arms = data["arms"]
+    words = {"equal": UNITS.get(data["equal"], ""), "accuracy": data.get("accuracy_name", "accuracy")}
     shown = [column for column in _COLUMNS if any(arm["mean"].get(column[1]) is not None for arm in arms)]
-    heading = ("arm", "seeds", *(name.format(equal=UNITS.get(data["equal"], "")) for name, *_ in shown))
+    heading = ("arm", "seeds", *(name.format(**words) for name, *_ in shown))
     rows = []
     for arm in arms:
         cells = [_spread(arm["mean"].get(key), arm["std"].get(key), scale, digits) for _, key, scale, digits in shown]
@@ -73,7 +74,8 @@ def pairs_table(data: Mapping[str, Any]) -> Table:
 
 def time_to_table(data: Mapping[str, Any]) -> Table:
     """One row an arm and target: what it cost to get there."""
-    heading = ("arm", "of the gain", "accuracy %", "rounds", "simulated s", "uplink MB", "energy J", "seeds there")
+    accuracy = f"{data.get('accuracy_name', 'accuracy')} %"
+    heading = ("arm", "of the gain", accuracy, "rounds", "simulated s", "uplink MB", "energy J", "seeds there")
     seeds = {arm["label"]: len(arm["runs"]) for arm in data["arms"]}
     rows = []
     for row in data["time_to"]:
@@ -109,7 +111,7 @@ def text_table(table: Table) -> str:
 def note(data: Mapping[str, Any]) -> str:
     """How to read the tables, in a few sentences."""
     points = f"{100 * data['margin']:g}"
-    margin = f"{points} point{'' if points == '1' else 's'} of accuracy"
+    margin = f"{points} point{'' if points == '1' else 's'} of {data.get('accuracy_name', 'accuracy')}"
     text = 100 * data["margin_bits_per_byte_relative"]
     if any(pair["metric"] == "bits_per_byte" for pair in data["pairs"]):
         margin += f", {text:g} % of the reference's bits per byte"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from raysoft.config import RunConfig, merge
 from raysoft.runner import RunResult
+from raysoft.summary import FINAL_EVALUATIONS, accuracy_name
 from raysoft.types import RoundRecord
 
 
@@ -28,6 +29,7 @@ class RunDisplay:
         self.progress = progress_bar(console)
         self._task: Any = None
         self._text: str | None = None
+        self._accuracy = "accuracy"
 
     def __enter__(self) -> RunDisplay:
         self.progress.start()
@@ -57,10 +59,11 @@ class RunDisplay:
             self.console.print(f"{name:>9}: {text}", highlight=False, markup=False)
         self.console.print(f"{'method':>9}: {plugins(config)}", highlight=False, markup=False)
         self._task = self.progress.add_task("rounds", total=config.rounds)
+        self._accuracy = accuracy_name(config.data.task)
 
     def round(self, record: RoundRecord) -> None:
         """One line."""
-        self.console.print(round_line(record), highlight=False, markup=False)
+        self.console.print(round_line(record, self._accuracy), highlight=False, markup=False)
         if self._task is not None:
             self.progress.update(self._task, completed=record.round)
         self.changed()
@@ -85,11 +88,11 @@ def plugins(config: RunConfig) -> str:
     )
 
 
-def round_line(record: RoundRecord) -> str:
-    """A round in one line."""
+def round_line(record: RoundRecord, accuracy: str = "accuracy") -> str:
+    """A round in one line; `accuracy`: what it is called (summary.accuracy_name)."""
     parts = [f"round {record.round:>4}"]
     if record.accuracy is not None:
-        parts.append(f"accuracy {record.accuracy:.3f}")
+        parts.append(f"{accuracy} {record.accuracy:.3f}")
     if "bits_per_byte" in record.metrics:
         parts.append(f"bits/byte {record.metrics['bits_per_byte']:.3f}")
     if record.round:
@@ -109,14 +112,7 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
     """The figures a reader wants first, one a line; `place`: where the run's folder is in the end, if not there."""
     place = place or result.folder
     summary, metrics = result.summary, result.summary["metrics"]
-    last = metrics.get("last_accuracy")
-    rows = [
-        (
-            "accuracy",
-            f"{_number(summary['base_accuracy'])} -> {_number(summary['final_accuracy'])}"
-            f" (mean of the last 5 evaluations; the saved adapter: {_number(last)})",
-        )
-    ]
+    rows = [(accuracy_name(result.task), _accuracy(summary, metrics))]
     if "final_bits_per_byte" in metrics:
         before, after = metrics.get("base_bits_per_byte"), metrics["final_bits_per_byte"]
         rows.append(("bits per byte", f"{_number(before)} -> {_number(after)}"))
@@ -137,6 +133,18 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
         rows.append(("report", _inside(place, result.report.name)))
     rows += [(name, _elsewhere(note, result.folder, place)) for name, note in result.notes.items()]
     return aligned(rows)
+
+
+def _accuracy(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Before and after, and what "after" is: round 0, the untouched base, has no part in it."""
+    before, after = _number(summary["base_accuracy"]), _number(summary["final_accuracy"])
+    count = metrics.get("final_evaluations", FINAL_EVALUATIONS)
+    if count == 0:
+        return f"{before} (the base; no round was evaluated)"
+    if count == 1:
+        return f"{before} -> {after} (the only evaluation)"
+    last = _number(metrics.get("last_accuracy"))
+    return f"{before} -> {after} (mean of the last {count} evaluations; the saved adapter: {last})"
 
 
 def _elsewhere(note: str, folder: Path, place: Path | str) -> str:

@@ -84,6 +84,7 @@ class RunResult:
     summary: Mapping[str, Any]
     report: Path | None
     notes: Mapping[str, str] = field(default_factory=dict)
+    task: str = ""  # data.task
 
 
 class Session(Protocol):
@@ -139,7 +140,7 @@ def run(
         out.write_environment(threads=config.actors.threads)
         course = _Course(config, out, events or Silent(), session or _session, fresh=True)
         summary = course.conduct()
-    return _closed(folder, summary, report, course.events, course.trackers)
+    return _closed(folder, config, summary, report, course.events, course.trackers)
 
 
 def resume(
@@ -166,7 +167,7 @@ def resume(
             f"This run has finished its {found.config.rounds} rounds, so nothing is left to do; "
             f"rounds={2 * found.config.rounds or 1}, say, lets it go on."
         )
-        return _closed(folder, found.done, report and not (folder / REPORT).exists(), events)
+        return _closed(folder, found.config, found.done, report and not (folder / REPORT).exists(), events)
     config, at = found.config, found.checkpoint
     portable.require(config.actors.portable)
     position = START if at is None else at.records
@@ -176,7 +177,7 @@ def resume(
             out.write_environment(threads=config.actors.threads)
         course = _Course(config, out, events, session or _session, fresh=False, at=at)
         summary = course.conduct()
-    return _closed(folder, summary, report, events, course.trackers)
+    return _closed(folder, config, summary, report, events, course.trackers)
 
 
 class _Course:
@@ -344,7 +345,12 @@ class _Course:
 
 
 def _closed(
-    folder: Path, summary: Mapping[str, Any], report: bool, events: Events, trackers: Trackers | None = None
+    folder: Path,
+    config: RunConfig,
+    summary: Mapping[str, Any],
+    report: bool,
+    events: Events,
+    trackers: Trackers | None = None,
 ) -> RunResult:
     page, notes = folder / REPORT, {}
     try:
@@ -356,7 +362,7 @@ def _closed(
     finally:  # after the report: its figures may be among what is uploaded
         if trackers is not None:
             notes = trackers.finish(summary)
-    return RunResult(folder, summary, page if page.exists() else None, notes)
+    return RunResult(folder, summary, page if page.exists() else None, notes, config.data.task)
 
 
 def to_yaml(config: RunConfig) -> str:

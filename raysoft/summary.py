@@ -25,9 +25,10 @@ def summarise(
     """The contract keys of summary.json.
 
     `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
-    means over rounds leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s,
-    identity, metrics) and may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same
-    rule, and `base_NAME` where the base has one (running totals, `*_total`, have none).
+    `metrics.final_evaluations` says over how many it was taken (0: only the base was evaluated). Means over rounds
+    leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s, identity, metrics) and
+    may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same rule, and `base_NAME`
+    where the base has one (running totals, `*_total`, have none).
     Raises ValueError for a key outside the contract.
     """
     unknown = sorted(set(extra) - set(SUMMARY_KEYS))
@@ -59,6 +60,15 @@ def summarise(
     return strict({**summary, "metrics": {**_metric_summary(rows), **extra.get("metrics", {})}})
 
 
+def accuracy_name(task: str) -> str:
+    """What the accuracy of a task (data.task) is a share of: of samples, or of the tokens of held-out texts.
+
+    >>> accuracy_name("digits"), accuracy_name("causal-lm")
+    ('accuracy', 'next-token accuracy')
+    """
+    return {"causal-lm": "next-token accuracy", "python-source": "next-byte accuracy"}.get(task, "accuracy")
+
+
 def _total(rows: Iterable[Mapping[str, Any]], key: str) -> float:
     return math.fsum(row[key] for row in rows if row[key] is not None)
 
@@ -77,7 +87,8 @@ def _metric_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None
         for row in rows
     ]
     names = dict.fromkeys(key for row in flat for key in row if key != "round" and not key.endswith("_total"))
-    out: dict[str, float | None] = {}
+    seen = sum(row["accuracy"] is not None and row["round"] >= 1 for row in rows)
+    out: dict[str, float | None] = {"final_evaluations": min(seen, FINAL_EVALUATIONS)}
     for name in names:
         base = next((row.get(name) for row in flat if row["round"] == 0), None)
         if base is not None:

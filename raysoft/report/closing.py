@@ -16,6 +16,7 @@ from raysoft.config import RunConfig, parse_section
 from raysoft.errors import ConfigError
 from raysoft.report.data import after_base, latency_budget_s
 from raysoft.run_reading import Run
+from raysoft.summary import accuracy_name
 
 Rows = list[tuple[str, str]]
 NOT_MEASURED = "not measured"
@@ -24,7 +25,8 @@ NOT_MEASURED = "not measured"
 def closing_rows(run: Run) -> Rows:
     """Names and values (with units) of what a run achieved and what it cost; "not measured" where it does not say."""
     summary = run.summary or {}
-    rows: Rows = [("Accuracy, before and after", _change(run, "accuracy", "final_accuracy", 100.0, " %"))]
+    name = accuracy_name(str(_section(run, "data").get("task"))).capitalize()
+    rows: Rows = [(f"{name}, before and after", _change(run, "accuracy", "final_accuracy", 100.0, " %"))]
     if _finite(run.column("metrics.bits_per_byte")):
         rows.append(("Bits per byte, before and after", _change(run, "metrics.bits_per_byte", None, 1.0, "")))
     metrics = summary.get("metrics", {})

@@ -98,6 +98,7 @@ class ComparisonFile(_Part):
     name: Text
     store: str | None = None
     reference: Text
+    accuracy_name: Text = "accuracy"  # next-token accuracy, for one
     margin: Number
     margin_bits_per_byte_relative: Number = 0.02  # of the reference
     equal: Literal["bits", "seconds", "joules"] | None = None

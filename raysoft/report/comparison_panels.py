@@ -48,9 +48,10 @@ def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[P
     metrics = ["accuracy"]
     if any(arm.values("final_bits_per_byte") for arm in file.arms):
         metrics.append("bits_per_byte")
-    found = [progress(metric, traces, looks) for metric in metrics]
+    labels = METRIC_LABELS | {"accuracy": f"{file.accuracy_name.capitalize()} (%)"}
+    found = [progress(metric, traces, looks, labels[metric]) for metric in metrics]
     found += [differences(file, metric, looks) for metric in metrics]
-    found += [fronts(file, metric, looks) for metric in metrics]
+    found += [fronts(file, metric, looks, labels[metric]) for metric in metrics]
     found += [
         reach(file, looks), latencies(traces, looks), recovered(file, looks), fairness(file, looks), kept(traces, looks)
     ]  # fmt: skip
@@ -61,9 +62,12 @@ def _factor(metric: str) -> float:
     return 100.0 if metric == "accuracy" else 1.0
 
 
-def progress(metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | None:
+def progress(
+    metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks, y_label: str | None = None
+) -> Part | None:
     """The metric against round, simulated time, megabytes and joules."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
+    y_label = y_label or METRIC_LABELS[metric]
     shown = None
     for axis, x_label in AXIS_LABELS.items():
         ends = [float(item.costs[axis][-1]) for seeds in traces.values() for item in seeds]
@@ -77,12 +81,12 @@ def progress(metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks) -
         if lines:
             shown = shown or lines
             drawings[f"{metric}_{axis}"] = partial(
-                figures.curves, lines, x_label, METRIC_LABELS[metric], looks, log, axis == "rounds"
+                figures.curves, lines, x_label, y_label, looks, log, axis == "rounds"
             )
     if not shown:
         return None
     return Part(
-        f"{metric}", METRIC_LABELS[metric].removesuffix(" (%)"), drawings, captions.progress(shown, metric)
+        f"{metric}", y_label.removesuffix(" (%)"), drawings, captions.progress(shown, metric)
     )  # fmt: skip
 
 
@@ -115,11 +119,12 @@ def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
     )
 
 
-def fronts(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
+def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = None) -> Part | None:
     """Final metric against uplink, latency and energy with Pareto fronts."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
     best: dict[str, list[Point]] = {}
-    y_label = "Final " + METRIC_LABELS[metric][0].lower() + METRIC_LABELS[metric][1:]
+    label = label or METRIC_LABELS[metric]
+    y_label = "Final " + label[0].lower() + label[1:]
     for short, key, x_label in COSTS:
         points = [point for arm in file.arms if (point := _point(arm, key, f"final_{metric}", _factor(metric)))]
         if points:
@@ -129,7 +134,7 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
             )  # fmt: skip
     if not drawings:
         return None
-    title = "Cost and final " + METRIC_LABELS[metric].removesuffix(" (%)").lower()
+    title = "Cost and final " + y_label.removesuffix(" (%)").lower()
     return Part(f"pareto_{metric}", title, drawings, captions.fronts(best, metric))
 
 

@@ -19,6 +19,7 @@ from raysoft.report.clients import allocation, by_client, describe, served
 from raysoft.report.data import after_base, latency_budget_s, megabytes, running_mean
 from raysoft.report.style import Look, marks_every, new_figure, plain
 from raysoft.run_reading import Run
+from raysoft.summary import accuracy_name
 from raysoft.types import Array
 
 # The terms of the bound and their companions, where a round records them: key, title, unit.
@@ -45,10 +46,20 @@ class Drawing:
     describe: Callable[[Sequence[Run]], str]
     expected: bool = True  # False: many runs have no such number, which is nothing to remark on
 
+    def title_for(self, runs: Sequence[Run]) -> str:
+        """The heading; accuracy is called what it is for these runs."""
+        return accuracy_title(runs) if self.name == "accuracy" else self.title
+
 
 def accuracy(runs: Sequence[Run]) -> Figure | None:
     """Accuracy in percent against round, simulated seconds and uplink megabytes."""
-    return _progress(runs, "accuracy", "Accuracy (%)", 100.0)
+    return _progress(runs, "accuracy", f"{accuracy_title(runs)} (%)", 100.0)
+
+
+def accuracy_title(runs: Sequence[Run]) -> str:
+    """What their accuracy is called; the runs of one figure share their task."""
+    section = runs[0].config.get("data")
+    return accuracy_name(str(section.get("task")) if isinstance(section, dict) else "").capitalize()
 
 
 def bits_per_byte(runs: Sequence[Run]) -> Figure | None:

@@ -72,8 +72,9 @@ def render(runs: Sequence[Run], pictures: dict[str, bytes]) -> str:
     sections = [Section("result", "Result", page.table([closing_rows(run) for run in runs], titles))]
     for drawing in DRAWINGS:
         if drawing.name in pictures:
-            picture = page.image(pictures[drawing.name], f"{drawing.title}. {drawing.describe(runs)}")
-            sections.append(Section(drawing.name, drawing.title, page.figure(picture, drawing.caption)))
+            title = drawing.title_for(runs)
+            picture = page.image(pictures[drawing.name], f"{title}. {drawing.describe(runs)}")
+            sections.append(Section(drawing.name, title, page.figure(picture, drawing.caption)))
     sections.append(Section("limits", "Limits", page.notes(limits_of(runs, titles))))
     sections.append(Section("radio", "Radio", page.table([radio_rows(run) for run in runs], titles)))
     missing = [drawing.title.lower() for drawing in DRAWINGS if drawing.name not in pictures and drawing.expected]

@@ -1,0 +1,61 @@
+"""The line that closes a run: over how many evaluations the mean is, what the accuracy is called."""
+
+from dataclasses import replace
+
+import pytest
+
+from raysoft.console import closing_table, round_line
+from raysoft.report import closing_rows
+from raysoft.run_reading import read_run
+from raysoft.runner import RunResult
+from raysoft.summary import summarise
+from tests.run_folders import make_run, records, run_config
+
+
+def line(tmp_path, rounds, task="digits"):
+    summary = summarise(records(rounds=rounds), run_config(), {"metrics": {"last_accuracy": 0.5}})
+    return closing_table(RunResult(tmp_path, summary, None, task=task)).splitlines()[0].strip()
+
+
+@pytest.mark.parametrize(
+    "rounds, end",
+    [
+        (0, "0.320 (the base; no round was evaluated)"),
+        (1, "(the only evaluation)"),
+        (2, "(mean of the last 2 evaluations; the saved adapter: 0.500)"),
+        (5, "(mean of the last 5 evaluations; the saved adapter: 0.500)"),
+        (9, "(mean of the last 5 evaluations; the saved adapter: 0.500)"),
+    ],
+)
+def test_it_says_over_how_many_evaluations_the_mean_is(tmp_path, rounds, end):
+    text = line(tmp_path, rounds)
+    assert text.startswith("accuracy  0.320")
+    assert text.endswith(end)
+    assert ("->" in text) == (rounds > 0)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5, 7])
+def test_the_untouched_base_is_no_part_of_the_mean(rounds):
+    rows = records(rounds=rounds)
+    found = summarise(rows, run_config(), {})
+    last = [row.accuracy for row in rows[1:]][-5:]
+    assert found["final_accuracy"] == pytest.approx(sum(last) / len(last), rel=1e-12)
+    assert found["metrics"]["final_evaluations"] == len(last)
+    other_base = summarise([replace(rows[0], accuracy=0.99), *rows[1:]], run_config(), {})
+    assert other_base["final_accuracy"] == found["final_accuracy"]
+
+
+def test_rounds_that_were_not_evaluated_do_not_count():
+    rows = [replace(row, accuracy=None) if row.round % 3 else row for row in records(rounds=7)]
+    assert summarise(rows, run_config(), {})["metrics"]["final_evaluations"] == 2
+
+
+@pytest.mark.parametrize(
+    "task, name",
+    [("digits", "accuracy"), ("causal-lm", "next-token accuracy"), ("python-source", "next-byte accuracy")],
+)
+def test_accuracy_is_called_what_it_is(tmp_path, task, name):
+    assert line(tmp_path, 5, task).startswith(f"{name}  0.320 -> ")
+    assert f"  {name} 0.320" in round_line(records(rounds=0)[0], name)
+    run = read_run(make_run(tmp_path / "run", rounds=2, config={"data": {"task": task, "path": None, "clients": 100}}))
+    assert closing_rows(run)[0][0] == f"{name.capitalize()}, before and after"
