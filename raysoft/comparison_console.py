@@ -117,6 +117,9 @@ def print_comparison(console: Console, found: Comparison) -> None:
 
 def print_comparison_plan(console: Console, plan: Plan) -> None:
     """What a comparison would do, without doing it: each run and whether the store has it."""
+    from raysoft.federation.inputs import check_all_inputs
+
+    check_all_inputs({f"arm {job.label!r}": job.config for job in reversed(plan.jobs)}, download=False)
     known = find(plan.store, {key_of(job.config): job.config for job in plan.jobs})
     for job in plan.jobs:
         folder = known.get(key_of(job.config))

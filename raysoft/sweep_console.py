@@ -9,7 +9,7 @@ from rich.console import Console
 
 from raysoft.comparison_tables import Table, text_table
 from raysoft.console import aligned, progress_bar, relative
-from raysoft.sweep.driver import SweepResult
+from raysoft.sweep.driver import SweepResult, check_sweep_inputs
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.results import DONE, FAILED, STOPPED
 
@@ -147,6 +147,7 @@ def _value(value: Any) -> str:
 
 def print_sweep_plan(console: Console, sweep: Sweep, folder: Any) -> None:
     """What a sweep would do, without doing it."""
+    check_sweep_inputs(sweep, download=False)
     for trial in sweep.trials()[:200]:
         console.print(trial.name, highlight=False, markup=False)
     config = sweep.config

@@ -6,13 +6,14 @@ What is not found here is found when model and data are read, in the same words.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from raysoft.config import RunConfig
+from raysoft.config import PLUGINS, RunConfig
 from raysoft.content import check_user_files
 from raysoft.data import raw
 from raysoft.data.partition import check_cohort, check_total, no_natural_key
+from raysoft.errors import ConfigError
 from raysoft.federation.ray_session import joins_cluster
 from raysoft.models.embedded import PREFIX
 from raysoft.rng import Rng
@@ -37,6 +38,20 @@ def check_inputs(config: RunConfig, download: bool = True) -> None:
         _check_clients(config, task)
     elif config.data.partition == "natural" and config.data.natural_key is None and config.data.path is not None:
         raise no_natural_key()
+
+
+def check_all_inputs(configs: Mapping[str, RunConfig], download: bool = True) -> None:
+    """The same for many runs by name, each combination of model and data once; an error says which run it is."""
+    seen = set()
+    for name, config in configs.items():
+        parts = config.model_dump_json(include={"model", "data", "cohort", "executor", *PLUGINS})
+        if parts in seen:
+            continue
+        seen.add(parts)
+        try:
+            check_inputs(config, download)
+        except ConfigError as error:
+            raise ConfigError(error.field, f"{error.message} ({name})") from None
 
 
 def _check_model(config: RunConfig, download: bool) -> None:

@@ -77,6 +77,7 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
     """
     sweep = make_sweep(config)
     _check_settings(sweep)
+    check_sweep_inputs(sweep)
     portable.require(_example(sweep).actors.portable)
     here = None if joins_cluster() else Machine.here(count_gpus=_example(sweep).actors.gpus > 0)
     if here is not None:
@@ -112,6 +113,15 @@ def _check_settings(sweep: Sweep) -> None:
     if _carries(sweep) != "nothing" and _example(sweep).checkpoint.every is None:
         why = "storage" if sweep.config.storage is not None else f"scheduler {sweep.config.scheduler.name}"
         raise ConfigError("checkpoint.every", f"must be a number of rounds, because {why} needs checkpoints, got null")
+
+
+def check_sweep_inputs(sweep: Sweep, download: bool = True) -> None:
+    """See raysoft.federation.inputs; of every known point. Raises ConfigError naming the point."""
+    from raysoft.federation.inputs import check_all_inputs
+
+    points = sweep.points or (sweep.first(),)
+    named = {", ".join(f"{key}={value}" for key, value in point.items()): point for point in points}
+    check_all_inputs({name: sweep.run_config(point, sweep.seeds[0]) for name, point in named.items()}, download)
 
 
 def _example(sweep: Sweep) -> RunConfig:

@@ -478,3 +478,13 @@ def test_what_can_be_known_without_ray_is_said_before_it_starts(command, models,
         more = [mode] if mode == "--dry-run" else [mode, tmp_path / "run"]
         refused(command("run", "soft", *settings, *more), said)
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_runs_of_many_runs_look_at_their_inputs_too(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = ["data.task=causal-lm", "data.path=gone.csv"]
+    refused(
+        command("compare", "soft-text", "ideal-text", *missing, "--dry-run"), "data.path: 'gone.csv' does not", "(arm '"
+    )
+    (tmp_path / "sweep.yaml").write_text("base: soft\nspace:\n  data.task: {grid: [digits, weather]}\n")
+    refused(command("tune", "sweep.yaml", "--dry-run"), "data.task: unknown task 'weather'", "data.task=weather")
