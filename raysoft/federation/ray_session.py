@@ -139,14 +139,16 @@ class Head:
     def __init__(self) -> None:
         import ray
 
-        self._address = ray.get_runtime_context().gcs_address
+        # Through Ray Client (ray://) the head itself may be out of reach.
+        client = ray.util.client.ray.is_connected()
+        self._address: str | None = None if client else ray.get_runtime_context().gcs_address
         self._gone_since: float | None = None
         self._looked = time.monotonic()
 
     def look(self) -> None:
         """Every few seconds, whenever it is called. Raises HeadLostError."""
         now = time.monotonic()
-        if now - self._looked < HEAD_LOOK_S:
+        if self._address is None or now - self._looked < HEAD_LOOK_S:
             return
         self._looked = now
         try:
