@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -232,4 +234,18 @@ def test_more_gpus_than_there_are_is_refused_before_ray_starts(tmp_path, monkeyp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ResourceError, match=r"actors\.gpus"):
         ray_run(tmp_path / "run", "actors.gpus=1")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_too_deep_for_rays_sockets_is_refused_with_advice(tmp_path):
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    words = ["run", "soft", *SETTINGS, "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "raysoft", *words], env=os.environ | {"TMPDIR": str(deep)}, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"raysoft: TMPDIR: {deep} is too long")
+    assert "set TMPDIR to a shorter path" in done.stderr
     assert not (tmp_path / "run").exists()
