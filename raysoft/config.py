@@ -411,11 +411,18 @@ class RunConfig(Section):
             tree.pop(key)
         names = ("pack_size", "threads", *(("portable",) if self.actors.portable else ()))
         tree["actors"] = {name: tree["actors"][name] for name in names}
+        if self.even_packs():  # 0.1 filled the first ones and left the last one short: other sums, other last bits
+            tree["actors"]["packs"] = "even"
         # The covariance stands in every record; the evaluation by client comes after the last one.
         tree["metrics"] = {"covariance": tree["metrics"]["covariance"]}
         if revisions := self.revisions():
             tree["revisions"] = revisions
         return tree
+
+    def even_packs(self) -> bool:
+        """Whether the cohort does not come out in whole packs, and is cut into nearly equal ones."""
+        size = self.actors.pack_size
+        return isinstance(size, int) and self.cohort.size % size != 0
 
     def revisions(self) -> dict[str, int]:
         """Revisions above 1 of the plug-ins, by kind: their numbers are not those of the first one."""

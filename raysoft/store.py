@@ -19,13 +19,13 @@ from filelock import FileLock, Timeout
 from raysoft.config import RunConfig
 from raysoft.content import content_of, identity_of
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.federation.workload import embedded_pack_size
 from raysoft.identity import Identity, differences, key_with, recorded
 from raysoft.registry import resolve
 from raysoft.tracking import CONFIG, SUMMARY
 from raysoft.yaml12 import load_mapping
 
 CLAIMS = ".claims"
-EMBEDDED_PACK_SIZE = 10  # what `auto` means for every embedded model (federation/workload.py); a test holds them equal
 
 
 def settled(config: RunConfig) -> RunConfig:
@@ -33,7 +33,7 @@ def settled(config: RunConfig) -> RunConfig:
     embedded model known. An interrupted run of minutes begins again: cheaper than thousands of synced files."""
     actors = config.actors
     if actors.pack_size == "auto" and config.model.name.startswith("embedded/"):
-        actors = actors.model_copy(update={"pack_size": EMBEDDED_PACK_SIZE})
+        actors = actors.model_copy(update={"pack_size": embedded_pack_size(config.cohort.size)})
     tracking = config.tracking.model_copy(update={"tensorboard": False, "prometheus": False})
     checkpoint = config.checkpoint.model_copy(update={"every": None})
     return config.model_copy(

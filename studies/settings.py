@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from raysoft.arms import Arm
 from raysoft.batch import Job
 
+# The published runs were made with packs of ten, which `auto` then was for every tiny model.
+PACKS = "actors.pack_size=10"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -26,12 +29,12 @@ class Task:
 
 
 DIGITS = Task(
-    name="digits", soft="soft", plus="soft-plus", shared=(), kept_soft=0.165,
+    name="digits", soft="soft", plus="soft-plus", shared=(PACKS,), kept_soft=0.165,
     budgets_s=(0.2, 0.3, 0.5, 0.8), time_s=12.0, plan_budgets_s=(0.25, 0.4, 0.8), sgd_lr=0.15, adamw_lr=5e-3,
     optimizer="sgd",
 )  # fmt: skip
 TEXT = Task(
-    name="python-source", soft="soft-text", plus="soft-plus-text", shared=("data.max_test_samples=5120",),
+    name="python-source", soft="soft-text", plus="soft-plus-text", shared=(PACKS, "data.max_test_samples=5120"),
     kept_soft=0.369, budgets_s=(0.4, 0.8, 1.6), time_s=19.2, plan_budgets_s=(0.4, 0.8, 1.6), sgd_lr=0.3,
     adamw_lr=1e-2, optimizer="adamw",
 )  # fmt: skip

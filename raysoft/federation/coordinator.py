@@ -113,4 +113,5 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         devices=Devices(config.device, rng),
         rng=rng,
         pack_size=config.actors.pack_size,
+        even_packs=config.even_packs(),
     )

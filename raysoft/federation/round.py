@@ -53,6 +53,7 @@ class Parts:
     devices: Devices
     rng: Rng
     pack_size: int
+    even_packs: bool
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     candidates_K = cohort_candidates(rng, tick, parts.info.population, config.cohort.size)
     channel = gains(parts.channel, candidates_K, tick)
     cohort_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
-    packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size)
+    packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size, parts.even_packs)
 
     # broadcast
     down = executor.put(parts.method.broadcast(state.server, tick))

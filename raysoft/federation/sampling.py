@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,10 +19,19 @@ def cohort_candidates(rng: Rng, tick: int, population: int, size: int) -> Array:
     return np.sort(rng("cohort", tick).choice(population, size=size, replace=False, shuffle=False))
 
 
-def make_packs(tick: int, clients_K: Array, widths: Mapping[int, int], pack_size: int) -> list[Pack]:
-    """Chunks of the cohort sorted by (padded length, id): a function of cohort and pack_size alone."""
+def make_packs(
+    tick: int, clients_K: Array, widths: Mapping[int, int], pack_size: int, even: bool = False
+) -> list[Pack]:
+    """Chunks of the cohort sorted by (padded length, id): a function of cohort and pack_size alone.
+
+    `even`: as many packs, of nearly equal sizes (10 in packs of 3: 3, 3, 2, 2 instead of 3, 3, 3, 1), so that no core
+    waits for a full pack while another has had a single client.
+    """
     order = sorted((int(client) for client in clients_K), key=lambda client: (widths.get(client, 0), client))
-    chunks = [order[i : i + pack_size] for i in range(0, len(order), pack_size)]
+    count = math.ceil(len(order) / pack_size)
+    size, larger = divmod(len(order), count) if even and count else (pack_size, 0)
+    cuts = [n * size + min(n, larger) for n in range(count)]
+    chunks = [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)] if count else []
     return [Pack(tick=tick, clients=tuple(sorted(chunk))) for chunk in chunks]
 
 

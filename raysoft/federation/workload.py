@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from raysoft.models.base import FrozenBase
 
 _SHOWN_CLASSES = 12
-EMBEDDED_PACK_SIZE = 10
+TINY_VALUES, TINY_PACK = 1_000_000, 10
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,25 @@ def _classes(data: TaskData) -> dict[str, str]:
 
 
 def with_pack_size(config: RunConfig, info: WorkloadInfo) -> RunConfig:
-    """`actors.pack_size: auto` replaced by the number that follows from the model."""
+    """`actors.pack_size: auto` replaced by the number that follows from model and cohort."""
     if config.actors.pack_size != "auto":
         return config
-    actors = config.actors.model_copy(update={"pack_size": auto_pack_size(info.base_values)})
+    actors = config.actors.model_copy(update={"pack_size": auto_pack_size(info.base_values, config.cohort.size)})
     return config.model_copy(update={"actors": actors})
 
 
-def auto_pack_size(base_values: int) -> int:
-    """Clients trained in one pass: a function of the model alone, so that it is the same on every machine.
+def auto_pack_size(base_values: int, cohort: int) -> int:
+    """Clients trained in one pass: a function of model and cohort alone, so that it is the same on every machine.
 
-    Ten tiny models fill a core's vector units; a large model fills it alone, and activations of ten would not fit.
+    Ten tiny models fill a core's vector units; from about a million values on one client fills them by itself, and
+    what a larger pack adds is memory and idle cores (`benchmarks/pack_size.py`). So a cohort makes two packs of tiny
+    models at least, four of larger ones, whatever number of actors takes them.
     """
-    if base_values <= 5_000_000:
-        return EMBEDDED_PACK_SIZE
-    return 4 if base_values <= 200_000_000 else 1
+    if base_values <= TINY_VALUES:
+        return min(TINY_PACK, math.ceil(cohort / 2))
+    return min(4, math.ceil(cohort / 4)) if base_values <= 200_000_000 else 1
+
+
+def embedded_pack_size(cohort: int) -> int:
+    """What `auto` is for the embedded models, all of which are tiny, before any of them is read."""
+    return auto_pack_size(0, cohort)

@@ -15,6 +15,7 @@ from raysoft.federation.sampling import (
     make_packs,
     pack_batches,
 )
+from raysoft.federation.workload import auto_pack_size
 from raysoft.rng import Rng
 
 
@@ -45,6 +46,26 @@ def test_packs_do_not_depend_on_the_order_of_the_cohort(clients, size, random):
     assert all(list(pack.clients) == sorted(pack.clients) and len(pack.clients) <= size for pack in packs)
     lengths = [[widths[k] for k in pack.clients] for pack in packs]
     assert all(max(a) <= min(b) for a, b in zip(lengths, lengths[1:]))
+
+
+@given(st.integers(0, 60), st.integers(1, 17))
+def test_even_packs_are_as_many_and_differ_by_one_client(count, size):
+    cohort = np.arange(count)
+    plain, even = make_packs(1, cohort, {}, size), make_packs(1, cohort, {}, size, even=True)
+    assert len(even) == len(plain)
+    assert [k for pack in even for k in pack.clients] == list(range(count))
+    lengths = [len(pack.clients) for pack in even]
+    assert not lengths or max(lengths) - min(lengths) <= 1
+    if count % size == 0:
+        assert even == plain
+
+
+@given(st.integers(1, 2000), st.sampled_from([1000, 10**6, 10**6 + 1, 2 * 10**8, 10**9]))
+def test_auto_makes_several_packs_of_a_cohort_whatever_the_machine(cohort, values):
+    size = auto_pack_size(values, cohort)
+    packs = len(make_packs(1, np.arange(cohort), {}, size, even=True))
+    assert 1 <= size <= (10 if values <= 10**6 else 4 if values <= 2 * 10**8 else 1)
+    assert packs >= min(cohort, 2 if values <= 10**6 else 3)  # 9 in packs of 3; else at least four
 
 
 def test_steps_and_ranks_are_drawn_from_their_ranges_and_belong_to_the_client():

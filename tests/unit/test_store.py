@@ -11,11 +11,10 @@ import pytest
 from raysoft.config import RunConfig
 from raysoft.content import identity_of
 from raysoft.errors import ConfigError
-from raysoft.federation.workload import EMBEDDED_PACK_SIZE, auto_pack_size
+from raysoft.federation.workload import TINY_VALUES, auto_pack_size, embedded_pack_size
 from raysoft.identity import TASK_VERSIONS
 from raysoft.presets import load_config
 from raysoft.runner import to_yaml
-from raysoft.store import EMBEDDED_PACK_SIZE as ASSUMED
 from raysoft.store import claim, find, find_claimed, key_of, open_store, run_name, settled, slug
 from raysoft.summary import summarise
 from raysoft.tracking import RunFolder
@@ -68,8 +67,7 @@ def test_damaged_folders_are_passed_over(tmp_path):
 
 
 def test_pack_size_auto_of_an_embedded_model_is_the_number_the_run_found(tmp_path):
-    assert ASSUMED == EMBEDDED_PACK_SIZE
-    assert auto_pack_size(5_000_000) == ASSUMED
+    assert embedded_pack_size(20) == auto_pack_size(TINY_VALUES, 20) == 10
     ran = put(tmp_path / "run", settled(config("actors.pack_size=10")))
     assert search(tmp_path, config("actors.pack_size=auto"), config("actors.pack_size=4")) == [ran, None]
 
