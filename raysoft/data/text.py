@@ -149,7 +149,8 @@ def token_limit(max_length: int, tokenizer: Any, model_config: Any, offset: int 
     own = getattr(tokenizer, "model_max_length", None)
     if isinstance(own, int) and own > 0:
         limits.append(own)
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        limits.append(positions - offset)
+    for name in ("max_position_embeddings", "max_seq_len"):  # the latter is MPT's, whose table of biases ends there
+        positions = getattr(model_config, name, None)
+        if isinstance(positions, int) and positions > 0:
+            limits.append(positions - offset)
     return max(2, min(limits))

@@ -20,8 +20,7 @@ from raysoft.models.padding import left_padded
 from raysoft.models.targets import linear_size
 from raysoft.types import Array
 
-_EXTRA_TOKENS = 3
-_SAME = 1e-4  # of the largest logit: a hundred times rounding, far below what a visible padding token does
+_SAME = 1e-4  # of the largest logit: a hundred times float32's rounding, far below what a visible padding token does
 
 
 def called_linears(base: FrozenBase, inputs: Mapping[str, Array]) -> set[str]:
@@ -31,16 +30,7 @@ def called_linears(base: FrozenBase, inputs: Mapping[str, Array]) -> set[str]:
     for name, part in module.named_modules():
         if linear_size(part) is not None:
             part.register_forward_pre_hook(lambda _part, _inputs, name=name: called.add(name))
-    try:
-        _logits(module, {name: torch.tensor(value) for name, value in inputs.items()})
-    except Exception as error:  # whatever line of an architecture it comes from
-        shapes = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in inputs.items())
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            "model.name",
-            f"{base.source!r} ({base.architecture}) cannot read what its own processor makes of the data "
-            f"({shapes}): {reason}",
-        ) from None
+    _logits(base, module, {name: torch.tensor(value) for name, value in inputs.items()})
     return called
 
 
@@ -54,14 +44,15 @@ def with_padding_side(base: FrozenBase, examples: Examples) -> FrozenBase:
     lengths = examples.lengths
     if base.kind != "sequence-classification" or lengths is None or lengths.min() == lengths.max():
         return base
-    module = build_module(base)
-    row = int(np.argmax(lengths))
-    alone = {n: torch.tensor(v[row : row + 1, : lengths[row]]) for n, v in examples.inputs.items()}
-    expected = _logits(module, alone)
-    fill = {name: int(value[np.argmin(lengths), -1]) for name, value in examples.inputs.items()}
-    padded = {n: torch.nn.functional.pad(v, (0, _EXTRA_TOKENS), value=fill[n]) for n, v in alone.items()}
+    module = build_module(base).float()  # in bfloat16, another width alone moves a logit by a percent
+    shortest = int(np.argmin(lengths))
+    padded = {
+        name: torch.tensor(value[shortest : shortest + 1, : lengths.max()]) for name, value in examples.inputs.items()
+    }
+    alone = {name: value[:, : lengths[shortest]] for name, value in padded.items()}
+    expected = _logits(base, module, alone)
     for left in (False, True):
-        found = _logits(module, left_padded(padded) if left else padded)
+        found = _logits(base, module, left_padded(padded) if left else padded)
         if float((found - expected).abs().max()) <= _SAME * float(expected.abs().max()):
             return replace(base, pad_left=True) if left else base
     raise ConfigError(
@@ -72,6 +63,15 @@ def with_padding_side(base: FrozenBase, examples: Examples) -> FrozenBase:
 
 
 @torch.no_grad()
-def _logits(module: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+def _logits(base: FrozenBase, module: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     dtype = next(value.dtype for value in module.parameters() if value.is_floating_point())
-    return module(**{n: v.to(dtype) if v.is_floating_point() else v for n, v in inputs.items()}).logits.float()
+    try:
+        return module(**{n: v.to(dtype) if v.is_floating_point() else v for n, v in inputs.items()}).logits.float()
+    except Exception as error:  # whatever line of an architecture it comes from
+        shapes = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in inputs.items())
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            "model.name",
+            f"{base.source!r} ({base.architecture}) cannot read what its own processor makes of the data "
+            f"({shapes}): {reason}",
+        ) from None

@@ -102,15 +102,33 @@ def test_more_ends_than_the_others_are_refused_by_row_where_the_classifier_reads
         workload_of(folder, tmp_path, ["w1", "w2 </s> w3", "w4"])
 
 
-@pytest.mark.parametrize("model_type", ["mpnet", "roberta", "camembert", "longformer", "bert"])
+@pytest.mark.parametrize("model_type", ["mpnet", "roberta", "camembert", "longformer", "bert", "mpt"])
 def test_texts_are_cut_where_the_positions_end(tmp_path, model_type):
     """RoBERTa and its kin count positions from padding_idx + 1; one token more would be an IndexError."""
     model = architectures.tiny(model_type)
     folder = folder_of(tmp_path, model, template="<s> $A </s>", pad_token="<pad>", eos_token="</s>")
     long = " ".join(["w5"] * 100)
     workload = workload_of(folder, tmp_path, [long, *(f"w{n}" for n in range(1, 9))])
-    table = model.config.max_position_embeddings
-    assert workload.data.test.lengths.max() == (table if model_type == "bert" else table - 2)
+    table = model.config.max_seq_len if model_type == "mpt" else model.config.max_position_embeddings
+    assert workload.data.test.lengths.max() == (table if model_type in ("bert", "mpt") else table - 2)
     theta = initial_theta(workload.space, workload.head, "peft", Rng(0))
     found = PackedTrainer(workload.base, workload.space).evaluate_samples(theta, workload.data.test, 9)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "roberta"])
+def test_texts_that_fill_all_positions_are_probed_within_them(tmp_path, model_type):
+    folder = folder_of(tmp_path, architectures.tiny(model_type), pad_token="<pad>", eos_token="</s>")
+    long = " ".join(["w5"] * 100)
+    workload = workload_of(folder, tmp_path, [long, long, long, "w1", "w2", "w3"], "data.validation_fraction=0")
+    assert workload.data.train.lengths.max() == (38 if model_type == "roberta" else 40)
+    assert not workload.base.pad_left
+
+
+def test_half_precision_does_not_pass_for_padding_that_is_seen(tmp_path):
+    """A sum of another width is rounded to bfloat16 elsewhere: logits move by a percent without any token seen."""
+    sizes = dict(hidden_size=512, num_attention_heads=8, num_hidden_layers=4, max_position_embeddings=80)
+    model = make_model("roberta", **sizes).to(torch.bfloat16)
+    folder = folder_of(tmp_path, model, pad_token="<pad>", eos_token="</s>")
+    texts = [" ".join(f"w{(7 * n + k) % 70}" for k in range(length)) for n, length in enumerate([3, 59, 9, 23, 5, 58])]
+    assert not workload_of(folder, tmp_path, texts, "data.validation_fraction=0").base.pad_left
