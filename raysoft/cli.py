@@ -148,7 +148,9 @@ def plan(
         typer.Option(metavar="N", help="Then run every feasible rank with N seeds and say how well the plan chose."),
     ] = None,
     workers: Annotated[int, typer.Option(help="With --validate: runs side by side, one thread each.")] = 2,
-    store: Annotated[Path, typer.Option(help="With --validate: folder of the runs.")] = Path("outputs/runs"),
+    store: Annotated[
+        Path | None, typer.Option(help="With --validate: folder of the runs (default: outputs/runs).")
+    ] = None,
 ) -> None:
     """Choose the LoRA rank before training (TSFA's offline stage): a table, a figure, and the reasons.
 
@@ -173,6 +175,7 @@ def plan(
 
         check_validation(config, validate, workers)
     folder = local_destination(out, f"{name_of(target) if name is None else check_name(name)}-plan")
+    kept = local_destination(None if store is None else str(store), "runs", "--store")
     from raysoft import console as display
     from raysoft.plan_table import check_folder, summary_rows, text_table, write_plan
 
@@ -196,7 +199,7 @@ def plan(
 
         console.print()
         with BatchDisplay(console) as bar:
-            checked = run_ranks(config, found, validate, store, workers, bar)
+            checked = run_ranks(config, found, validate, kept, workers, bar)
         write_validation(folder, checked)
         console.print(display.aligned(validation_rows(checked)), highlight=False, markup=False)
         if checked.failed:
@@ -225,7 +228,9 @@ def compare(
     workers: Annotated[int, typer.Option(help="Runs side by side, one thread each.")] = 2,
     name: Annotated[str | None, typer.Option(help="Name of the comparison (default: from the arms).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison (default: outputs/NAME).")] = None,
-    store: Annotated[Path, typer.Option(help="Folder of the runs, shared by comparisons.")] = Path("outputs/runs"),
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the runs, shared by comparisons (default: outputs/runs).")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the settings, list runs to do and runs found, run nothing.")
     ] = False,
@@ -237,7 +242,7 @@ def compare(
     All arms of a seed share data split, cohorts and channels, so differences are paired by seed. Each run is a folder
     of --store and is found there again by its configuration: a second call runs only what is missing, so an
     interrupted comparison goes on where it stopped, and comparisons share runs. A run that fails does not stop the
-    others (exit 1 at the end).
+    others: what finished is compared, what failed is named, and the exit code is 1. RAYSOFT_OUTPUTS replaces outputs/.
 
     Final values are means of the last 5 evaluations, or of as many as there are after round 0. Differences to the
     reference come with 95 % t intervals, and with paired t tests of non-inferiority and equivalence (TOST) within

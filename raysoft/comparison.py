@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from raysoft.comparison_json import comparison_data
 from raysoft.comparison_tables import write_tables
 from raysoft.content import content_of
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.outputs import local_destination
 from raysoft.readings import COSTS, Cost
 from raysoft.run_reading import Run, read_run
 from raysoft.store import slug
 from raysoft.tracking import check_name, write_atomic
 
 COMPARISON = "comparison.json"
-STORE = Path("outputs/runs")
+STORE = "runs"  # the store's folder below outputs/ (or RAYSOFT_OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison: its folder, the contents of comparison.json, the report, the jobs that failed."""
+    """A finished comparison: its folder, the contents of comparison.json, the report, the jobs that failed.
+
+    `notes`: sentences on arms that have no finished run at all and are left out.
+    """
 
     folder: Path
     data: dict[str, Any]
     report: Path
     failed: tuple[Outcome, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def compare(
@@ -60,20 +65,22 @@ def compare(
     workers: int = 2,
     name: str | None = None,
     out: Path | str | None = None,
-    store: Path | str = STORE,
+    store: Path | str | None = None,
     events: BatchEvents | None = None,
 ) -> Comparison:
     """Run each arm (`[LABEL:]TARGET [key=value ...]`, see `arms.py`) with each seed and compare with the reference.
 
-    Arms of one seed share data split, cohorts and channels. Runs go to `store` and are found there again by their
-    configuration. Every arm's runs are read, compared over common seeds, and written to `outputs/NAME` (or `out`):
+    Arms of one seed share data split, cohorts and channels. Runs go to `store` (outputs/runs) and are found there again
+    by their configuration. Every arm's runs are read, compared over common seeds, and written to `outputs/NAME` (or
+    `out`; RAYSOFT_OUTPUTS replaces outputs/):
     comparison.json, table.csv, table.md, table.tex, figures and report.html.
 
     `equal`: metrics are read at the largest total of uplink bits, simulated seconds or joules that all arms of a seed
-    have reached (see readings.equal_readings). `margin`: of non-inferiority in accuracy; bits per byte have 2 % of
-    the reference. Runs that failed are in `failed`. Call it under `if __name__ == "__main__":`, it starts processes.
+    have reached (see readings.equal_readings). `margin`: of non-inferiority in accuracy; bits per byte have 2 % of the
+    reference. Runs that failed are in `failed`; an arm without any finished run is left out. Call it under
+    `if __name__ == "__main__":`, it starts processes.
 
-    Raises ConfigError on bad input, RaysoftError where an arm has no run at all.
+    Raises ConfigError on bad input, RaysoftError where no arm has a finished run.
     """
     plan = plan_comparison(arms, seeds, first_seed, equal, reference, margin, workers, name, out, store)
     return carry_out(plan, workers, events)
@@ -89,7 +96,7 @@ def plan_comparison(
     workers: int,
     name: str | None,
     out: Path | str | None,
-    store: Path | str,
+    store: Path | str | None,
 ) -> Plan:
     """Check everything that can be checked without running anything. Raises ConfigError."""  # fmt: skip
     arms = parse_arms(arguments)
@@ -104,12 +111,13 @@ def plan_comparison(
     chosen = pick_reference(arms, reference)
     span = seed_range(seeds, first_seed)
     default = "-vs-".join(slug(arm.label) for arm in arms)[:64].rstrip("-._")
-    folder = Path("outputs") / (default if name is None else check_name(name)) if out is None else Path(out)
+    folder = local_destination(None if out is None else str(out), default if name is None else check_name(name))
+    kept = local_destination(None if store is None else str(store), STORE, "--store")
     _check_folder(folder)
     _check_comparable(arms, span[0])
     jobs = tuple(Job(arm.label, arm.config(seed)) for arm in arms for seed in span)
     cost = next((cost for cost in COSTS if cost == equal), None)
-    return Plan(tuple(arms), span, jobs, chosen, margin, cost, folder.resolve().name, folder, Path(store))
+    return Plan(tuple(arms), span, jobs, chosen, margin, cost, folder.resolve().name, folder, kept)
 
 
 def _check_comparable(arms: Sequence[Arm], seed: int) -> None:
@@ -134,7 +142,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def carry_out(plan: Plan, workers: int, events: BatchEvents | None = None) -> Comparison:
-    """Run what is missing, read all runs, write the folder. Raises RaysoftError where an arm has no run at all."""
+    """Run what is missing, read all runs, write the folder. Raises RaysoftError where no arm has a finished run."""
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)  # before hours of runs, not after
     except OSError as error:
@@ -145,19 +153,29 @@ def carry_out(plan: Plan, workers: int, events: BatchEvents | None = None) -> Co
         if outcome.folder is not None:
             runs[outcome.job.label][outcome.job.config.seed] = read_run(outcome.folder)
     failed = tuple(outcome for outcome in outcomes if outcome.error is not None)
-    missing = [label for label, by_seed in runs.items() if not by_seed]
-    if missing:
-        raise RaysoftError(f"no run of arm {missing[0]!r} finished, so nothing is compared\n{failures(failed)}")
-    data = comparison_data(
-        plan.name, plan.folder, plan.store, plan.arms, runs, plan.reference, plan.margin, plan.equal
-    )  # fmt: skip
+    if not any(runs.values()):
+        raise RaysoftError(f"no run finished, so nothing is compared\n{failures(failed)}")
+    arms, reference, notes = _with_runs(plan, runs)
+    runs = {arm.label: runs[arm.label] for arm in arms}
+    data = comparison_data(plan.name, plan.folder, plan.store, arms, runs, reference, plan.margin, plan.equal)
+    data |= {"notes": [*notes, *(f"Failed: {line.strip()}" for line in failures(failed).splitlines())]}
     write_atomic(plan.folder / COMPARISON, json.dumps(data, indent=1, allow_nan=False) + "\n")
     write_tables(data, plan.folder)
     from raysoft.report.comparison import write_comparison_report
 
     if events is not None:
         events.preparing(0.0, "drawing the report")
-    return Comparison(plan.folder, data, write_comparison_report(plan.folder), failed)
+    return Comparison(plan.folder, data, write_comparison_report(plan.folder), failed, tuple(notes))
+
+
+def _with_runs(plan: Plan, runs: Mapping[str, Mapping[int, Run]]) -> tuple[list[Arm], str, list[str]]:
+    """The arms that have a finished run, the reference among them, and what has to be said of the others."""
+    arms = [arm for arm in plan.arms if runs[arm.label]]
+    notes = [f"Arm {arm.label!r} is left out: none of its runs finished." for arm in plan.arms if not runs[arm.label]]
+    if runs[plan.reference]:
+        return arms, plan.reference, notes
+    reference = pick_reference(arms, None)
+    return arms, reference, [*notes, f"So the reference is {reference!r}, not {plan.reference!r}."]
 
 
 def failures(failed: Sequence[Outcome]) -> str:

@@ -107,6 +107,8 @@ def print_comparison(console: Console, found: Comparison) -> None:
             console.print(text, highlight=False, markup=False)
     console.print()
     console.print(note(found.data), highlight=False, markup=False)
+    for text in found.notes:
+        console.print(text, highlight=False, markup=False)
     rows = [("folder", relative(found.folder)), ("report", relative(found.report))]
     console.print(aligned(rows), highlight=False, markup=False)
     if found.failed:

@@ -38,8 +38,8 @@ def local_destination(out: str | None, name: str, option: str = "--out") -> Path
     if isinstance(place, Path):
         return place
     raise ConfigError(
-        ROOT if out is None else option, f"{place}: this command writes a folder of this machine, so give --out a path"
-        " (the runs of a sweep travel to `storage`)",
+        ROOT if out is None else option, f"{place}: this command writes a folder of this machine, so give {option} a "
+        "path (the runs of a sweep travel to `storage`)",
     )  # fmt: skip
 
 

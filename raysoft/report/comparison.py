@@ -96,7 +96,7 @@ def render(file: ComparisonFile, found: Sequence[Part], pictures: Mapping[str, b
             images = "".join(page.image(pictures[name], f"{part.title}. {part.caption}") for name in shown)
             sections.append(Section(f"figure-{part.name}", part.title, page.figure(images, part.caption, "panels")))
     runs, titles = list(loaded.example.values()), list(loaded.example)
-    remarks = [*limits_of(runs, titles), *loaded.notes] if runs else loaded.notes
+    remarks = [*file.notes, *(limits_of(runs, titles) if runs else ()), *loaded.notes]
     below = []
     if remarks:
         sections.append(Section("limits", "Limits", page.notes(remarks)))

@@ -105,6 +105,7 @@ class ComparisonFile(_Part):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
     time_to: tuple[TimeTo, ...] = ()
+    notes: tuple[str, ...] = ()  # arms that are left out, runs that failed
 
     @model_validator(mode="after")
     def _labels(self) -> ComparisonFile:
