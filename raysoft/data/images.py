@@ -126,6 +126,8 @@ def _open(image: Any, channels: int) -> Any:
             opened = Image.open(image)
     else:
         raise TypeError(f"{type(image).__name__} is not an image")
+    if 0 in opened.size:
+        raise ValueError("it has no pixels")
     opened = ImageOps.exif_transpose(opened)
     if opened.mode.startswith("I;16"):  # 16-bit scans: keep the upper byte, where convert() would clip
         opened = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))

@@ -38,7 +38,8 @@ def load_processor(source: str, model_config: Any, model_name: str, revision: st
 def _plain_processor(model_config: Any, model_name: str) -> Any:
     from transformers import ViTImageProcessorPil
 
-    size = getattr(model_config, "image_size", None)
+    vision = getattr(model_config, "vision_config", None)
+    size = getattr(model_config, "image_size", None) or getattr(vision, "image_size", None)
     height, width = (size, size) if isinstance(size, int) else tuple(size or (None, None))[:2]
     if not isinstance(height, int) or not isinstance(width, int):
         kind = getattr(model_config, "model_type", "?")

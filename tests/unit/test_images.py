@@ -63,6 +63,9 @@ def test_a_folder_without_settings_gets_the_plainest(tmp_path):
     image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     found = encode(plain(tmp_path), [image])
     np.testing.assert_allclose(found[0], np.moveaxis(np.asarray(image) / 127.5 - 1, -1, 0), atol=1e-6)
+    vision = SimpleNamespace(num_channels=3, image_size=4)  # CLIP and SigLIP say it of their vision part
+    inside = load_processor(str(tmp_path), SimpleNamespace(vision_config=vision, model_type="clip"), "m", None)
+    np.testing.assert_array_equal(encode(inside, [image]), found)
     with pytest.raises(ConfigError, match="nowhere how large"):
         load_processor(str(tmp_path), SimpleNamespace(num_channels=3, model_type="bert"), "m", None)
 
@@ -131,3 +134,8 @@ def test_the_embedded_digits_are_what_their_processor_makes(tmp_path):
     digits = list(np.random.default_rng(0).integers(0, 256, (3, 8, 8)).astype(np.uint8))
     found = pixel_values(digits)
     np.testing.assert_allclose(found, encode(plain(tmp_path, 1, 8), digits, 1), atol=4 * 2.0**-24)
+
+
+def test_an_image_without_pixels_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^data\.path: row 1 of .*no pixels"):
+        encode(plain(tmp_path), [Image.new("RGB", (0, 4))])
