@@ -132,7 +132,7 @@ def write_tables(data: Mapping[str, Any], folder: Path) -> None:
     arms, pairs = arms_table(data), pairs_table(data)
     tables = [arms, *([pairs] if pairs.rows else []), time_to_table(data)]
     write_atomic(folder / TABLE_CSV, _csv(data))
-    write_atomic(folder / TABLE_MD, "\n".join([*(_markdown(table) for table in tables), note(data), ""]))
+    write_atomic(folder / TABLE_MD, "\n".join([*(_markdown(table) for table in tables), _plain(note(data)), ""]))
     write_atomic(folder / TABLE_TEX, "\n".join(_latex(table) for table in tables))
 
 
@@ -152,14 +152,34 @@ def _csv(data: Mapping[str, Any]) -> str:
     for arm in data["arms"]:
         values = [arm[kind].get(key) for key in keys for kind in ("mean", "std")]
         found = [by_arm.get((arm["label"], metric), {}).get(test) for metric in metrics for test in tests]
-        settings = " ".join(arm["overrides"])
-        writer.writerow([arm["label"], arm["target"], settings, len(arm["runs"]), *values, *found])
+        texts = [inert(text) for text in (arm["label"], arm["target"], " ".join(arm["overrides"]))]
+        writer.writerow([*texts, len(arm["runs"]), *values, *found])
     return out.getvalue()
+
+
+def inert(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula; numbers such as -1.5 stay what they are.
+
+    >>> inert("=1+1"), inert("-1.5"), inert("soft")
+    ("'=1+1", '-1.5', 'soft')
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is: nobody's label becomes a tag."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = "|---|" + "---:|" * (len(table.heading) - 1)
     return "\n".join([line(table.heading), rule, *(line(row) for row in table.rows), ""])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from raysoft.comparison_tables import inert
 from raysoft.errors import RaysoftError
 from raysoft.readings import closing_values
 from raysoft.run_reading import Run, read_run
@@ -152,8 +153,9 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _csv(heading: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(heading)
-    writer.writerows([["" if cell is None else cell for cell in line] for line in lines])
+    writer.writerow([inert(name) for name in heading])
+    for line in lines:
+        writer.writerow(["" if cell is None else inert(cell) if isinstance(cell, str) else cell for cell in line])
     return out.getvalue()
 
 
