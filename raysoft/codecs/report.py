@@ -2,8 +2,10 @@
 
 The report is the total error as float32, the range of the error-per-bit scores as two float32, and for every unit the
 logarithm of its score in 8 bits: 254 steps between the largest and the smallest score (at most 2^20 apart), and one
-code for zero. The bits of the units are not reported: they are exact, as both ends know the component sizes. Scores
-stay in order, so the curve stays convex, and it is rescaled to the reported total, which cancels most of the rounding.
+code for zero. The bits of the units are neither reported nor charged. The server knows them where they follow from the
+component sizes alone; for `ecsq`, and for `rank_components` on matrices of different shapes, they depend on the update,
+and a real report would have to carry them too. Scores stay in order, so the curve stays convex, and it is rescaled to
+the reported total, which cancels most of the rounding.
 """
 
 from __future__ import annotations

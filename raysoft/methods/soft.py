@@ -1,9 +1,11 @@
 """SOFT: sparsified orthogonal fine-tuning, the namesake of this project.
 
-Kim and Choi, arXiv 2505.00333. Clients train both LoRA factors with a penalty that keeps rank components nearly
-orthogonal, so that the norm of a component is close to its singular value and unimportant components can be left out
-without an SVD (the `rank_components` codec). The server averages what arrives; what a client did not send keeps the
-broadcast's value. Uploaded: the change of the kept rank components and of a trained head.
+Kim and Choi, "Two-Stage Wireless Federated LoRA Fine-Tuning with Sparsified Orthogonal Updates"
+(arXiv 2505.00333; version 1: "Communication-Efficient Wireless Federated Fine-Tuning for Large-Scale AI Models").
+Clients train both LoRA factors with a penalty that keeps rank components nearly orthogonal, so that the norm of a
+component is close to its singular value and unimportant components can be left out without an SVD (the
+`rank_components` codec). The server averages what arrives; what a client did not send keeps the broadcast's value.
+Uploaded: the change of the kept rank components and of a trained head.
 The penalties are this project's reading of the paper's idea, not quoted equations. An option beyond the paper:
 `shared_mask`, one order of components for all clients (see shared_order.py).
 """

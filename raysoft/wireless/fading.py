@@ -20,7 +20,7 @@ def doppler_turns(config: ChannelConfig) -> float | None:
     """Largest Doppler shift in turns per round; None where every block is drawn afresh.
 
     `correlation_time_rounds` T is the lag at which the autocorrelation J0(2 pi f T) of h first falls to one half, so
-    f = 1.521 / (2 pi T). (The correlation of the power |h|^2 is then a quarter.)
+    f = 1.521 / (2 pi T). (The covariance of the power |h|^2 is then 1/4 - 1/64: see `scattered`.)
     """
     if config.correlation_time_rounds is None:
         return None
@@ -32,8 +32,10 @@ def scattered(rng: Rng, clients_K: Array, block: int, doppler: float | None) -> 
 
     Without Doppler, independent from block to block. With Doppler, Clarke's model: N waves of equal power, whose
     angles of arrival are keyed by the client (one in each of N equal sectors) and whose phases are keyed and uniform;
-    the autocorrelation over clients is J0(2 pi f lag) exactly. P(|h|^2 > s) = e^-s (1 - (s^2 - 2s)/(4N) + O(N^-2)):
-    at N = 64 the far tail is 6 % thin at s = 5 (8 waves would halve it).
+    the autocorrelation over clients is J0(2 pi f lag) exactly. The covariance of the power |h|^2 is J0^2 - 1/N to first
+    order in 1/N (no wave interferes with itself), its variance 1 - 1/N.
+    P(|h|^2 > s) = e^-s (1 - (s^2 - 2s)/(4N) + O(N^-2)): at N = 64 the far tail is 6 % thin at
+    s = 5 (8 waves would halve it).
     """
     if doppler is None:
         return complex_normal(rng, "channel.fading", clients_K, block)
