@@ -138,7 +138,7 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
 def _accuracy(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """Before and after, and what "after" is: round 0, the untouched base, has no part in it."""
     before, after = _number(summary["base_accuracy"]), _number(summary["final_accuracy"])
-    count = metrics.get("final_evaluations", FINAL_EVALUATIONS)
+    count = metrics.get("evaluations_in_mean", FINAL_EVALUATIONS)
     if count == 0:
         return f"{before} (the base; no round was evaluated)"
     if count == 1:

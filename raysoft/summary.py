@@ -25,7 +25,7 @@ def summarise(
     """The contract keys of summary.json.
 
     `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
-    `metrics.final_evaluations` says over how many it was taken (0: only the base was evaluated). Means over rounds
+    `metrics.evaluations_in_mean` says over how many it was taken (0: only the base was evaluated). Means over rounds
     leave out line 0. `extra` sets what records cannot know (status, adapter_sha256, wall_time_s, identity, metrics) and
     may replace any other key. For each scalar metric, `metrics` gets `final_NAME`, by the same rule, and `base_NAME`
     where the base has one (running totals, `*_total`, have none).
@@ -88,7 +88,7 @@ def _metric_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None
     ]
     names = dict.fromkeys(key for row in flat for key in row if key != "round" and not key.endswith("_total"))
     seen = sum(row["accuracy"] is not None and row["round"] >= 1 for row in rows)
-    out: dict[str, float | None] = {"final_evaluations": min(seen, FINAL_EVALUATIONS)}
+    out: dict[str, float | None] = {"evaluations_in_mean": min(seen, FINAL_EVALUATIONS)}
     for name in names:
         base = next((row.get(name) for row in flat if row["round"] == 0), None)
         if base is not None:

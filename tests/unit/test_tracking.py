@@ -394,7 +394,7 @@ def test_metrics_of_the_summary():
     metrics = summarise(rows, run_config(), {"metrics": {"own": 1}})["metrics"]
     assert metrics == {
         "base_loss": 0.0, "final_loss": 1.5, "base_bits_per_byte": 3.0, "final_bits_per_byte": 1.5, "own": 1,
-        "final_evaluations": 2,
+        "evaluations_in_mean": 2,
     }  # fmt: skip
 
 
