@@ -393,7 +393,7 @@ def _say(sentence: str) -> None:
 
 def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
-    from raysoft.errors import RaysoftError
+    from raysoft.errors import HeadLostError, RaysoftError
     from raysoft.interruption import end_on_sigterm, terminated
     from raysoft.portable import NotPortableError, restart
 
@@ -413,6 +413,10 @@ def main() -> None:
         restart()
     except RaysoftError as error:
         _say(str(error))
+        if isinstance(error, HeadLostError):  # without its head Ray cannot be taken down: it waits, aborts or crashes
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.exit_code)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         if terminated():

@@ -43,5 +43,5 @@ class DiskHungError(RaysoftError):
     """What was to be written is not on disk after a time in which every disk should have taken it."""
 
 
-class HeadLostError(CoordinatorLostError):
-    """The head of Ray died, and with it all that was started there."""
+class HeadLostError(RaysoftError):
+    """The head of a Ray cluster died, and with it all that was started there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -91,6 +92,7 @@ class RemoteCoordinator:
         except RayTaskError as error:
             raise original(error) from None
         except RayError as error:
+            self._head.look(patience_s=0.0)  # a node that has lost its head ends its processes, the coordinator first
             raise CoordinatorLostError(
                 f"the coordinator actor died during {method} ({type(error).__name__})"
             ) from error
@@ -145,10 +147,10 @@ class Head:
         self._gone_since: float | None = None
         self._looked = time.monotonic()
 
-    def look(self) -> None:
-        """Every few seconds, whenever it is called. Raises HeadLostError."""
+    def look(self, patience_s: float | None = None) -> None:
+        """Every few seconds, whenever it is called; at once where `patience_s` is given. Raises HeadLostError."""
         now = time.monotonic()
-        if self._address is None or now - self._looked < HEAD_LOOK_S:
+        if self._address is None or (patience_s is None and now - self._looked < HEAD_LOOK_S):
             return
         self._looked = now
         try:
@@ -156,7 +158,7 @@ class Head:
             self._gone_since = None
         except OSError as error:  # a network may come back, and a head that keeps its state elsewhere
             self._gone_since = self._gone_since or now
-            if now - self._gone_since >= HEAD_GONE_S:
+            if now - self._gone_since >= (HEAD_GONE_S if patience_s is None else patience_s):
                 raise HeadLostError(f"the head of Ray at {self._address} has died: {error.strerror or error}") from None
 
 
@@ -187,8 +189,8 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
         except HeadLostError as error:
             head_lost = True  # nobody is left to be asked for anything
             if mine and plan is not None:
-                raise  # this machine can have another one
-            raise RaysoftError(str(error)) from error
+                raise CoordinatorLostError(str(error)) from error  # this machine can have another one
+            raise
         finally:
             if not mine and not head_lost and coordinator is not None:
                 ray.kill(coordinator.actor)  # its client actors end with it
@@ -219,9 +221,21 @@ def running_ray(cpus: int | None) -> Iterator[bool]:
                 with _own_sigterm():
                     _start_ray(cpus)
             yield mine
+        except HeadLostError:
+            if mine:
+                mine = False
+                _leave_without_head()
+            raise
         finally:
             if mine:
                 ray.shutdown()
+
+
+def _leave_without_head() -> None:
+    """Ray's own farewell asks the head, and ends the process when that has not answered for a minute."""
+    import ray
+
+    atexit.unregister(ray.shutdown)
 
 
 @contextmanager
