@@ -246,6 +246,7 @@ class TrainConfig(Section):
     head_lr: Positive | None = None
     weight_decay: NonNegative = 0.0
     clip_norm: Positive | None = 1.0
+    max_update_norm: Positive | None = 1000.0  # times the cohort's median; a larger update is rejected
     optimizer_state: Literal["reset"] = "reset"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -409,6 +410,8 @@ class RunConfig(Section):
         tree = self.model_dump(mode="json")
         for key in ("executor", "tracking", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
             tree.pop(key)
+        if self.train.max_update_norm == TrainConfig.model_fields["max_update_norm"].default:
+            tree["train"].pop("max_update_norm")  # rejects what no run of 0.1 survived
         names = ("pack_size", "threads", *(("portable",) if self.actors.portable else ()))
         tree["actors"] = {name: tree["actors"][name] for name in names}
         if self.even_packs():  # 0.1 filled the first ones and left the last one short: other sums, other last bits

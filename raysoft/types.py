@@ -142,6 +142,7 @@ class ClientReport:
     stats: Mapping[str, Array] = field(default_factory=dict)
     finite: bool = True
     order_bits: int = 0  # those of downlink_bits that are no values
+    update_norm: float = 0.0  # 2-norm of the update before compression
 
 
 @dataclass(frozen=True)

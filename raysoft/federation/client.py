@@ -22,12 +22,14 @@ from raysoft.errors import RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
+from raysoft.federation.seam import check_curve, check_decoded
 from raysoft.federation.stage_errors import explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
+LARGEST_NORM = 1e15  # of an update that counts as finite: its energy, summed over a cohort, still has a float32
 STAGES = ("train", "encode", "sum", "combine", "evaluate", "evaluate_clients")
 
 
@@ -164,10 +166,13 @@ class Worker:
         reports, updates, new_states = [], [], []
         for k, client in enumerate(pack.clients):
             update, state = self.method.upload(starts[k], results[k].end, states[k])
-            finite = all(np.isfinite(value).all() for value in update.values())
+            norm = _norm(update)
+            finite = norm <= LARGEST_NORM  # not for nan
             if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
                 update = {name: np.zeros_like(value) for name, value in update.items()}
                 state = states[k]
+            menu = self.codec.menu(update, starts[k], self._memory(state, pack.tick, client), down.order)
+            check_curve(self.config, pack.tick, client, menu)
             reports.append(
                 ClientReport(
                     client=client,
@@ -179,9 +184,8 @@ class Worker:
                     downlink_bits=jobs[k].downlink_bits,
                     finite=finite,
                     order_bits=jobs[k].order_bits,
-                    curve=quantize_curve(
-                        self.codec.menu(update, starts[k], self._memory(state, pack.tick, client), down.order)
-                    ),
+                    update_norm=norm,
+                    curve=quantize_curve(menu),
                 )
             )
             updates.append(update)
@@ -209,6 +213,7 @@ class Worker:
             memory = self._memory(state, pack.tick, client)
             encoded = self.codec.encode(update, start, memory, units, down.order, self.rng("codec", pack.tick, client))
             decoded = self.codec.decode(encoded.payload, start, units, down.order)
+            check_decoded(self.config, pack.tick, client, decoded, update, encoded.payload.num_bits)
             finite = all(np.isfinite(value).all() for value in decoded.values())
             sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
             views.append(decoded)
@@ -276,6 +281,11 @@ class Worker:
 
     def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
         return cut_to_rank(down.common, self.workload.space, rank)
+
+
+def _norm(update: Tensors) -> float:
+    """2-norm over all values, in float64 (a float32 sum of squares overflows from 1e19 on)."""
+    return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in update.values())))
 
 
 def _weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str, Array] | None:

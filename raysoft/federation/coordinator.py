@@ -114,4 +114,5 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         rng=rng,
         pack_size=config.actors.pack_size,
         even_packs=config.even_packs(),
+        shares_band=registry.flag("uplink", config.uplink, "SHARES_BAND", default=True),
     )

@@ -43,6 +43,7 @@ class Round:
     products: ProductSums | None
     counts: dict[str, float] | None  # of the evaluation, if there was one
     began: float  # time.perf_counter
+    oversized: tuple[int, ...] = ()  # rejected for the size of their update (train.max_update_norm)
 
 
 def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundRecord]:
@@ -61,7 +62,10 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
     after = replace(after, sent_counts=sent_counts, dense_bits=after.dense_bits + dense_bits)
     metrics["dense_bits_total"] = after.dense_bits
     reasons = Counter(status for status in status_K if status != "ok")
-    reasons.update({"non_finite": len(r.everybody) - len(r.reports), "actor_failed": r.cohort - len(r.everybody)})
+    rejected = {"update_norm": len(r.oversized), "actor_failed": r.cohort - len(r.everybody)}
+    reasons.update({"non_finite": len(r.everybody) - len(r.reports) - len(r.oversized), **rejected})
+    if r.oversized:
+        metrics["oversized_clients"] = list(r.oversized)
     queue = after.allocator.get("queue_s")
     errors = [one.relative_error for one in sent_K]
     record = RoundRecord(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,15 +93,17 @@ def sum_requests(
 
 
 def merged_states(
-    before: Mapping[int, ClientState], replies: Iterable[Mapping[int, ClientState]]
+    before: Mapping[int, ClientState], replies: Iterable[Mapping[int, ClientState]], rejected: Collection[int] = ()
 ) -> dict[int, ClientState]:
     """Client states after the round, given the new ones pack by pack.
 
-    Who has nothing to remember is left out, and built from its key when needed.
+    Who has nothing to remember is left out, and built from its key when needed. A rejected client's stays as it was.
     """
     after = dict(before)
     for reply in replies:
         for client, state in reply.items():
+            if client in rejected:
+                continue
             if state.remembers:
                 after[client] = state
             else:

@@ -29,6 +29,7 @@ from raysoft.federation.reduction import (
     survivors,
 )
 from raysoft.federation.sampling import cohort_candidates, make_packs
+from raysoft.federation.seam import check_cohort, check_outcome, check_plan, check_received, check_server, too_large
 from raysoft.federation.workload import WorkloadInfo
 from raysoft.methods.base import Method
 from raysoft.rng import Rng
@@ -54,6 +55,7 @@ class Parts:
     rng: Rng
     pack_size: int
     even_packs: bool
+    shares_band: bool  # False: an allocator without a channel to share
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # select
     candidates_K = cohort_candidates(rng, tick, parts.info.population, config.cohort.size)
     channel = gains(parts.channel, candidates_K, tick)
-    cohort_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
+    chosen_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
+    cohort_K = check_cohort(config, tick, chosen_K, candidates_K)
     packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size, parts.even_packs)
 
     # broadcast
@@ -88,11 +91,14 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # train
     requests = [TrainRequest(pack, {k: state.clients[k] for k in pack.clients if k in state.clients}) for pack in packs]
     packs, trained = survivors(config.actors.quorum, tick, packs, executor.map("train", down, requests))
-    everybody, reports = finite_reports(tick, (reply for reply, _ in trained), config.train.lr)
+    everybody, finite = finite_reports(tick, (reply for reply, _ in trained), config.train.lr)
+    oversized = too_large(finite, config.train.max_update_norm)
+    reports = tuple(report for report in finite if report.client not in oversized)
 
     # allocate
     who = participants(parts, reports, tick)
     plan = parts.allocator.allocate(reports, who, state.allocator, tick, rng)
+    check_plan(config, tick, plan, reports, parts.link.bandwidth_hz if parts.shares_band else np.inf)
 
     # encode
     units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
@@ -103,6 +109,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # deliver
     bits_K = np.array([sent[int(k)].num_bits for k in who.clients_K]) * config.device.payload_scale
     outcome = parts.uplink.deliver(plan, bits_K, who, tick, rng)
+    check_outcome(config, tick, outcome, plan, who)
     arrived_K = outcome.arrived_K & np.array([sent[int(k)].finite for k in who.clients_K], dtype=bool)
     mix_K = normalised(np.where(arrived_K, who.weights_K if plan.weights_K is None else plan.weights_K, 0.0))
 
@@ -114,15 +121,18 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     total = folded(reply for reply, _ in executor.map("combine", down, [None] * len(groups), groups))
 
     # receive
-    sums = None if total.sums is None else dict(parts.uplink.receive(total.sums, outcome, rng))
+    sums = None if total.sums is None else parts.uplink.receive(total.sums, outcome, rng)
+    if total.sums is not None:
+        check_received(config, tick, total.sums, sums)
 
     # aggregate, observe
     received = Reception(outcome, reports, sums=sums, sent_counts=arrived_components(who, sent, arrived_K))
     server = parts.method.aggregate(state.server, received, tick)
+    check_server(config, tick, state.server, server)
     after = replace(
         state,
         server=server,
-        clients=merged_states(state.clients, (reply for reply, _ in summed)),
+        clients=merged_states(state.clients, (reply for reply, _ in summed), oversized),
         allocator=parts.allocator.observe(plan, outcome, state.allocator),
         clock_s=state.clock_s + outcome.round_s,
     )
@@ -131,7 +141,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     counts = evaluate(parts, server, tick)
     happened = Round(
         tick, state, len(cohort_K), everybody, reports, who, plan, outcome, arrived_K, mix_K, bits_K, sent, sums,
-        total.products, counts, began,
+        total.products, counts, began, tuple(sorted(oversized)),
     )  # fmt: skip
     return record_of(parts, after, happened)
 

@@ -132,6 +132,7 @@ def test_odd_models_and_too_many_images_are_refused(tmp_path, monkeypatch):
 def test_the_embedded_digits_are_what_their_processor_makes(tmp_path):
     """To the last bit but one: transformers rounds in another order."""
     digits = list(np.random.default_rng(0).integers(0, 256, (3, 8, 8)).astype(np.uint8))
+    assert pixel_values([]).shape == (0, 1, 8, 8)
     found = pixel_values(digits)
     np.testing.assert_allclose(found, encode(plain(tmp_path, 1, 8), digits, 1), atol=4 * 2.0**-24)
 

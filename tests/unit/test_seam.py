@@ -1,0 +1,132 @@
+"""What plug-ins hand back: a wrong sum, sign, shape or id ends the run in one sentence: plug-in, round, client."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raysoft.errors import RaysoftError
+from tests.unit.test_rounds import coordinator
+
+
+def hostile(parts_or_worker, name, method, change):
+    """A plug-in whose `method` gives what `change` makes of its result."""
+    real = getattr(parts_or_worker, name)
+
+    class Hostile:
+        def __getattr__(self, key):
+            value = getattr(real, key)
+            return (lambda *args, **more: change(value(*args, **more))) if key == method else value
+
+    return Hostile()
+
+
+def first(array, value):
+    out = np.array(array, dtype=float)
+    out[0] = value
+    return out
+
+
+SERVER = [
+    ("allocator", "select", lambda ids: np.repeat(ids[:1], 2), "is selected 2 times"),
+    ("allocator", "select", lambda ids: ids[::-1], "out of the order"),
+    ("allocator", "select", lambda ids: ids + 10**6, "not among the candidates"),
+    ("allocator", "select", lambda ids: ids[:0], "no list of client ids"),
+    ("allocator", "select", lambda ids: "everybody", "no list of client ids"),
+    ("allocator", "allocate", lambda p: replace(p, bandwidth_hz_K=p.bandwidth_hz_K * 10), r"gives away 1e\+07 Hz of a"),
+    ("allocator", "allocate", lambda p: replace(p, bandwidth_hz_K=-p.bandwidth_hz_K), "client .*bandwidth_hz_K is -"),
+    ("allocator", "allocate", lambda p: replace(p, power_w_K=first(p.power_w_K, np.nan)), "client .*power_w_K is nan"),
+    ("allocator", "allocate", lambda p: replace(p, units_K=p.units_K + 10**6), "client .*units, its menu has 0 to"),
+    ("allocator", "allocate", lambda p: replace(p, weights_K=first(p.units_K, np.nan)), "client .*weights_K is nan"),
+    ("allocator", "allocate", lambda p: replace(p, weights_K=first(p.units_K, -1.0)), "client .*weights_K is -1"),
+    ("allocator", "allocate", lambda p: replace(p, weights_K=0.0 * p.units_K), "sum to zero"),
+    ("allocator", "allocate", lambda p: replace(p, clients_K=p.clients_K + 1), "other clients"),
+    ("allocator", "allocate", lambda p: replace(p, active_K=p.active_K[:2]), "active_K has shape"),
+    ("allocator", "allocate", lambda p: replace(p, round_s=np.nan), "round_s is nan"),
+    ("uplink", "deliver", lambda o: replace(o, latency_s_K=-o.latency_s_K), "client .*latency_s_K is -"),
+    ("uplink", "deliver", lambda o: replace(o, energy_j_K=first(o.energy_j_K, np.inf)), "client .*energy_j_K is inf"),
+    ("uplink", "deliver", lambda o: replace(o, arrived_K=o.arrived_K[:1]), "arrived_K has 1 entries"),
+    ("uplink", "deliver", lambda o: replace(o, round_s=-1.0), "round_s is -1"),
+    ("uplink", "receive", lambda s: {k: v * np.nan for k, v in s.items()}, "not finite"),
+    ("uplink", "receive", lambda s: {k: v[:1] for k, v in s.items()}, "in shape"),
+    ("uplink", "receive", lambda s: {}, "other values"),
+    ("uplink", "receive", lambda s: None, "other values"),
+    ("method", "aggregate", lambda s: replace(s, theta={k: v * np.nan for k, v in s.theta.items()}), "not finite"),
+    ("method", "aggregate", lambda s: replace(s, theta={k: v[:1] for k, v in s.theta.items()}), "in shape"),
+    ("method", "aggregate", lambda s: replace(s, theta={}), "other values than it had"),
+    ("method", "aggregate", lambda s: replace(s, extra={"moment": np.array([np.inf])}), "moment to values that"),
+]
+
+
+@pytest.mark.parametrize("kind,method,change,words", SERVER)
+def test_the_servers_plug_ins_are_checked_and_nothing_is_committed(kind, method, change, words):
+    made, _ = coordinator("soft")
+    before = made.state
+    made.parts = replace(made.parts, **{kind: hostile(made.parts, kind, method, change)})
+    name = getattr(made.config, kind).name
+    with pytest.raises(RaysoftError, match=f"^{kind} {name}, round 1.*{words}"):
+        made.round(1)
+    assert made.state is before
+
+
+CLIENT = [
+    ("menu", lambda c: replace(c, error_J=c.error_J * np.nan), "menu"),
+    ("menu", lambda c: replace(c, bits_J=c.bits_J + 1), "menu"),
+    ("menu", lambda c: replace(c, error_J=c.error_J[:3]), "menu"),
+    ("decode", lambda u: {k: v[:1] for k, v in u.items()}, "in shape"),
+    ("decode", lambda u: dict(list(u.items())[1:]), "other values than were sent"),
+    ("decode", lambda u: None, "other values than were sent"),
+    ("encode", lambda e: replace(e, payload=replace(e.payload, num_bits=-5)), "-5 bits"),
+]
+
+
+@pytest.mark.parametrize("method,change,words", CLIENT)
+def test_a_codec_is_checked_client_by_client(method, change, words):
+    made, executor = coordinator("soft")
+    executor.worker.codec = hostile(executor.worker, "codec", method, change)
+    with pytest.raises(RaysoftError, match=rf"round 1.*{words}") as caught:
+        made.round(1)
+    assert "client" in str(caught.value)
+    assert made.state.server.version == 0
+
+
+def enlarged(executor, client, factor):
+    """One client's training ends `factor` times as far away."""
+    trainer, plain_map, plain_train, current = executor.worker.trainer, executor.map, executor.worker.trainer.train, []
+
+    def map_(stage, down, requests, handles=None):
+        current[:] = [list(r.pack.clients) for r in requests] if stage == "train" else []
+        return plain_map(stage, down, requests, handles)
+
+    def train(jobs, batches, settings):
+        pack, results = current.pop(0), plain_train(jobs, batches, settings)
+        for k, one in enumerate(pack):
+            if one == client:
+                start = jobs[k].start
+                end = {n: start[n] + np.float32(factor) * (v - start[n]) for n, v in results[k].end.items()}
+                results[k] = replace(results[k], end=end)
+        return results
+
+    executor.map, trainer.train = map_, train
+
+
+@pytest.mark.parametrize("factor,reason", [(1e6, "update_norm"), (1e30, "non_finite")])
+def test_one_huge_finite_update_is_rejected_and_counted_with_client_and_round(factor, reason):
+    made, executor = coordinator("ideal", "codec.error_feedback=true")
+    cohort = coordinator("ideal")[0].round(1).metrics["clients"]["id"]
+    enlarged(executor, cohort[2], factor)
+    record = made.round(1)
+    assert record.drop_reasons == {reason: 1}
+    assert record.metrics.get("oversized_clients") == ([cohort[2]] if reason == "update_norm" else None)
+    assert record.participants == len(cohort) - 1
+    assert cohort[2] not in made.state.clients  # nothing of it is remembered
+    assert max(np.abs(value).max() for value in made.state.server.theta.values()) < 10
+
+
+def test_the_bound_can_be_set_and_lifted():
+    for setting, dropped in (("2.0", 1), ("null", 0), ("1e9", 0)):
+        made, executor = coordinator("ideal", f"train.max_update_norm={setting}")
+        cohort = coordinator("ideal")[0].round(1).metrics["clients"]["id"]
+        enlarged(executor, cohort[0], 100.0)
+        record = made.round(1)
+        assert ("oversized_clients" in record.metrics) == bool(dropped)
