@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.tracking import OWN_FILES, OWN_FOLDERS, ROUNDS, SUMMARY
+from raysoft.run_files import check_overwrite
+from raysoft.tracking import ROUNDS, SUMMARY
 
 log = logging.getLogger("raysoft")
 T = TypeVar("T")
@@ -320,13 +321,14 @@ def staged(place: Path | str, option: str, overwrite: bool = False, fetch: bool 
 def _check_free(remote: RemoteFolder, there: Sequence[str], option: str, overwrite: bool) -> None:
     if there and not overwrite:
         raise ConfigError(option, f"{remote.uri} exists and is not empty; choose another folder or add --overwrite")
-    own = OWN_FILES | OWN_FOLDERS | {PROBE}
-    strange = [name for name in there if name.split("/")[0] not in own and not name.endswith(".part")]
-    if strange:
-        raise ConfigError(
-            option, f"{remote.uri} holds {strange[0]!r}, which no run has written, so it is not overwritten; "
-            "choose another folder"
-        )  # fmt: skip
+
+    def read(name: str) -> str:
+        with tempfile.TemporaryDirectory(prefix="raysoft-") as scratch:
+            target = Path(scratch) / "file"
+            remote.get(name, target)
+            return target.read_text(encoding="utf-8", errors="replace")
+
+    check_overwrite([name for name in there if name != PROBE], read, remote.uri, option)
 
 
 def _bring_home(mirror: Mirror, complain: Callable[[str], None]) -> None:

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from raysoft.config import NAME_PATTERN
 from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.run_files import check_overwrite, files_of
 from raysoft.types import RoundRecord
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
@@ -255,13 +256,10 @@ def _old_content(path: Path, overwrite: bool) -> list[str]:
                 f"{path} exists and is not empty; choose another folder, add --overwrite, or go on with it by "
                 f"raysoft resume {path}",
             )
-        own = OWN_FILES | OWN_FOLDERS | {REPLACED}
-        strange = [name for name in content if name not in own and not name.endswith(".part")]
-        if strange:
-            raise ConfigError(
-                "--out", f"{path} holds {strange[0]!r}, which no run has written, so it is not overwritten; "
-                "choose another folder"
-            )  # fmt: skip
+        check_overwrite(
+            files_of(path) if content else (),
+            lambda name: (path / name).read_text(encoding="utf-8", errors="replace"), str(path), "--out",
+        )  # fmt: skip
         path.mkdir(parents=True, exist_ok=True)
         return content
 

@@ -10,6 +10,8 @@ import pytest
 from raysoft import storage
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.outputs import destination, local_destination
+from raysoft.presets import load_config
+from raysoft.runner import to_yaml
 from raysoft.storage import Mirror, RemoteFolder, is_uri, staged
 
 
@@ -122,7 +124,9 @@ def test_a_stage_copies_in_the_background_and_brings_the_rest_home(memory, tmp_p
 def test_what_is_there_is_refused_replaced_or_fetched(memory, tmp_path):
     remote = RemoteFolder.open("memory://b/run", "--out")
     with staged("memory://b/run", "--out") as stage:
-        write(stage.folder, "config.yaml", "rounds.jsonl", "report.html")
+        write(stage.folder, "report.html")
+        write(stage.folder, "config.yaml", text=to_yaml(load_config("soft")))
+        write(stage.folder, "environment.json", text='{"libraries": {}}')
     with pytest.raises(ConfigError, match=r"--out: memory://b/run exists and is not empty"):
         staged("memory://b/run", "--out").__enter__()
     with staged("memory://b/run", "--out", overwrite=True) as stage:
@@ -139,10 +143,11 @@ def test_what_is_there_is_refused_replaced_or_fetched(memory, tmp_path):
 
 
 def test_a_run_that_was_refused_leaves_what_is_there(memory):
-    memory.pipe_file("/b/run/config.yaml", b"old")
-    with pytest.raises(ConfigError), staged("memory://b/run", "--out", overwrite=True):
+    memory.pipe_file("/b/run/config.yaml", to_yaml(load_config("soft")).encode())
+    memory.pipe_file("/b/run/rounds.jsonl", b'{"round": 0}\n')
+    with pytest.raises(ConfigError, match="refused"), staged("memory://b/run", "--out", overwrite=True):
         raise ConfigError("x", "refused")
-    assert RemoteFolder.open("memory://b/run", "--out").files() == ["config.yaml"]
+    assert RemoteFolder.open("memory://b/run", "--out").files() == ["config.yaml", "rounds.jsonl"]
 
 
 def test_an_interrupted_run_is_brought_home_too(memory):

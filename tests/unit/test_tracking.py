@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from raysoft import tracking
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.presets import load_config
 from raysoft.run_reading import read_run
+from raysoft.runner import to_yaml
 from raysoft.summary import summarise
 from raysoft.tracking import Position, RunFolder, check_name, environment, strict
 from raysoft.types import RoundRecord
@@ -165,7 +167,7 @@ def test_a_folder_with_content_is_refused_and_left_alone(tmp_path):
 def test_overwrite_replaces_an_old_run_completely(tmp_path):
     path = make_run(tmp_path / "run", rounds=3, tensorboard=True)
     (path / "figures").mkdir()
-    (path / "figures" / "old.png").write_bytes(b"x")
+    (path / "figures" / "accuracy.png").write_bytes(b"x")
     RunFolder(path, overwrite=True).close()
     assert [item.name for item in path.iterdir()] == ["rounds.jsonl"]
     assert (path / "rounds.jsonl").read_text() == ""
@@ -174,7 +176,8 @@ def test_overwrite_replaces_an_old_run_completely(tmp_path):
 def test_a_refused_run_gives_the_overwritten_one_back(tmp_path):
     path = tmp_path / "run"
     with RunFolder(path) as old:
-        old.write_config("seed: 1\n")
+        old.write_config(to_yaml(load_config("soft")))
+        old.write_environment()
         old.write_summary({"status": "done"})
     before = {item.name: item.read_bytes() for item in path.iterdir()}
     new = RunFolder(path, overwrite=True)
@@ -192,14 +195,14 @@ def test_overwrite_never_removes_what_no_run_has_written(tmp_path):
     assert (home / "rounds.jsonl").exists()
 
 
-def test_overwrite_removes_a_link_and_not_what_it_points_to(tmp_path):
+def test_overwrite_does_not_touch_a_link(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept").write_text("")
-    path = tmp_path / "run"
-    path.mkdir()
+    path = make_run(tmp_path / "run", rounds=1)
     (path / "figures").symlink_to(elsewhere)
-    RunFolder(path, overwrite=True).close()
+    with pytest.raises(ConfigError, match="'figures', which no run has written"):
+        RunFolder(path, overwrite=True)
     assert (elsewhere / "kept").exists()
 
 
@@ -334,6 +337,7 @@ def test_positions_are_those_of_the_file_and_rewind_goes_back(tmp_path):
 
 def test_one_writer_a_folder(tmp_path):
     with RunFolder(tmp_path / "run") as folder:
+        folder.write_config(to_yaml(load_config("soft")))
         folder.append(records(rounds=1)[0])
         with pytest.raises(RaysoftError, match="another process is writing"):
             RunFolder(tmp_path / "run", overwrite=True)
