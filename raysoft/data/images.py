@@ -56,7 +56,9 @@ def _processed(images: Sequence[Any], processor: Any, model_name: str) -> Array:
         pixels = np.asarray(made["pixel_values"])
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
-        raise ConfigError("model.name", f"the image processor of {model_name!r} fails: {reason}") from None
+        raise ConfigError(
+            "model.name", f"{model_name!r} has an image processor that cannot be used: {reason}"
+        ) from None
     if pixels.dtype == object or pixels.ndim != 4 or len(pixels) != len(images):
         raise _odd(model_name, f"an array of shape {pixels.shape} of {len(images)} images")
     if pixels.shape[1] != channels:

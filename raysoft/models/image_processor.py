@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def load_processor(source: str, model_config: Any, model_name: str, revision: st
 
     if Path(source).is_dir() and not any((Path(source) / name).exists() for name in _SETTINGS):
         return _plain_processor(model_config, model_name)
+    if (Path(source) / _SETTINGS[0]).exists():
+        _check_object(Path(source) / _SETTINGS[0], model_name)
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -33,6 +36,15 @@ def load_processor(source: str, model_config: Any, model_name: str, revision: st
         ) from None
     finally:
         logging.set_verbosity(level)
+
+
+def _check_object(path: Path, model_name: str) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError("model.name", f"{path.name} of {model_name!r} is not a JSON object")
 
 
 def _plain_processor(model_config: Any, model_name: str) -> Any:

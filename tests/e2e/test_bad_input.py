@@ -248,7 +248,7 @@ BAD_MODELS = {
     "image processor of another kind": ("vit", written("preprocessor_config.json", "[]"), "is not a JSON object"),
     "unusable mean": ("vit", written("preprocessor_config.json", '{"image_mean": "x"}'), "cannot be used"),
     "unknown resampling": ("vit", written("preprocessor_config.json", '{"resample": 99}'), "cannot be used"),
-    "no deviation": ("vit", written("preprocessor_config.json", '{"image_std": [0.0]}'), "zero or less"),
+    "no deviation": ("vit", written("preprocessor_config.json", '{"image_std": [0.0]}'), "cannot be used"),
 }
 
 

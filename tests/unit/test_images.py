@@ -75,7 +75,7 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^model\.name: 'm' has an image processor that cannot be used"):
         load_processor(str(tmp_path), CONFIG, "m", None)
     (tmp_path / "preprocessor_config.json").write_text("[1")
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with pytest.raises(ConfigError, match="not a JSON object"):
         load_processor(str(tmp_path), CONFIG, "m", None)
 
 
