@@ -213,7 +213,7 @@ class Worker:
             memory = self._memory(state, pack.tick, client)
             encoded = self.codec.encode(update, start, memory, units, down.order, self.rng("codec", pack.tick, client))
             decoded = self.codec.decode(encoded.payload, start, units, down.order)
-            check_decoded(self.config, pack.tick, client, decoded, update, encoded.payload.num_bits)
+            check_decoded(self.config, pack.tick, client, decoded, update, start, encoded.payload.num_bits)
             finite = all(np.isfinite(value).all() for value in decoded.values())
             sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
             views.append(decoded)

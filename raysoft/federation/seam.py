@@ -110,14 +110,17 @@ def check_outcome(config: RunConfig, tick: int, outcome: Outcome, plan: Allocati
         raise _fault("uplink", config, tick, f"round_s is {outcome.round_s!r}")
 
 
-def check_decoded(config: RunConfig, tick: int, client: int, decoded: Any, update: Tensors, num_bits: Any) -> None:
-    """The server's view of an update: the same names and shapes; bits that are a count."""
-    if not isinstance(decoded, Mapping) or set(decoded) != set(update):
-        missing = sorted(set(update) ^ set(decoded if isinstance(decoded, Mapping) else ()))
-        raise _fault("codec", config, tick, f"decodes other values than were sent, e.g. {missing[:1]}", client)
+def check_decoded(
+    config: RunConfig, tick: int, client: int, decoded: Any, update: Tensors, start: Tensors, num_bits: Any
+) -> None:
+    """The server's view of an update: all that was sent, and nothing the client has not, in its shapes; a bit count."""
+    names = set(decoded) if isinstance(decoded, Mapping) else set()
+    strange = sorted((set(update) - names) | (names - set(start)))
+    if strange:
+        raise _fault("codec", config, tick, f"decodes other values than were sent, e.g. {strange[0]}", client)
     for name, value in decoded.items():
-        if np.shape(value) != np.shape(update[name]):
-            what = f"decodes {name} in shape {np.shape(value)}, sent was {np.shape(update[name])}"
+        if np.shape(value) != np.shape(start[name]):
+            what = f"decodes {name} in shape {np.shape(value)}, the client has {np.shape(start[name])}"
             raise _fault("codec", config, tick, what, client)
     if not isinstance(num_bits, int | np.integer) or num_bits < 0:
         raise _fault("codec", config, tick, f"its payload has {num_bits!r} bits", client)

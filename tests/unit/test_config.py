@@ -217,11 +217,9 @@ def test_mutated_configurations_end_in_a_valid_tree_or_one_sentence(data):
         if action == "remove":
             del parent[path[-1]]
         elif action == "add":
-            parent[data.draw(st.text(max_size=8))] = copy.deepcopy(
-                data.draw(JUNK)
-            )  # later steps change what is shared otherwise
+            parent[data.draw(st.text(max_size=8))] = copy.deepcopy(data.draw(JUNK))
         else:
-            parent[path[-1]] = copy.deepcopy(data.draw(JUNK))  # later steps change what is shared otherwise
+            parent[path[-1]] = copy.deepcopy(data.draw(JUNK))
     try:
         config = registry.resolve(tree)
     except ConfigError as error:
