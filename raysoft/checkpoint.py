@@ -178,6 +178,7 @@ def newest(folder: Path, rounds_file: Path) -> tuple[Checkpoint | None, list[str
     for _, path in reversed(found):
         try:
             checkpoint = load(path)
+            _check_finite(checkpoint, path)
             _check_records(checkpoint, rounds_file)
         except CheckpointDamagedError as error:
             notes.append(str(error))
@@ -267,6 +268,13 @@ def _state(tensors: Mapping[str, Array], manifest: Mapping[str, Any]) -> RunStat
         sent_counts=sent_counts,
         dense_bits=manifest["dense_bits"],
     )
+
+
+def _check_finite(checkpoint: Checkpoint, path: Path) -> None:
+    """0.1 kept what a diverged round had left; the checkpoint before it is good."""
+    strange = [name for name, value in checkpoint.state.server.theta.items() if not np.isfinite(value).all()]
+    if strange:
+        raise CheckpointDamagedError(f"{path}: its global model is not finite (e.g. {strange[0]})")
 
 
 def _check_records(checkpoint: Checkpoint, rounds_file: Path) -> None:

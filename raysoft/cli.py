@@ -87,7 +87,7 @@ def run(
     ):
         result = run_config(config, stage.folder, overwrite=overwrite, events=shown)
     console.print()
-    console.print(display.closing_table(result, stage.place), highlight=False, markup=False)
+    display.say(console, display.closing_table(result, stage.place), indent=14)
 
 
 @app.command()
@@ -113,7 +113,7 @@ def resume(
     ):
         result = resume_run(stage.folder, overrides or (), events=shown)
     console.print()
-    console.print(display.closing_table(result, stage.place), highlight=False, markup=False)
+    display.say(console, display.closing_table(result, stage.place), indent=14)
 
 
 @app.command()
@@ -190,7 +190,7 @@ def plan(
     console.print(text_table(found), highlight=False, markup=False)
     console.print()
     rows = [*summary_rows(found), ("folder", display.relative(folder))]
-    console.print(display.aligned(rows), highlight=False, markup=False)
+    display.say(console, display.aligned(rows), indent=14)
     found.rank()  # says why, where no rank is left
     if validate is not None:
         from raysoft.comparison_console import BatchDisplay
@@ -201,7 +201,7 @@ def plan(
         with BatchDisplay(console) as bar:
             checked = run_ranks(config, found, validate, kept, workers, bar)
         write_validation(folder, checked)
-        console.print(display.aligned(validation_rows(checked)), highlight=False, markup=False)
+        display.say(console, display.aligned(validation_rows(checked)), indent=14)
         if checked.failed:
             raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from raysoft.batch import Job, Outcome
 from raysoft.comparison import Comparison, Plan, failures
 from raysoft.comparison_tables import arms_table, note, pairs_table, sideways, text_table, time_to_table
-from raysoft.console import aligned, relative
+from raysoft.console import aligned, relative, say
 from raysoft.store import find, key_of, run_name
 
 WIDEST = 9  # columns of a table that is printed upright
@@ -110,7 +110,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
     for text in found.notes:
         console.print(text, highlight=False, markup=False)
     rows = [("folder", relative(found.folder)), ("report", relative(found.report))]
-    console.print(aligned(rows), highlight=False, markup=False)
+    say(console, aligned(rows), indent=14)
     if found.failed:
         total = len(found.failed) + sum(len(arm["runs"]) for arm in found.data["arms"])
         console.print(f"{len(found.failed)} of {total} runs failed:", highlight=False)
@@ -128,5 +128,5 @@ def print_comparison_plan(console: Console, plan: Plan) -> None:
         state = f"done: {relative(folder)}" if folder else f"to run: {run_name(job.label, job.config)}"
         console.print(f"{job.label}, seed {job.config.seed}: {state}", highlight=False, markup=False)
     rows = [("reference", plan.reference), ("store", relative(plan.store)), ("folder", relative(plan.folder))]
-    console.print(aligned(rows), highlight=False, markup=False)
+    say(console, aligned(rows), indent=14)
     console.print("The settings are valid; nothing was run.")

@@ -5,11 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from raysoft.config import RunConfig, merge
 from raysoft.runner import RunResult
@@ -55,15 +65,14 @@ class RunDisplay:
         """The head of the log, and a bar over the rounds."""
         if self._task is not None:
             self.progress.remove_task(self._task)
-        for name, text in description.items():
-            self.console.print(f"{name:>9}: {text}", highlight=False, markup=False)
-        self.console.print(f"{'method':>9}: {plugins(config)}", highlight=False, markup=False)
+        for name, text in (*description.items(), ("method", plugins(config))):
+            say(self.console, f"{name:>9}: {text}", indent=11)
         self._task = self.progress.add_task("rounds", total=config.rounds)
         self._accuracy = accuracy_name(config.data.task)
 
     def round(self, record: RoundRecord) -> None:
         """One line."""
-        self.console.print(round_line(record, self._accuracy), highlight=False, markup=False)
+        say(self.console, round_line(record, self._accuracy), indent=11)
         if self._task is not None:
             self.progress.update(self._task, completed=record.round)
         self.changed()
@@ -73,10 +82,27 @@ class RunDisplay:
         self.changed()
 
 
+def say(console: Console, text: str, indent: int = 0) -> None:
+    """Print lines as they are; on a terminal, wrapped between words, with what follows set in by `indent`."""
+    if console.is_terminal:
+        hang = " " * min(indent, max(console.width - 20, 0))
+        wrap = TextWrapper(console.width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(wrap.fill(line) if line.strip() else line for line in text.split("\n"))
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many; nothing while it is not known of how many."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        return Text("") if task.total is None else super().render(task)
+
+
 def progress_bar(console: Console) -> Progress:
     """A bar with its count and times, gone when it ends; nothing where there is no terminal."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), _Count(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal, transient=True,
     )  # fmt: skip
 
@@ -164,10 +190,12 @@ def _clients(metrics: Mapping[str, Any]) -> str:
 
 def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     text = f"{summary['uplink_bits_total'] / 8e6:.2f} MB"
-    if (share := metrics.get("uplink_share_of_dense32")) is not None:
+    share = metrics.get("uplink_share_of_dense32")
+    if share is not None:
         text += f", {share:.1%} of the dense 32-bit uplink"
-    if (share := metrics.get("uplink_share_of_dense_same_bits")) is not None:
-        text += f", {share:.1%} of the dense uplink at the same value bits"
+    same = metrics.get("uplink_share_of_dense_same_bits")
+    if same is not None and same != share:
+        text += f", {same:.1%} of the dense uplink at the same value bits"
     return text
 
 
@@ -203,7 +231,7 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
         rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
     rows += radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
     rows.append(("config hash", config.config_hash()))
-    console.print(aligned(rows), highlight=False, markup=False)
+    say(console, aligned(rows), indent=14)
     console.print("The settings are valid and their files are there; nothing was run.")
 
 

@@ -14,7 +14,7 @@ from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.identity import differences, first_identity
 from raysoft.registry import resolve
-from raysoft.run_reading import read_json, read_run
+from raysoft.run_reading import read_advisory, read_run
 from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
 from raysoft.types import RoundRecord
 from raysoft.yaml12 import load_mapping
@@ -54,7 +54,8 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
         notes = [f"{'; '.join(notes)}. Going on from the checkpoint of round {checkpoint.round}."]
     before = stored.result_keys() if checkpoint is None else checkpoint.config
     _refuse_changes(before, config, may_change, 0 if checkpoint is None else checkpoint.round)
-    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
+    summary, torn = read_advisory(folder / SUMMARY)
+    notes += torn
     done = summary.get("status") == "done" and summary.get("rounds") == config.rounds
     if not done:
         if checkpoint is not None:
@@ -146,12 +147,14 @@ def _shown(value: Any) -> str:
 
 def _other_environment(folder: Path, config: RunConfig) -> list[str]:
     """A sentence where processor, thread count or a library differ from those of the rounds so far."""
-    if not (folder / ENVIRONMENT).is_file():
-        return []
-    before, now = read_json(folder / ENVIRONMENT), environment(config.actors.threads)
+    before, torn = read_advisory(folder / ENVIRONMENT)
+    if not before:
+        return torn
+    now = environment(config.actors.threads)
     keys = ("cpu", "threads", "python", "machine")
     changes = [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
-    old, new = before.get("libraries") or {}, now["libraries"]
+    old, new = before.get("libraries"), now["libraries"]
+    old = old if isinstance(old, dict) else {}
     changes += [f"{name} {old.get(name)} -> {new.get(name)}" for name in new if old.get(name) != new.get(name)]
     if not changes:
         return []

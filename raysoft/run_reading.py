@@ -54,7 +54,8 @@ def read_run(path: Path | str) -> Run:
         raise RaysoftError(f"{path / SUMMARY}: {problem}")
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
-    surroundings = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else {}
+    surroundings, torn = read_advisory(path / ENVIRONMENT)
+    notes += torn
     return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
 
 
@@ -78,6 +79,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RaysoftError(f"{path}: must hold a JSON object")
     return value
+
+
+def read_advisory(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a file holds on which nothing depends; empty, with a sentence, where it is damaged."""
+    if not path.is_file():
+        return {}, []
+    try:
+        return read_json(path), []
+    except RaysoftError as error:
+        return {}, [f"{error}; it is left out of account."]
 
 
 def _refuse_constant(name: str) -> Any:

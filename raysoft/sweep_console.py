@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from raysoft.comparison_tables import Table, text_table
-from raysoft.console import aligned, progress_bar, relative
+from raysoft.console import aligned, progress_bar, relative, say
 from raysoft.sweep.driver import SweepResult, check_sweep_inputs
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.results import DONE, FAILED, STOPPED
@@ -92,7 +92,7 @@ def print_sweep(console: Console, found: SweepResult) -> None:
     if results.best is not None:
         rows.append(("best", best_text(sweep, results.best)))
     rows += [("folder", relative(found.folder)), ("report", relative(found.report))]
-    console.print(aligned(rows), highlight=False, markup=False)
+    say(console, aligned(rows), indent=14)
     failed = [row for row in results.rows if row["status"] == FAILED]
     for row in failed[:10]:
         console.print(f"failed: {row['trial']}: {row['reason']}", highlight=False, markup=False)
@@ -157,5 +157,5 @@ def print_sweep_plan(console: Console, sweep: Sweep, folder: Any) -> None:
         ("looks for", f"{'largest' if sweep.mode == 'max' else 'smallest'} {config.metric}"),
         ("scheduler", f"{config.scheduler.name}, search {config.search}, executor {config.executor}"),
     ]
-    console.print(aligned(rows), highlight=False, markup=False)
+    say(console, aligned(rows), indent=14)
     console.print("Every point is valid; nothing was run.")

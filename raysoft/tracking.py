@@ -37,8 +37,6 @@ TENSORBOARD, WANDB = "tensorboard", "wandb"
 RUN_ID = "run_id"  # in WANDB: what W&B knows this run by
 FIGURES, REPORT = "figures", "report.html"
 PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
-OWN_FILES = frozenset({CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, REPORT, PLAN, LOCK})
-OWN_FOLDERS = frozenset({TENSORBOARD, WANDB, FIGURES, "checkpoints", "adapter", "model"})
 
 
 def check_name(name: str) -> str:

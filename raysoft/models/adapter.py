@@ -54,6 +54,8 @@ def _peft_config(
     name, at, revision = base.source.rpartition("@")
     if not at or Path(base.source).exists():
         name, revision = base.source, ""
+    if Path(name).exists():
+        name = str(Path(name).resolve())  # peft looks for it from wherever the adapter is loaded
     return {
         "peft_type": "LORA",
         "task_type": _TASK_TYPES.get(base.kind),

@@ -1,6 +1,9 @@
 """The README's own-model example, run as its reader would."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +40,10 @@ def test_own_roberta_folder_and_csv(tmp_path):
     assert [row["round"] for row in records(folder)] == [0, 1, 2, 3]
     assert summary(folder)["status"] == "done"
     assert (folder / "report.html").exists()
+    # The lines about peft, as they stand there; the folder's own head knows another number of classes.
+    snippet = re.search(r"```python\n(import peft.*?)```", README, flags=re.S)[1]
+    check = "import torch\nprint(tuple(model(input_ids=torch.tensor([[0, 5, 2]])).logits.shape))"
+    loaded = subprocess.run([sys.executable, "-c", snippet + check], cwd=tmp_path, capture_output=True, text=True)
+    assert loaded.stdout.strip() == "(1, 2)", loaded.stderr
+    named = json.loads((folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(named) == (tmp_path / "my-roberta").resolve()

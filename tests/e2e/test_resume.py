@@ -134,6 +134,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(whole, tmp_path, caplog):
     assert_same(folder, whole("soft"))
 
 
+@pytest.mark.parametrize("name", ["environment.json", "summary.json"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"libraries": 3, "status": [1]}', None])
+def test_a_torn_file_on_which_nothing_depends_is_left_out_of_account(whole, tmp_path, name, content):
+    folder = interrupted(tmp_path / "run")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    resume(folder, report=False)
+    assert_same(folder, whole("soft"))
+
+
 def test_another_configuration_is_refused_with_its_keys(whole, tmp_path):
     folder = shutil.copytree(whole("soft"), tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -166,6 +166,17 @@ def test_all_damaged_is_an_error_and_none_is_not(tmp_path):
     assert newest(folder, rounds) == (None, [])
 
 
+def test_a_model_that_is_not_finite_is_passed_over(tmp_path):
+    folder, rounds = run_folder(tmp_path)
+    shutil.rmtree(folder / "round-000003")
+    bad = checkpoint(3)
+    theta = {name: np.full_like(value, np.nan) for name, value in bad.state.server.theta.items()}
+    save(replace(bad, state=replace(bad.state, server=replace(bad.state.server, theta=theta))), folder)
+    found, notes = newest(folder, rounds)
+    assert found.round == 2
+    assert "its global model is not finite" in notes[0]
+
+
 def test_another_format_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FORMAT", 99)
     path = save(checkpoint(), tmp_path)

@@ -66,3 +66,28 @@ def test_a_metric_called_evaluations_does_not_change_the_count():
     metrics = summarise(rows, run_config(), {})["metrics"]
     assert metrics["evaluations_in_mean"] == 5
     assert metrics["final_evaluations"] == 45.0  # tsfa's solver has such a metric: the mean of rounds 3 to 7
+
+
+def test_lines_wrap_between_words_on_a_terminal_and_not_at_all_elsewhere():
+    import io
+
+    from rich.console import Console
+
+    from raysoft.console import progress_bar, say
+
+    text = f"{'clients':>9}: one two three four five six seven eight nine ten eleven twelve a-hyphenated-word thirteen"
+    shown = io.StringIO()
+    say(Console(file=shown, force_terminal=True, width=40, color_system=None), text, indent=11)
+    lines = shown.getvalue().rstrip().split("\n")
+    assert len(lines) > 2
+    assert all(len(line) <= 40 for line in lines)
+    assert all(line.startswith(" " * 11) for line in lines[1:])
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split())
+    plain = io.StringIO()
+    say(Console(file=plain, width=40), text, indent=11)
+    assert plain.getvalue() == text + "\n"
+    bar = io.StringIO()
+    with progress_bar(Console(file=bar, force_terminal=True, width=100)) as progress:
+        progress.add_task("loading", total=None)
+        progress.refresh()
+    assert "/?" not in bar.getvalue()
