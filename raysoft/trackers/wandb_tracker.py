@@ -78,7 +78,8 @@ class Wandb:
         self._check()
         done = summary["status"] == "done"
         artifacts = [item for kind in self._config.artifacts if (item := self._artifact(kind))] if done else []
-        self._commands.put({"finish": redacted(summary), "exit_code": 0 if done else 1, "artifacts": artifacts})
+        shown = {key: value for key, value in summary.items() if key != "identity"}  # W&B loses keys with dots
+        self._commands.put({"finish": redacted(shown), "exit_code": 0 if done else 1, "artifacts": artifacts})
         self._commands.put(None)
         self._threads[1].join(within_s)
         if self._threads[1].is_alive():
