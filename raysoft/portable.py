@@ -5,8 +5,8 @@ library to one path; they are read when the libraries load, so a process must st
 starts itself anew. One function obeys no switch: MKL's vector square root, which PyTorch calls and which is rounded
 correctly on some processors and not on others. `raysoft.models.runtime` puts the exact one in its place.
 
-Checked on emulated processors of two makers against a third one: the embedded base and trained values agree in every
-bit. Needs an x86-64 processor with AVX2 (OpenBLAS's Haswell kernels) and equal versions of the libraries. A round takes
+Checked on emulated processors of two makers against a third one: trained values and the first steps of the embedded
+base's pretraining agree in every bit. Needs an x86-64 processor with AVX2 (OpenBLAS's Haswell kernels) and equal versions of the libraries. A round takes
 about twice the time.
 """
 
