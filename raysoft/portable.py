@@ -6,8 +6,8 @@ starts itself anew. One function obeys no switch: MKL's vector square root, whic
 correctly on some processors and not on others. `raysoft.models.runtime` puts the exact one in its place.
 
 Checked on emulated processors of two makers against a third one: trained values and the first steps of the embedded
-base's pretraining agree in every bit. Needs an x86-64 processor with AVX2 (OpenBLAS's Haswell kernels) and equal versions of the libraries. A round takes
-about twice the time.
+base's pretraining agree in every bit. Needs an x86-64 processor with AVX2 (OpenBLAS's Haswell kernels) and equal
+versions of the libraries. A round takes about twice the time.
 """
 
 from __future__ import annotations
