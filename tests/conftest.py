@@ -23,7 +23,8 @@ SMALL_RUN = [
 
 # Modules whose outcome hangs on floating-point arithmetic; `make test-cpus` runs them under several instruction sets.
 NUMERICS = {
-    "test_adapter", "test_allocators", "test_client_metric", "test_codecs_all", "test_codecs_feedback",
+    "test_adapter", "test_allocators", "test_architectures", "test_client_metric", "test_codecs_all",
+    "test_codecs_feedback",
     "test_codecs_soft", "test_codecs_starvation", "test_codecs_transport", "test_codecs_waterfill", "test_diagnostics",
     "test_ecsq", "test_embedded", "test_gauge", "test_head_only", "test_menus", "test_methods", "test_offline",
     "test_packed_parity", "test_packed_training", "test_pilots", "test_rounds", "test_senders", "test_shared_order",

@@ -37,6 +37,8 @@ def quantize_curve(curve: Curve) -> Curve:
         return Curve(curve.fixed_bits, curve.bits_J, _float32(curve.error_J[:1]).repeat(curve.error_J.size))
     scores = np.minimum.accumulate(drops / np.maximum(gaps, 1))
     heights = _from_codes(scores) * gaps
+    if not heights.sum() > 0:  # scores all alike, whose float32 is off by more than the whole range of the codes
+        heights = gaps.astype(float)
     first, last = _float32(curve.error_J[0]), _float32(curve.error_J[-1])
     heights *= max(first - last, 0.0) / heights.sum()
     # Summed from the small end, so that the last steps keep their digits.

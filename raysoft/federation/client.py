@@ -23,7 +23,7 @@ from raysoft.federation.diagnostics import ProductSums, covariance_mode, product
 from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
 from raysoft.federation.seam import check_curve, check_decoded
-from raysoft.federation.stage_errors import explained
+from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
@@ -143,6 +143,8 @@ class Worker:
             return getattr(self, stage)(down, request, *handles)
         except RaysoftError:
             raise
+        except SystemExit as error:
+            raise ended_by_plug_in(_where(stage, request, handles), error) from error
         except Exception as error:
             raise explained(error, _where(stage, request, handles), stage, self.config) from error
 

@@ -19,6 +19,7 @@ from raysoft.federation.executor import Executor
 from raysoft.federation.preflight import check_latency_budget
 from raysoft.federation.records import base_record
 from raysoft.federation.round import Parts, RunState, run_round
+from raysoft.federation.stage_errors import ended_by_plug_in
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
 from raysoft.methods.base import initial_theta
 from raysoft.rng import Rng
@@ -70,7 +71,10 @@ class Coordinator:
 
     def round(self, tick: int) -> RoundRecord:
         """Advance by one round."""
-        self.state, record = run_round(self.parts, self.state, tick)
+        try:
+            self.state, record = run_round(self.parts, self.state, tick)
+        except SystemExit as error:  # else the command would end with that code, and 0 is success
+            raise ended_by_plug_in(f"round {tick}", error) from error
         return record
 
     def snapshot(self) -> RunState:

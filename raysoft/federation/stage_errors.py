@@ -20,7 +20,14 @@ def explained(error: Exception, where: str, stage: str, config: RunConfig) -> Ra
     return RaysoftError(f"{where}: {type(error).__name__}: {text[:300]} ({_place(error)}); {_advice(stage, config)}")
 
 
-def _place(error: Exception) -> str:
+def ended_by_plug_in(where: str, error: SystemExit) -> RaysoftError:
+    """A plug-in that calls exit() has failed, whatever code it gives."""
+    return RaysoftError(
+        f"{where}: the code of a plug-in ended the program (SystemExit {error.code!r} at {_place(error)})"
+    )
+
+
+def _place(error: BaseException) -> str:
     """The file (with two folders) and line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:

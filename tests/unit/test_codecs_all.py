@@ -300,3 +300,13 @@ def test_reported_curve():
     flat = quantize_curve(Curve(3, np.array([0, 10, 20]), np.zeros(3)))
     assert (flat.error_J == 0).all()
     assert quantize_curve(Curve(3, np.array([0]), np.array([2.0]))).error_J.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1, 1.37, 1.9])
+def test_a_straight_curve_of_any_size_is_reported_as_one(factor):
+    """Its scores are all alike, and rounding the largest to float32 may throw them all out of the range of the codes."""
+    for exponent in range(-60, 61):
+        score = factor * 2.0**exponent
+        error_J = score * np.arange(8, -1, -1.0)
+        seen = quantize_curve(Curve(0, np.arange(9) * 100, error_J))
+        np.testing.assert_allclose(seen.error_J, error_J, rtol=1e-5, atol=1e-6 * error_J[0])

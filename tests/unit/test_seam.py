@@ -130,3 +130,19 @@ def test_the_bound_can_be_set_and_lifted():
         enlarged(executor, cohort[0], 100.0)
         record = made.round(1)
         assert ("oversized_clients" in record.metrics) == bool(dropped)
+
+
+def leave(*_):
+    raise SystemExit(0)
+
+
+def test_a_plug_in_that_ends_the_program_has_failed():
+    """Exit code 0 would pass for a finished run."""
+    made, executor = coordinator("soft")
+    made.parts = replace(made.parts, allocator=hostile(made.parts, "allocator", "allocate", leave))
+    with pytest.raises(RaysoftError, match=r"^round 1: the code of a plug-in ended the program \(SystemExit 0 at"):
+        made.round(1)
+    made, executor = coordinator("soft")
+    executor.worker.codec = hostile(executor.worker, "codec", "menu", leave)
+    with pytest.raises(RaysoftError, match=r"^train of round 1, clients .*SystemExit 0"):
+        made.round(1)
