@@ -304,7 +304,7 @@ def test_reported_curve():
 
 @pytest.mark.parametrize("factor", [1.0, 1.1, 1.37, 1.9])
 def test_a_straight_curve_of_any_size_is_reported_as_one(factor):
-    """Its scores are all alike, and rounding the largest to float32 may throw them all out of the range of the codes."""
+    """Its scores are all alike; rounding the largest to float32 may throw all of them out of the range of the codes."""
     for exponent in range(-60, 61):
         score = factor * 2.0**exponent
         error_J = score * np.arange(8, -1, -1.0)
