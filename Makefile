@@ -40,7 +40,7 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
-test: .venv/.installed-dev  ## the tests, about eleven minutes on two cores
+test: .venv/.installed-dev  ## the tests, about fourteen minutes on two cores
 	@# Both groups run whatever becomes of the first.
 	@failed=""; \
 	.venv/bin/python -m pytest -m "not slow" tests/unit -n 2 --dist loadfile || failed="tests/unit"; \
