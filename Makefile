@@ -40,17 +40,17 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
 
-test: .venv/.installed-dev  ## the tests, about fourteen minutes on two cores
+test: .venv/.installed-dev  ## the tests, a quarter of an hour on two cores
 	@# Both groups run whatever becomes of the first.
 	@failed=""; \
 	.venv/bin/python -m pytest -m "not slow" tests/unit -n 2 --dist loadfile || failed="tests/unit"; \
 	.venv/bin/python -m pytest -m "not slow" tests/e2e tests/ray || failed="$$failed tests/e2e, tests/ray"; \
 	if [ -n "$$failed" ]; then echo "failed:" $$failed >&2; exit 1; fi
 
-test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, about ten minutes
+test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, a quarter of an hour
 	.venv/bin/python -m tests.cpus
 
-test-slow: .venv/.installed-dev  ## the long tests, a quarter of an hour more
+test-slow: .venv/.installed-dev  ## the long tests
 	.venv/bin/python -m pytest -m slow
 
 lint: .venv/.installed-dev  ## style, formatting, types, import rules, examples in docstrings
