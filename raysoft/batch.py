@@ -16,6 +16,7 @@ from typing import Protocol
 from raysoft import portable
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
+from raysoft.identity import EMBEDDED
 from raysoft.store import find, key_of, open_store, run_name, settled
 from raysoft.workers import Pool, Reply
 
@@ -169,7 +170,7 @@ def _tell(reply: Reply, job: Job, events: BatchEvents, outcomes: dict[str, Outco
 def _ensure_bases(configs: Sequence[RunConfig], events: BatchEvents) -> None:
     """Pretrain embedded bases once, before several workers would all do it."""
     for name, threads in dict.fromkeys((config.model.name, config.actors.threads) for config in configs):
-        if name.startswith("embedded/"):
+        if name.startswith(EMBEDDED):
             from raysoft.models.embedded import ensure
 
             ensure(name, threads=threads, on_progress=events.preparing)

@@ -36,6 +36,11 @@ def environment(threads: int | None = None) -> dict[str, Any]:
     }
 
 
+def hub_is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the Hugging Face hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+
+
 def _cpu_model() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

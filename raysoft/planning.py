@@ -21,6 +21,7 @@ from raysoft.allocation.offline import SampledRounds, largest_units
 from raysoft.config import RunConfig, ScoreWeights
 from raysoft.errors import ConfigError
 from raysoft.federation.workload import Workload
+from raysoft.identity import EMBEDDED
 from raysoft.plan_table import CHOSEN, FEASIBLE, Candidate, Plan
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _make_plan(config: RunConfig, budget_s: float, show: Progress) -> Plan:
     from raysoft.federation.pilot import simulated_clients
     from raysoft.federation.workload import prepare
 
-    if config.model.name.startswith("embedded/"):
+    if config.model.name.startswith(EMBEDDED):
         from raysoft.models.embedded import ensure
 
         ensure(config.model.name, threads=config.actors.threads, on_progress=show.preparing)

@@ -19,7 +19,7 @@ from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
 from raysoft.content import content_of
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
-from raysoft.identity import revisions_of
+from raysoft.identity import EMBEDDED, revisions_of
 from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
@@ -393,7 +393,7 @@ def _totals(totals: Mapping[str, Any], records: list[RoundRecord]) -> dict[str, 
 
 def _ensure_base(config: RunConfig, events: Events) -> None:
     """Pretrain an embedded model here, where progress can be seen, unless the cache has it."""
-    if config.model.name.startswith("embedded/"):
+    if config.model.name.startswith(EMBEDDED):
         from raysoft.models.embedded import ensure
 
         ensure(config.model.name, threads=config.actors.threads, on_progress=events.preparing)

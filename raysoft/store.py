@@ -20,7 +20,7 @@ from raysoft.config import RunConfig
 from raysoft.content import content_of, identity_of
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.workload import embedded_pack_size
-from raysoft.identity import Identity, differences, key_with, recorded
+from raysoft.identity import EMBEDDED, Identity, differences, key_with, recorded
 from raysoft.registry import resolve
 from raysoft.tracking import CONFIG, SUMMARY
 from raysoft.yaml12 import load_mapping
@@ -32,7 +32,7 @@ def settled(config: RunConfig) -> RunConfig:
     """The configuration as a batch runs it: inline, no TensorBoard or gauges, no checkpoints, the pack size of an
     embedded model known. An interrupted run of minutes begins again: cheaper than thousands of synced files."""
     actors = config.actors
-    if actors.pack_size == "auto" and config.model.name.startswith("embedded/"):
+    if actors.pack_size == "auto" and config.model.name.startswith(EMBEDDED):
         actors = actors.model_copy(update={"pack_size": embedded_pack_size(config.cohort.size)})
     tracking = config.tracking.model_copy(update={"tensorboard": False, "prometheus": False})
     checkpoint = config.checkpoint.model_copy(update={"every": None})

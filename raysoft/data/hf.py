@@ -6,7 +6,6 @@ No dataset script is ever run (`trust_remote_code=False`).
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from raysoft.config import DataConfig
 from raysoft.data.columns import assemble, pick
 from raysoft.data.raw import RawSamples, RawTask
+from raysoft.environment import hub_is_offline
 from raysoft.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def _explain(name: str, subset: str | None, error: Exception) -> ConfigError:
     text = _short(error)
     if "BuilderConfig" in text or "Config name is missing" in text:
         return ConfigError("data.subset", f"dataset {name!r} has no subset {subset!r}: {text}")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+    if hub_is_offline():
         return ConfigError(
             "data.path",
             f"{name!r} is neither a file or folder nor in the local cache, and HF_HUB_OFFLINE forbids to download it",

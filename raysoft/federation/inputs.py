@@ -13,6 +13,7 @@ from raysoft.config import PLUGINS, RunConfig
 from raysoft.content import check_user_files
 from raysoft.data import raw
 from raysoft.data.partition import check_cohort, check_total, no_natural_key
+from raysoft.environment import hub_is_offline
 from raysoft.errors import ConfigError
 from raysoft.federation.ray_session import joins_cluster
 from raysoft.models.embedded import PREFIX
@@ -59,7 +60,7 @@ def _check_model(config: RunConfig, download: bool) -> None:
     if name.startswith(PREFIX):
         return  # its own reader names the others
     on_hub = bool(name.strip()) and may_be_hub_name(name) and len(name) < 200 and not Path(name).exists()
-    if download or _offline() or not on_hub:
+    if download or hub_is_offline() or not on_hub:
         model_source(config)
 
 
@@ -71,7 +72,7 @@ def _small_task(config: RunConfig) -> raw.RawTask | None:
             there, small = _looked_up(Path(section.path).expanduser())
         except (OSError, RuntimeError, ValueError):
             there, small = True, True  # the reader says what is wrong with it
-        if not (small if there else _offline() or not may_be_hub_name(section.path)):
+        if not (small if there else hub_is_offline() or not may_be_hub_name(section.path)):
             return None
     return read(section)
 
@@ -106,7 +107,3 @@ def _check_clients(config: RunConfig, task: raw.RawTask) -> None:
         check_cohort(config, len({str(group) for group in train.groups or ()}))
     elif section.partition != "virtual":
         check_total(section, len(train))
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}

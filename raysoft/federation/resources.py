@@ -14,6 +14,7 @@ from pathlib import Path
 from raysoft.config import RunConfig
 from raysoft.errors import ResourceError
 from raysoft.federation.workload import embedded_pack_size
+from raysoft.identity import EMBEDDED
 
 PROCESS_BYTES = 400_000_000  # an actor with torch, transformers and peft imported, measured 0.30-0.38 GB
 CONTROL_BYTES = 600_000_000  # Ray's own processes and the coordinator
@@ -210,7 +211,7 @@ def _packs(config: RunConfig) -> int:
     """Packs of a round, or at most that many; more actors would idle. Two also share the evaluation."""
     pack = config.actors.pack_size
     if pack == "auto":
-        pack = embedded_pack_size(config.cohort.size) if config.model.name.startswith("embedded/") else 1
+        pack = embedded_pack_size(config.cohort.size) if config.model.name.startswith(EMBEDDED) else 1
     return max(2, math.ceil(config.cohort.size / pack))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysoft.data.base import TaskKind
+from raysoft.environment import hub_is_offline
 from raysoft.errors import ConfigError
 from raysoft.models.frozen import (
     FrozenBase,
@@ -150,7 +150,7 @@ def _explain(name: str, error: Exception) -> ConfigError:
         return _refuse(name, "has an architecture that the installed transformers does not know")
     if Path(name).expanduser().exists():
         return _refuse(name, f"cannot be read: {text[:160]}")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+    if hub_is_offline():
         return _refuse(name, "is neither a folder nor in the local cache, and HF_HUB_OFFLINE forbids to download it")
     if "onnect" in text or "offline" in text or "cached files" in text:
         return _refuse(name, "is neither a folder nor in the local cache, and the Hugging Face hub cannot be reached")

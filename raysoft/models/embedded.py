@@ -26,13 +26,14 @@ import numpy as np
 
 from raysoft import portable
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.identity import EMBEDDED
 from raysoft.types import Array
 
 if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[float, str], None]
-PREFIX = "embedded/"
+PREFIX = EMBEDDED
 BYTE_OFFSET = 3  # ByT5: ids 0, 1, 2 are padding, end and unknown
 _MANIFEST = "raysoft_base.json"
 

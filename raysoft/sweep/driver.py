@@ -19,6 +19,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
 from raysoft.federation.ray_session import joins_cluster, running_ray
 from raysoft.federation.resources import Machine, trial_bundles
+from raysoft.identity import EMBEDDED
 from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
 from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
 from raysoft.sweep.placing import concurrency, share_of
@@ -157,7 +158,7 @@ def _ensure_bases(sweep: Sweep, events: SweepEvents) -> None:
     """Pretrain embedded bases here once, where progress can be seen, before several trials would all do it."""
     configs = [sweep.run_config(values, sweep.seeds[0]) for values in sweep.points or (sweep.first(),)]
     for name, threads in dict.fromkeys((config.model.name, config.actors.threads) for config in configs):
-        if name.startswith("embedded/"):
+        if name.startswith(EMBEDDED):
             from raysoft.models.embedded import ensure
 
             ensure(name, threads=threads, on_progress=events.preparing)
