@@ -23,8 +23,8 @@ def coordinator(preset="soft", *settings):
     return made, executor
 
 
-def broken(executor, clients):
-    """These clients' training ends in nan; returns what everybody's training ended with."""
+def with_ends(executor, change):
+    """Each client's training ends where `change(client, start, end)` says; returns what everybody's ended with."""
     trainer, ends = executor.worker.trainer, {}
     plain_map, plain_train = executor.map, trainer.train
     current = []
@@ -36,14 +36,20 @@ def broken(executor, clients):
     def train(jobs, batches, settings):
         pack, results = current.pop(0), plain_train(jobs, batches, settings)
         for k, client in enumerate(pack):
-            if client in clients:
-                poison = {name: np.full_like(value, np.nan) for name, value in results[k].end.items()}
-                results[k] = replace(results[k], end=poison)
+            results[k] = replace(results[k], end=change(client, jobs[k].start, results[k].end))
             ends[client] = jobs[k].start, results[k].end
         return results
 
     executor.map, trainer.train = map_, train
     return ends
+
+
+def broken(executor, clients):
+    """These clients' training ends in nan."""
+    return with_ends(
+        executor,
+        lambda client, _, end: {n: np.full_like(v, np.nan) for n, v in end.items()} if client in clients else end,
+    )
 
 
 def test_one_update_that_is_not_finite_is_dropped_and_the_others_go_on():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raysoft.errors import RaysoftError
-from tests.unit.test_rounds import coordinator
+from tests.unit.test_rounds import coordinator, with_ends
 
 
 def hostile(parts_or_worker, name, method, change):
@@ -92,22 +92,11 @@ def test_a_codec_is_checked_client_by_client(method, change, words):
 
 def enlarged(executor, client, factor):
     """One client's training ends `factor` times as far away."""
-    trainer, plain_map, plain_train, current = executor.worker.trainer, executor.map, executor.worker.trainer.train, []
 
-    def map_(stage, down, requests, handles=None):
-        current[:] = [list(r.pack.clients) for r in requests] if stage == "train" else []
-        return plain_map(stage, down, requests, handles)
+    def further(one, start, end):
+        return {n: start[n] + np.float32(factor) * (v - start[n]) for n, v in end.items()} if one == client else end
 
-    def train(jobs, batches, settings):
-        pack, results = current.pop(0), plain_train(jobs, batches, settings)
-        for k, one in enumerate(pack):
-            if one == client:
-                start = jobs[k].start
-                end = {n: start[n] + np.float32(factor) * (v - start[n]) for n, v in results[k].end.items()}
-                results[k] = replace(results[k], end=end)
-        return results
-
-    executor.map, trainer.train = map_, train
+    with_ends(executor, further)
 
 
 @pytest.mark.parametrize("factor,reason", [(1e6, "update_norm"), (1e30, "non_finite")])
