@@ -27,6 +27,7 @@ from safetensors.numpy import save as dump_tensors
 
 from raysoft.errors import RaysoftError
 from raysoft.federation.round import RunState
+from raysoft.federation.seam import is_sound
 from raysoft.tracking import Position
 from raysoft.types import Array, ClientState, ServerState
 
@@ -272,9 +273,9 @@ def _state(tensors: Mapping[str, Array], manifest: Mapping[str, Any]) -> RunStat
 
 def _check_finite(checkpoint: Checkpoint, path: Path) -> None:
     """0.1 kept what a diverged round had left; the checkpoint before it is good."""
-    strange = [name for name, value in checkpoint.state.server.theta.items() if not np.isfinite(value).all()]
+    strange = [name for name, value in checkpoint.state.server.theta.items() if not is_sound(value)]
     if strange:
-        raise CheckpointDamagedError(f"{path}: its global model is not finite (e.g. {strange[0]})")
+        raise CheckpointDamagedError(f"{path}: its global model is not finite, or diverged (e.g. {strange[0]})")
 
 
 def _check_records(checkpoint: Checkpoint, rounds_file: Path) -> None:

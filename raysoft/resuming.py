@@ -15,6 +15,7 @@ from raysoft.errors import ConfigError, RaysoftError
 from raysoft.identity import differences, first_identity
 from raysoft.registry import resolve
 from raysoft.run_reading import read_advisory, read_run
+from raysoft.summary import SUMMARY_KEYS
 from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
 from raysoft.types import RoundRecord
 from raysoft.yaml12 import load_mapping
@@ -57,6 +58,10 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
     summary, torn = read_advisory(folder / SUMMARY)
     notes += torn
     done = summary.get("status") == "done" and summary.get("rounds") == config.rounds
+    missing = [key for key in SUMMARY_KEYS if key not in summary and key != "identity"]  # which 0.1 did not write
+    if done and missing:
+        done = False
+        notes.append(f"{folder / SUMMARY}: holds no {missing[0]}, so no run has written it; it is left out of account.")
     if not done:
         if checkpoint is not None:
             notes += _check_content(checkpoint, config, may_change)

@@ -22,14 +22,13 @@ from raysoft.errors import RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
-from raysoft.federation.seam import check_curve, check_decoded
+from raysoft.federation.seam import LARGEST, check_curve, check_decoded
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
 
-LARGEST_NORM = 1e15  # of an update that counts as finite: its energy, summed over a cohort, still has a float32
 STAGES = ("train", "encode", "sum", "combine", "evaluate", "evaluate_clients")
 
 
@@ -169,7 +168,7 @@ class Worker:
         for k, client in enumerate(pack.clients):
             update, state = self.method.upload(starts[k], results[k].end, states[k])
             norm = _norm(update)
-            finite = norm <= LARGEST_NORM  # not for nan
+            finite = norm <= LARGEST  # not for nan
             if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
                 update = {name: np.zeros_like(value) for name, value in update.items()}
                 state = states[k]
@@ -216,7 +215,7 @@ class Worker:
             encoded = self.codec.encode(update, start, memory, units, down.order, self.rng("codec", pack.tick, client))
             decoded = self.codec.decode(encoded.payload, start, units, down.order)
             check_decoded(self.config, pack.tick, client, decoded, update, start, encoded.payload.num_bits)
-            finite = all(np.isfinite(value).all() for value in decoded.values())
+            finite = _norm(decoded) <= LARGEST
             sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
             views.append(decoded)
             delivered.append(encoded.memory_if_delivered)

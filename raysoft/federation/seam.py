@@ -15,6 +15,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.types import Allocation, Array, ClientReport, Curve, Outcome, Participants, ServerState, Tensors
 
+LARGEST = 1e15  # of what counts as finite: its energy, summed over a cohort, still has a float32
 _SLACK = 1e-6  # relative: sums of many shares round
 
 
@@ -134,8 +135,10 @@ def check_received(config: RunConfig, tick: int, before: Tensors, after: Any) ->
         if np.shape(value) != np.shape(before[name]):
             what = f"receives {name} in shape {np.shape(value)}, summed was {np.shape(before[name])}"
             raise _fault("uplink", config, tick, what)
-        if not np.isfinite(value).all():
-            raise _fault("uplink", config, tick, f"receives {name} with values that are not finite")
+        if not is_sound(value):
+            raise _fault(
+                "uplink", config, tick, f"receives {name} with values that are not finite or above {LARGEST:g}"
+            )
 
 
 def check_server(config: RunConfig, tick: int, before: ServerState, after: ServerState) -> None:
@@ -152,6 +155,13 @@ def check_server(config: RunConfig, tick: int, before: ServerState, after: Serve
         value = np.asarray(value)  # noqa: PLW2901
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise _fault("method", config, tick, f"aggregates {name} to values that are not finite")
+        if old is not None and not is_sound(value):
+            raise _fault("method", config, tick, f"aggregates {name} to values above {LARGEST:g}: training diverged")
+
+
+def is_sound(value: Any) -> bool:
+    """Whether all values are finite, and small enough to go on with: a model beyond that is lost, if not NaN yet."""
+    return bool((np.abs(value) <= LARGEST).all())  # not for nan
 
 
 def too_large(reports: Sequence[ClientReport], times: float | None) -> set[int]:

@@ -146,6 +146,13 @@ def test_a_torn_file_on_which_nothing_depends_is_left_out_of_account(whole, tmp_
     assert_same(folder, whole("soft"))
 
 
+def test_a_summary_that_no_run_wrote_finishes_nothing(whole, tmp_path):
+    folder = interrupted(tmp_path / "run")
+    (folder / "summary.json").write_text('{"status": "done", "rounds": 5}')
+    resume(folder, report=False)
+    assert_same(folder, whole("soft"))
+
+
 def test_another_configuration_is_refused_with_its_keys(whole, tmp_path):
     folder = shutil.copytree(whole("soft"), tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -166,11 +166,12 @@ def test_all_damaged_is_an_error_and_none_is_not(tmp_path):
     assert newest(folder, rounds) == (None, [])
 
 
-def test_a_model_that_is_not_finite_is_passed_over(tmp_path):
+@pytest.mark.parametrize("bad_value", [np.nan, np.inf, 1e28])
+def test_a_model_that_is_not_finite_or_diverged_is_passed_over(tmp_path, bad_value):
     folder, rounds = run_folder(tmp_path)
     shutil.rmtree(folder / "round-000003")
     bad = checkpoint(3)
-    theta = {name: np.full_like(value, np.nan) for name, value in bad.state.server.theta.items()}
+    theta = {name: np.full_like(value, bad_value) for name, value in bad.state.server.theta.items()}
     save(replace(bad, state=replace(bad.state, server=replace(bad.state.server, theta=theta))), folder)
     found, notes = newest(folder, rounds)
     assert found.round == 2

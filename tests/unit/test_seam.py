@@ -48,10 +48,12 @@ SERVER = [
     ("uplink", "deliver", lambda o: replace(o, arrived_K=o.arrived_K[:1]), "arrived_K has 1 entries"),
     ("uplink", "deliver", lambda o: replace(o, round_s=-1.0), "round_s is -1"),
     ("uplink", "receive", lambda s: {k: v * np.nan for k, v in s.items()}, "not finite"),
+    ("uplink", "receive", lambda s: {k: v * 1e30 for k, v in s.items()}, "above"),
     ("uplink", "receive", lambda s: {k: v[:1] for k, v in s.items()}, "in shape"),
     ("uplink", "receive", lambda s: {}, "other values"),
     ("uplink", "receive", lambda s: None, "other values"),
     ("method", "aggregate", lambda s: replace(s, theta={k: v * np.nan for k, v in s.theta.items()}), "not finite"),
+    ("method", "aggregate", lambda s: replace(s, theta={k: v + 1e20 for k, v in s.theta.items()}), "diverged"),
     ("method", "aggregate", lambda s: replace(s, theta={k: v[:1] for k, v in s.theta.items()}), "in shape"),
     ("method", "aggregate", lambda s: replace(s, theta={}), "other values than it had"),
     ("method", "aggregate", lambda s: replace(s, extra={"moment": np.array([np.inf])}), "moment to values that"),
@@ -135,3 +137,13 @@ def test_a_plug_in_that_ends_the_program_has_failed():
     executor.worker.codec = hostile(executor.worker, "codec", "menu", leave)
     with pytest.raises(RaysoftError, match=r"^train of round 1, clients .*SystemExit 0"):
         made.round(1)
+
+
+def test_a_decoded_update_beyond_all_measure_does_not_arrive():
+    made, executor = coordinator("soft")
+    executor.worker.codec = hostile(executor.worker, "codec", "decode", lambda u: {k: v * 1e30 for k, v in u.items()})
+    before = made.state.server.theta
+    record = made.round(1)
+    assert record.participants == 0
+    assert set(record.drop_reasons) == {"non_finite"}
+    assert all(np.array_equal(value, before[name]) for name, value in made.state.server.theta.items())
