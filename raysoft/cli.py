@@ -74,11 +74,13 @@ def run(
     from raysoft import console as display
 
     console = display.stdout()
+    from raysoft.storage import check_free, staged
+
     if dry_run:
+        check_free(place, "--out", overwrite)
         display.print_plan(console, config, place)
         return
     from raysoft.runner import run as run_config
-    from raysoft.storage import staged
 
     with (
         staged(place, "--out", overwrite) as stage,

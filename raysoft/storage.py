@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.run_files import check_overwrite
-from raysoft.tracking import ROUNDS, SUMMARY
+from raysoft.tracking import ROUNDS, SUMMARY, check_place
 
 log = logging.getLogger("raysoft")
 T = TypeVar("T")
@@ -316,6 +316,15 @@ def staged(place: Path | str, option: str, overwrite: bool = False, fetch: bool 
         _bring_home(mirror, log.warning)
         raise
     _bring_home(mirror, _fail)
+
+
+def check_free(place: Path | str, option: str, overwrite: bool) -> None:
+    """Whether a run may be written to a folder or URI, without writing; raises ConfigError as `staged` would."""
+    if isinstance(place, Path):
+        check_place(place, overwrite)
+    else:
+        remote = RemoteFolder.open(place, option)
+        _check_free(remote, remote.files(), option, overwrite)
 
 
 def _check_free(remote: RemoteFolder, there: Sequence[str], option: str, overwrite: bool) -> None:

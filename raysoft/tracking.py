@@ -122,7 +122,9 @@ class RunFolder:
 
     def __init__(self, path: Path | str, overwrite: bool = False) -> None:
         self.path = Path(path)
-        content = _old_content(self.path, overwrite)
+        content = check_place(self.path, overwrite)
+        with _refusing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         with _refusing(self.path):
             _set_aside(self.path, content)
@@ -242,8 +244,8 @@ class RunFolder:
         self.close()
 
 
-def _old_content(path: Path, overwrite: bool) -> list[str]:
-    """What an old run left in the folder, made where there is none. Raises ConfigError: not to be replaced."""
+def check_place(path: Path, overwrite: bool) -> list[str]:
+    """What an old run left in the folder, if there is one. Raises ConfigError where no run can be written there."""
     with _refusing(path):
         if path.exists() and not path.is_dir():
             raise ConfigError("--out", f"{path} is a file; give a folder")
@@ -258,7 +260,9 @@ def _old_content(path: Path, overwrite: bool) -> list[str]:
             files_of(path) if content else (),
             lambda name: (path / name).read_text(encoding="utf-8", errors="replace"), str(path), "--out",
         )  # fmt: skip
-        path.mkdir(parents=True, exist_ok=True)
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ConfigError("--out", f"{path} cannot be written: {there} is not a folder that may be written to")
         return content
 
 

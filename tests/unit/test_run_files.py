@@ -10,7 +10,7 @@ from raysoft.presets import load_config
 from raysoft.report.html import DRAWINGS
 from raysoft.run_files import FIGURE_NAMES, check_overwrite, files_of, is_own
 from raysoft.runner import run, to_yaml
-from raysoft.storage import staged
+from raysoft.storage import check_free, staged
 from raysoft.tracking import RunFolder
 
 SHORT = ["rounds=1", "executor=inline", "data.max_test_samples=20", "metrics.clients=false"]
@@ -102,3 +102,16 @@ def test_a_uri_is_held_to_the_same(ran):
     unproven = pytest.raises(ConfigError, match=r"but no config\.yaml")
     with unproven, staged("memory://runs/third", "--out", overwrite=True):
         pass
+
+
+def test_a_dry_run_says_where_no_run_can_be_written(ran, tmp_path):
+    (tmp_path / "file").write_text("x")
+    below_a_file = tmp_path / "file" / "x"
+    refused = {ran: "not empty", tmp_path / "file": "is a file", below_a_file: "not a folder", "nosuch://x": "nosuch"}
+    for place, words in refused.items():
+        with pytest.raises(ConfigError, match=words) as caught:
+            check_free(place, "--out", overwrite=False)
+        assert caught.value.field == "--out"
+    check_free(ran, "--out", overwrite=True)
+    check_free(tmp_path / "new" / "run", "--out", overwrite=False)
+    assert not (tmp_path / "new").exists()
