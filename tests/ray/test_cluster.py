@@ -116,7 +116,7 @@ def test_what_cannot_fit_is_refused_at_once_with_a_setting_that_fits(joined):
     began = time.monotonic()
     for settings, sentence in [
         (["actors.cpus=64"], r"64 cores asked for, 3 available on 4 nodes; set actors.cpus=3 or less"),
-        (["actors.gpus=1"], r"1 actors x 1 = 1 GPUs, but 0 available on 4 nodes; set actors.gpus=0"),
+        (["actors.gpus=1"], r"1 actors x 1 = 1 GPUs, but no GPU is available on 4 nodes; set actors.gpus=0"),
         (["data.clients=100000", "actors.clients_per_actor=1"], r"100000 actors x 0.4 GB .* available on 4 nodes"),
     ]:
         with pytest.raises(ResourceError, match=sentence):
