@@ -114,12 +114,14 @@ class Curve:
     """A codec's menu. Keeping j units costs fixed_bits + bits_J[j] and leaves the squared error error_J[j].
 
     bits_J[0] = 0, bits_J is increasing, error_J is decreasing and convex in bits up to rounding. At most ~65 points,
-    since the curve itself has to be reported.
+    since the curve itself has to be reported. `told_bits`: what a report of the curve has to carry besides the errors
+    for the receiver to know bits_J; 0 where they follow from the model, the client's rank and the codec's options.
     """
 
     fixed_bits: int
     bits_J: Array
     error_J: Array
+    told_bits: int = 0
 
     @property
     def units(self) -> int:

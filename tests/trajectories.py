@@ -8,8 +8,9 @@ x86-64 processor with equal libraries.
 
 On the processor type and library versions of the recording every number of the records and the adapter's hash must be
 the same. Elsewhere rounding differs, and with it everything that a threshold depends on, so only the bits and the
-first round's training loss are compared, from the recorded base model: pretraining magnifies a rounding error into
-percents of accuracy, one round of fine-tuning leaves it at rounding.
+first round's training loss are compared. Digits presets start from the recorded base model everywhere: pretraining
+magnifies a rounding error into percents of accuracy, while one round of fine-tuning leaves it at rounding. Recording
+all presets records that model, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,11 @@ def where() -> dict[str, Any]:
 
 def trajectory(preset: str, folder: Path) -> dict[str, Any]:
     """Run a preset in this process for a few rounds; every number of its records, and its hashes."""
+    with nullcontext() if is_text(preset) or portable.active() else recorded_base():
+        return _trajectory(preset, folder)
+
+
+def _trajectory(preset: str, folder: Path) -> dict[str, Any]:
     text = is_text(preset)
     settings = (f"rounds={1 if text else 3}", "executor=inline", "data.max_test_samples=512")
     settings = (*settings, "tracking.tensorboard=false", *(("actors.portable=true",) if portable.active() else ()))
@@ -120,9 +128,28 @@ def _generator() -> Any:
     return torch.Generator().manual_seed(0)
 
 
+@contextmanager
+def recorded_base() -> Iterator[None]:
+    """Inside, the digits model is the recorded one, in a cache of its own."""
+    make, cache = embedded._make, os.environ.get("RAYSOFT_CACHE")
+    with tempfile.TemporaryDirectory() as scratch:
+        embedded._make, os.environ["RAYSOFT_CACHE"] = recorded_vit, scratch
+        try:
+            yield
+        finally:
+            embedded._make = make
+            del os.environ["RAYSOFT_CACHE"]
+            if cache is not None:
+                os.environ["RAYSOFT_CACHE"] = cache
+
+
+def record_base() -> None:
+    """The digits model as it is pretrained here."""
+    shutil.copy(embedded.ensure("embedded/vit-digits") / "model.safetensors", VIT)
+    VIT.with_suffix(".where").write_text(json.dumps(where(), sort_keys=True) + "\n", encoding="utf-8")
+
+
 def record(presets: list[str]) -> None:
-    if not portable.active():
-        shutil.copy(embedded.ensure("embedded/vit-digits") / "model.safetensors", VIT)
     for preset in presets:
         with tempfile.TemporaryDirectory() as scratch:
             found = trajectory(preset, Path(scratch) / "run")
@@ -133,6 +160,8 @@ def record(presets: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:] and not portable.active():
+        record_base()
     record(sys.argv[1:] or (digits_presets() if portable.active() else preset_names()))
     if not portable.active():
         named = [name for name in sys.argv[1:] if not is_text(name)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -18,7 +18,12 @@ from raysoft.wireless.link import Link
 
 
 class AllocatorConfig(Section):
-    """Options every allocator has."""
+    """Options every allocator has.
+
+    `reads_curves`: clients report their rate-distortion curves to it, which costs control bits.
+    """
+
+    reads_curves: ClassVar[bool] = True
 
     latency_budget_s: Positive | None = None  # long-term mean round latency; None: no budget
     outage_factor: Annotated[float, Field(gt=0, strict=False)] = 2.0

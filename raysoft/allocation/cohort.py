@@ -10,7 +10,7 @@ Rayleigh fading E[1/g] is infinite: without the rule one deep fade can cost more
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,12 @@ from raysoft.allocation.fdma import solve_minmax
 from raysoft.allocation.inner import Problem
 from raysoft.allocation.menus import Menus, convex_knots
 from raysoft.allocation.rates import rate
-from raysoft.types import Allocation, Array, ClientReport, Participants
+from raysoft.types import Allocation, Array, ClientReport, Curve, Participants
 
 CSI_BITS = 16  # a quantised channel gain, up
 PLAN_BITS = 32  # number of units and bandwidth share, 16 bits each, down
 SCORE_BITS = 8  # one logarithmic score a unit, up
-CURVE_BITS = 4 * 32  # the rest of a reported curve: two errors and the range of the scores (codecs/report.py)
+CURVE_BITS = 4 * 32  # of a reported curve: two errors and the range of the scores (codecs/report.py)
 
 
 def everyone(candidates_K: Array) -> Array:
@@ -33,10 +33,13 @@ def everyone(candidates_K: Array) -> Array:
     return np.sort(np.asarray(candidates_K, dtype=np.int64))
 
 
-def control_bits(units_K: Array, *, needs_curve: bool) -> Array:
-    """Control traffic of each client: channel report and plan, and its curve where the allocator reads it, [K]."""
-    curve_K = CURVE_BITS + SCORE_BITS * units_K if needs_curve else np.zeros_like(units_K)
-    return PLAN_BITS + CSI_BITS + curve_K
+def control_bits(curves: Sequence[Curve], *, needs_curve: bool) -> Array:
+    """Control traffic of each client: channel report and plan, and its curve where the allocator reads it, [K].
+
+    A curve is its errors and, where the server cannot derive them, the bits of its units (`Curve.told_bits`).
+    """
+    curve_K = np.array([CURVE_BITS + SCORE_BITS * curve.units + curve.told_bits for curve in curves], dtype=np.int64)
+    return PLAN_BITS + CSI_BITS + (curve_K if needs_curve else np.zeros_like(curve_K))
 
 
 def in_outage(
@@ -70,18 +73,13 @@ class Cohort:
 
     @classmethod
     def of(
-        cls,
-        config: AllocatorConfig,
-        context: AllocationContext,
-        reports: tuple[ClientReport, ...],
-        who: Participants,
-        *,
-        needs_curve: bool,
+        cls, config: AllocatorConfig, context: AllocationContext, reports: tuple[ClientReport, ...], who: Participants
     ) -> Cohort:
         """Reports to arrays, outage rule applied. A client whose update is not finite is left out, too."""
         link, scale = context.link, context.payload_scale
-        menus = Menus.of(tuple(report.curve for report in reports), context.min_kept_fraction, scale)
-        control = control_bits(menus.units_K, needs_curve=needs_curve)
+        curves = tuple(report.curve for report in reports)
+        menus = Menus.of(curves, context.min_kept_fraction, scale)
+        control = control_bits(curves, needs_curve=config.reads_curves)
         start = who.downlink_s + who.compute_s_K + link.control_s(control)
         snr = link.snr_hz(who.channel.reported_gain_K, who.power_w_K)
         limit_s = None if config.latency_budget_s is None else config.outage_factor * config.latency_budget_s

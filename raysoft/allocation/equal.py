@@ -6,6 +6,8 @@ how long the round takes.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig
@@ -18,6 +20,8 @@ from raysoft.types import Allocation
 class Config(AllocatorConfig):
     """Nothing of its own; a budget matters to the outage rule only."""
 
+    reads_curves: ClassVar[bool] = False
+
 
 def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:
     """B / (number of senders) for each, and the codec's fixed fraction."""
@@ -29,4 +33,4 @@ def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:
 
 def build(config: Config, context: AllocationContext) -> Memoryless:
     """The allocator."""
-    return Memoryless(config, context, decide, needs_curve=False)
+    return Memoryless(config, context, decide)

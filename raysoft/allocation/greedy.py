@@ -42,4 +42,4 @@ def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:
 
 def build(config: Config, context: AllocationContext) -> Memoryless:
     """The allocator."""
-    return Memoryless(config, context, decide, needs_curve=True)
+    return Memoryless(config, context, decide)

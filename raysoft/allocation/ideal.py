@@ -6,6 +6,7 @@ Bandwidth is nan ("no such number", null in records); a round takes as long as t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ NEEDS_CHANNEL = False
 
 class Config(AllocatorConfig):
     """A budget changes nothing here; it is only shown next to the latency."""
+
+    reads_curves: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ Rule = Callable[[Cohort, int, Rng], Allocation]
 
 @dataclass(frozen=True)
 class Memoryless:
-    """An allocator made of one rule. `needs_curve`: clients report their rate-distortion curves for it."""
+    """An allocator made of one rule."""
 
     config: AllocatorConfig
     context: AllocationContext
     rule: Rule
-    needs_curve: bool
 
     def init(self) -> State:
         """Nothing to remember."""
@@ -35,7 +34,7 @@ class Memoryless:
         self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """What the rule decides."""
-        return self.rule(Cohort.of(self.config, self.context, reports, who, needs_curve=self.needs_curve), tick, rng)
+        return self.rule(Cohort.of(self.config, self.context, reports, who), tick, rng)
 
     def observe(self, plan: Allocation, outcome: Outcome, state: State) -> State:
         """Nothing to learn."""

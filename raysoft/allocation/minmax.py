@@ -5,6 +5,8 @@ The fraction is the codec's `kept_fraction`, rounded down to the menu, at least 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig
@@ -17,6 +19,8 @@ from raysoft.types import Allocation
 class Config(AllocatorConfig):
     """Nothing of its own; a budget matters to the outage rule only."""
 
+    reads_curves: ClassVar[bool] = False
+
 
 def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:
     """The codec's fixed fraction, delivered as fast as the band allows."""
@@ -26,4 +30,4 @@ def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:
 
 def build(config: Config, context: AllocationContext) -> Memoryless:
     """The allocator."""
-    return Memoryless(config, context, decide, needs_curve=False)
+    return Memoryless(config, context, decide)

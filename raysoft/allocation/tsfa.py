@@ -94,7 +94,7 @@ class Tsfa:
         self, reports: tuple[ClientReport, ...], who: Participants, state: State, tick: int, rng: Rng
     ) -> Allocation:
         """Drift plus penalty for this round; units are whole, and the round ends by the optimal tau."""
-        cohort = Cohort.of(self.config, self.context, reports, who, needs_curve=True)
+        cohort = Cohort.of(self.config, self.context, reports, who)
         queue_s = float(state["queue_s"])
         if cohort.index.size == 0:
             return cohort.nobody({"queue_s": 0.0 if np.isnan(queue_s) else queue_s})

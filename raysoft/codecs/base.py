@@ -17,9 +17,24 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from raysoft.codecs.rotated import FINEST
-from raysoft.config import Fraction, Positive, Section
+from raysoft.config import Fraction, Positive, RunConfig, Section
 from raysoft.errors import ConfigError
 from raysoft.types import Array, Curve, Payload, Tensors, Update
+
+# Models that come along, and the targets with which every matrix that they adapt has one shape.
+ALIKE = frozenset({("embedded/vit-digits", "attention")})
+
+
+def told_revision(run: RunConfig, shapes_matter: bool) -> int:
+    """Revision of a codec whose curve has `told_bits`: 2 where they are charged, which 0.1 did not do.
+
+    They are where the allocator reads curves; with `shapes_matter`, where matrices may be of different shapes, which
+    the configuration does not say: of a model that did not come along it is assumed.
+    """
+    if not getattr(run.allocator.checked, "reads_curves", True):
+        return 1
+    targets = run.model.lora.targets
+    return 1 if shapes_matter and isinstance(targets, str) and (run.model.name, targets) in ALIKE else 2
 
 
 class CodecConfig(Section):

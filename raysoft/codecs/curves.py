@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
+from math import comb, prod
 
 import numpy as np
 
@@ -36,7 +38,22 @@ def cheapest_first(bits: list[int]) -> list[int]:
     return keep[::-1]
 
 
-def convex_curve(fixed_bits: int, bits_J: Array, error_J: Array) -> Curve:
+def told_counts_bits(total: int, costs: int, lengths: int = 1) -> int:
+    """Bits that tell the bits of a whole menu of `counts(total)` pieces, where pieces have one of `costs` costs.
+
+    What a step of g pieces adds follows from how many of them have each cost: C(g + costs - 1, costs - 1)
+    possibilities. `lengths`: how many payload lengths one such mixture may have. All steps together are one number in
+    mixed radix, written with the bits of the largest.
+
+    >>> told_counts_bits(64, 2)  # 64 steps of one piece of two costs
+    64
+    """
+    menu = counts(total)
+    steps = (later - before for before, later in pairwise(menu))
+    return (prod(lengths * comb(step + costs - 1, costs - 1) for step in steps) - 1).bit_length()
+
+
+def convex_curve(fixed_bits: int, bits_J: Array, error_J: Array, told_bits: int = 0) -> Curve:
     """The reported curve: bits as they are, errors lowered to their convex decreasing minorant.
 
     At the corners of the minorant, at "nothing" and, for float32 values, at "everything" the error is exact. Between
@@ -46,7 +63,7 @@ def convex_curve(fixed_bits: int, bits_J: Array, error_J: Array) -> Curve:
     bits = np.asarray(bits_J, dtype=np.int64)
     error = np.minimum.accumulate(np.asarray(error_J, dtype=np.float64))
     corners = _corners(bits.tolist(), error.tolist())
-    return Curve(fixed_bits, bits, np.interp(bits, bits[corners], error[corners]))
+    return Curve(fixed_bits, bits, np.interp(bits, bits[corners], error[corners]), told_bits)
 
 
 def _corners(x: list[int], y: list[float]) -> list[int]:

@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import model_validator
 
-from raysoft.codecs.base import Codec, CodecConfig, Encoded
+from raysoft.codecs.base import Codec, CodecConfig, Encoded, told_revision
 from raysoft.codecs.bits import BitReader, BitWriter
 from raysoft.codecs.curves import convex_curve
 from raysoft.codecs.error_feedback import wrap
@@ -34,9 +34,11 @@ from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.scheme import sent_components
 from raysoft.codecs.steps import FLOAT_BITS, KIND_BITS, Entries, Gain, block_lengths, dequantise
 from raysoft.codecs.symbols import read_symbols, write_symbols
+from raysoft.config import RunConfig
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
 LEVELS = 18
+WIDTH_BITS = 6  # says how many bits each of the LEVELS differences between a reported curve's bits takes
 
 
 class Config(CodecConfig):
@@ -48,6 +50,10 @@ class Config(CodecConfig):
     """
 
     gain: Gain = "balanced"
+
+    def revision_in(self, run: RunConfig) -> int:
+        """See `told_revision`."""
+        return max(self.REVISION, told_revision(run, shapes_matter=False))
 
     @model_validator(mode="after")
     def _no_value_bits(self) -> Config:
@@ -86,8 +92,9 @@ class Ecsq:
             level = entries.level(number, self.gain)
             bits.append(level.bits)
             errors.append(level.error)
-        fixed = self.heads.size(layout)
-        return convex_curve(fixed, np.array([0, *_increasing(bits)]), np.array(errors) * factors.scale2)
+        spent = np.array([0, *_increasing(bits)])
+        told = WIDTH_BITS + LEVELS * int(np.diff(spent).max()).bit_length()  # an entropy coder's lengths: any at all
+        return convex_curve(self.heads.size(layout), spent, np.array(errors) * factors.scale2, told)
 
     def encode(
         self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import model_validator
 
-from raysoft.codecs.base import Codec, CodecConfig
+from raysoft.codecs.base import Codec, CodecConfig, told_revision
 from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.curves import counts
 from raysoft.codecs.error_feedback import wrap
@@ -35,7 +35,7 @@ from raysoft.codecs.importance import (
 )
 from raysoft.codecs.quantizer import ValueCoder, Values
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
-from raysoft.config import NonNegative, Unit
+from raysoft.config import NonNegative, RunConfig, Unit
 from raysoft.lowrank import component_gram
 from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace
@@ -55,6 +55,10 @@ class Config(CodecConfig):
     def superposable(self) -> bool:
         """All clients can send prefixes of one order."""
         return True
+
+    def revision_in(self, run: RunConfig) -> int:
+        """See `told_revision`."""
+        return max(self.REVISION, told_revision(run, shapes_matter=True))
 
     @model_validator(mode="after")
     def _scores(self) -> Config:

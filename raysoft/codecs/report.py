@@ -2,27 +2,29 @@
 
 The report is the total error as float32, the range of the error-per-bit scores as two float32, and for every unit the
 logarithm of its score in 8 bits: 254 steps between the largest and the smallest score (at most 2^20 apart), and one
-code for zero. The bits of the units are neither reported nor charged. The server knows them where they follow from the
-component sizes alone; for `ecsq`, and for `rank_components` on matrices of different shapes, they depend on the update,
-and a real report would have to carry them too. Scores stay in order, so the curve stays convex, and it is rescaled to
-the reported total, which cancels most of the rounding.
+code for zero. The bits of the units cost nothing where they follow from the model, the rank and the codec's options;
+where they depend on the update (`ecsq`, and `rank_components` on matrices of different shapes) the report carries them
+too, in the curve's `told_bits`. Scores stay in order, so the curve stays convex, and it is rescaled to the reported
+total, which cancels most of the rounding.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from raysoft.types import Array, Curve
 
 SCORE_BITS = 8
-_HEADER_BITS = 4 * 32  # total, error of the last unit, largest and smallest score
+HEADER_BITS = 4 * 32  # total, error of the last unit, largest and smallest score
 _CODES = 2**SCORE_BITS - 2  # the last code is "zero"
 _RANGE_LOG2 = 20.0
 
 
 def report_bits(curve: Curve) -> int:
     """Control bits of the report."""
-    return _HEADER_BITS + SCORE_BITS * curve.units
+    return HEADER_BITS + SCORE_BITS * curve.units + curve.told_bits
 
 
 def quantize_curve(curve: Curve) -> Curve:
@@ -34,7 +36,7 @@ def quantize_curve(curve: Curve) -> Curve:
     gaps = np.diff(curve.bits_J)
     drops = np.maximum(-np.diff(curve.error_J), 0.0)
     if not drops.size or not drops.max() > 0:
-        return Curve(curve.fixed_bits, curve.bits_J, _float32(curve.error_J[:1]).repeat(curve.error_J.size))
+        return replace(curve, error_J=_float32(curve.error_J[:1]).repeat(curve.error_J.size))
     scores = np.minimum.accumulate(drops / np.maximum(gaps, 1))
     heights = _from_codes(scores) * gaps
     if not heights.sum() > 0:  # scores all alike, whose float32 is off by more than the whole range of the codes
@@ -43,7 +45,7 @@ def quantize_curve(curve: Curve) -> Curve:
     heights *= max(first - last, 0.0) / heights.sum()
     # Summed from the small end, so that the last steps keep their digits.
     error = last + np.concatenate([heights[::-1].cumsum()[::-1], [0.0]])
-    return Curve(curve.fixed_bits, curve.bits_J, error)
+    return replace(curve, error_J=error)
 
 
 def _from_codes(scores: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from raysoft.codecs.base import CodecConfig, Encoded
 from raysoft.codecs.bits import BitReader, BitWriter
-from raysoft.codecs.curves import convex_curve
+from raysoft.codecs.curves import convex_curve, told_counts_bits
 from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
 from raysoft.codecs.fading import AGE, LOTTERY
 from raysoft.codecs.heads import HeadCoder
@@ -66,7 +66,10 @@ class Scheme(Protocol):
 
     @property
     def support_sets_length(self) -> bool:
-        """True: at a given unit the length may depend on the first side integer, whose width then does not."""
+        """True: at a given unit the length may depend on the first side integer, whose width then does not.
+
+        It then follows from how many of the unit's components (see `counts`) have each width, and from padding.
+        """
         ...
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
@@ -148,7 +151,7 @@ class SchemeCodec:
             return Curve(self.heads.size(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         bits, errors = self.scheme.curve(factors, self.coder)
         bits[1:] += [self._menu_padding(factors, units) for units in range(1, len(bits))]
-        return convex_curve(self.heads.size(layout), bits, errors)
+        return convex_curve(self.heads.size(layout), bits, errors, self._told_bits(layout, factors.kind))
 
     def encode(
         self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
@@ -252,6 +255,13 @@ class SchemeCodec:
     def _fixed_lengths(self, layout: Layout) -> bool:
         """Whether both ends know the length of a kind at a unit before they read."""
         return not self.scheme.support_sets_length or len(layout.groups) == 1 or layout.order_N is not None
+
+    def _told_bits(self, layout: Layout, kind: str) -> int:
+        """What a report needs for the bits of the menu: which widths each step takes, where nothing else tells."""
+        if self._fixed_lengths(layout):
+            return 0
+        paddings = len(KINDS) if kind == "a" else 1  # as many as `_least_padding` may find
+        return told_counts_bits(layout.components, np.unique(layout.widths_L(kind)).size, paddings)
 
     def _menu_padding(self, factors: Factors, units: int) -> int:
         layout, kind = factors.layout, factors.kind

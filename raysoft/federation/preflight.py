@@ -66,7 +66,7 @@ def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
     curve = codec.menu(update, start, {}, parts.method.broadcast(server, 1).order)
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
-    control = int(control_bits(menu.units_K, needs_curve=True)[0])
+    control = int(control_bits((curve,), needs_curve=True)[0])
     down = scale * job.downlink_bits
     return RankCost(menu, scale * curve.fixed_bits, control, down, down - scale * job.order_bits)
 

@@ -7,6 +7,7 @@ round of tiny models (1 ms of 169, six participants).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from raysoft.types import Allocation, Array, ClientReport, Curve, Outcome, Parti
 
 LARGEST = 1e15  # of what counts as finite: its energy, summed over a cohort, still has a float32
 _SLACK = 1e-6  # relative: sums of many shares round
+_CLIMB = 1e-6  # relative to the largest error: what rounding may add to a curve that falls
 
 
 def _fault(kind: str, config: RunConfig, tick: int, what: str, client: int | None = None) -> RaysoftError:
@@ -41,7 +43,7 @@ def check_cohort(config: RunConfig, tick: int, cohort_K: Any, candidates_K: Arra
 
 
 def check_curve(config: RunConfig, tick: int, client: int, curve: Curve) -> None:
-    """A menu: bits from 0 upward, errors finite and not negative."""
+    """A menu: bits from 0 upward, errors finite, not negative and never rising, up to rounding."""
     bits_J, error_J = np.asarray(curve.bits_J, dtype=float), np.asarray(curve.error_J, dtype=float)
     if bits_J.ndim != 1 or bits_J.shape != error_J.shape or not len(bits_J):
         what = f"its menu has bits of shape {bits_J.shape} and errors of shape {error_J.shape}"
@@ -51,6 +53,10 @@ def check_curve(config: RunConfig, tick: int, client: int, curve: Curve) -> None
         what = f"its menu must begin at 0 bits and never fall, got {_short(bits_J)}"
     elif (error_J < 0).any():
         what = "its menu holds a negative error"
+    elif (np.diff(error_J) > _CLIMB * error_J.max()).any():
+        what = f"its menu must leave no larger error for more bits, got {_short(error_J)}"
+    elif not isinstance(curve.told_bits, Integral) or curve.told_bits < 0:
+        what = f"told_bits must be a whole number of bits from 0, got {curve.told_bits!r}"
     else:
         return
     raise _fault("codec", config, tick, what, client)

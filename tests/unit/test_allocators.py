@@ -318,10 +318,11 @@ def test_ideal_sends_everything_at_once():
 
 def test_control_traffic():
     """Curves cost what their serialisation takes; a plan and a channel report cost the same for everybody."""
-    units = np.array([24, 64])
-    reported = [report_bits(Curve(0, np.arange(n + 1), np.zeros(n + 1))) for n in units]
-    assert control_bits(units, needs_curve=True).tolist() == [bits + 48 for bits in reported]
-    assert control_bits(units, needs_curve=False).tolist() == [48, 48]
+    curves = [Curve(0, np.arange(n + 1), np.zeros(n + 1), told) for n, told in ((24, 0), (64, 0), (64, 77))]
+    reported = [report_bits(curve) for curve in curves]
+    assert control_bits(curves, needs_curve=True).tolist() == [bits + 48 for bits in reported]
+    assert reported == [128 + 8 * 24, 128 + 8 * 64, 128 + 8 * 64 + 77]
+    assert control_bits(curves, needs_curve=False).tolist() == [48, 48, 48]
     assert CSI_BITS + PLAN_BITS == 48
     for name in FINITE:
         state = {"queue_s": np.array(0.1)}

@@ -5,8 +5,10 @@ import pickle
 import pytest
 
 from raysoft.codecs import rank_components
+from raysoft.codecs.base import ALIKE
 from raysoft.presets import load_config
 from raysoft.wireless import rayleigh, rician
+from tests.unit.test_rounds import coordinator
 
 
 def test_the_first_revision_has_no_part_in_the_hash(monkeypatch):
@@ -44,3 +46,30 @@ def test_a_revision_travels_with_the_configuration(monkeypatch, copy):
     config = load_config("soft")
     assert copy(config) == config
     assert copy(config).config_hash() == config.config_hash()
+
+
+@pytest.mark.parametrize(
+    "preset, settings, revised",
+    [
+        ("soft", [], False),  # the digits' attention matrices have one shape
+        ("soft", ["model.lora.targets=all-linear"], True),
+        ("soft", ["model.lora.targets=all-linear", "allocator={name: minmax}"], False),  # reads no curves
+        ("soft-text", [], True),
+        ("soft-text", ["allocator={name: greedy, latency_budget_s: 0.4}"], True),
+        ("soft-text", ["allocator={name: equal}"], False),
+        ("soft-plus", [], True),
+        ("soft-plus", ["allocator={name: random}"], False),
+        ("topk", [], False),
+        ("soft-text", ["codec={name: chain, codecs: [{name: rank_components}, {name: quantize}]}"], True),
+        ("soft-text", ["codec={name: chain, codecs: [{name: identity}, {name: topk}]}"], False),
+    ],
+)
+def test_a_revision_where_the_bits_of_a_curve_are_charged_since(preset, settings, revised):
+    assert load_config(preset, settings).revisions() == ({"codec": 2} if revised else {})
+
+
+def test_the_models_that_are_said_to_be_alike_are():
+    for name, targets in sorted(ALIKE):
+        made, _ = coordinator("soft", f"model.name={name}", f"model.lora.targets={targets}")
+        space = made.parts.info.space
+        assert len({(pair.out_features, pair.in_features) for pair in space.pairs}) == 1
