@@ -42,6 +42,9 @@ class Section(BaseModel):
     # the configuration, so that older runs of this plug-in, and only those, are not found again.
     REVISION: ClassVar[int] = 1
 
+    # Options that came after the first version: at their defaults they leave the hash as it was without them.
+    LATER: ClassVar[tuple[str, ...]] = ()
+
     def revision_in(self, run: RunConfig) -> int:
         """REVISION, or where only some settings give other numbers: what holds for this complete configuration."""
         return self.REVISION
@@ -236,6 +239,8 @@ class StepsRange(Section):
 class TrainConfig(Section):
     """Local training of one client in one round."""
 
+    LATER: ClassVar[tuple[str, ...]] = ("max_update_norm",)  # rejects what no run of 0.1 survived
+
     steps: Count | StepsRange = 5
     batch_size: Count = 16
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -410,8 +415,13 @@ class RunConfig(Section):
         tree = self.model_dump(mode="json")
         for key in ("executor", "tracking", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
             tree.pop(key)
-        if self.train.max_update_norm == TrainConfig.model_fields["max_update_norm"].default:
-            tree["train"].pop("max_update_norm")  # rejects what no run of 0.1 survived
+        for key in tree:
+            section = getattr(self, key)
+            section = section.checked if isinstance(section, Plugin) else section
+            if isinstance(section, Section):
+                for option in section.LATER:
+                    if getattr(section, option) == type(section).model_fields[option].default:
+                        tree[key].pop(option)
         names = ("pack_size", "threads", *(("portable",) if self.actors.portable else ()))
         tree["actors"] = {name: tree["actors"][name] for name in names}
         if self.even_packs():  # 0.1 filled the first ones and left the last one short: other sums, other last bits

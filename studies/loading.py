@@ -11,6 +11,7 @@ from raysoft.readings import learned
 from raysoft.run_reading import Run, read_run
 from raysoft.store import find, key_of
 from raysoft.types import Array
+from studies.recorded import read_recorded
 from studies.settings import Experiment, Setting, Task
 
 
@@ -55,6 +56,7 @@ class Results:
     experiment: Experiment
     runs: Mapping[str, Mapping[int, Run]]
     missing: Mapping[str, tuple[int, ...]]
+    recorded: str = ""  # which arms stand as they were recorded, see recorded.py
 
     @property
     def settings(self) -> list[Setting]:
@@ -67,23 +69,26 @@ class Results:
         return self.runs[self.experiment.reference]
 
     def remark(self) -> str:
-        """What is missing, in one line; empty where nothing is."""
+        """What is missing and what is only recorded, in one line; empty where nothing is."""
         if not self.missing:
-            return ""
+            return self.recorded
         lost = sum(map(len, self.missing.values()))
         names = list(self.missing)
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        return f"{lost} of {len(self.experiment.jobs())} runs are missing ({', '.join(names[:4])}{more})."
+        lack = f"{lost} of {len(self.experiment.jobs())} runs are missing ({', '.join(names[:4])}{more})."
+        return f"{lack} {self.recorded}".strip()
 
 
 def read_results(experiments: Sequence[Experiment], outcomes: Sequence[Outcome]) -> dict[str, Results]:
     """Results by experiment; `outcomes` are those of all jobs, experiment by experiment. Each folder is read once."""
     cache: dict[Path, Run] = {}
     out, start = {}, 0
+    recorded = read_recorded()
     for experiment in experiments:
         jobs = experiment.jobs()
         runs: dict[str, dict[int, Run]] = {one.label: {} for one in experiment.settings}
         missing: dict[str, tuple[int, ...]] = {}
+        kept = []
         for job, outcome in zip(jobs, outcomes[start : start + len(jobs)], strict=True):
             if outcome.folder is None:
                 missing[job.label] = (*missing.get(job.label, ()), job.config.seed)
@@ -91,7 +96,9 @@ def read_results(experiments: Sequence[Experiment], outcomes: Sequence[Outcome])
             if outcome.folder not in cache:
                 cache[outcome.folder] = light(read_run(outcome.folder))
             runs[job.label][job.config.seed] = cache[outcome.folder]
-        out[experiment.name] = Results(experiment, runs, missing)
+            if outcome.folder.name in recorded.runs:
+                kept.append(job.label)
+        out[experiment.name] = Results(experiment, runs, missing, recorded.remark(kept))
         start += len(jobs)
     return out
 

@@ -26,6 +26,8 @@ READERS = {
     "options": smaller.read_options,
     "optimizers": smaller.read_arms,
     "head": smaller.read_arms,
+    "grain": smaller.read_arms,
+    "grain-tuning": smaller.read_arms,
     "tradeoff": smaller.read_tradeoff,
 }
 

@@ -27,6 +27,11 @@ class Task:
     adamw_lr: float
     optimizer: str  # of the preset
 
+    @property
+    def lr(self) -> float:
+        """The preset's learning rate."""
+        return self.adamw_lr if self.optimizer == "adamw" else self.sgd_lr
+
 
 DIGITS = Task(
     name="digits", soft="soft", plus="soft-plus", shared=(PACKS,), kept_soft=0.165,
@@ -55,6 +60,18 @@ FIXED_KEPT: dict[str, dict[float, dict[str, float]]] = {
         1.6: {"minmax": 0.407, "equal": 0.282},
     },
 }
+
+# What `grain_tuning` chose, times the preset's learning rate.
+GRAIN_LR = {
+    "digits": {
+        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,
+        "entries of the state, else zero": 1.0,
+    },
+    "python-source": {
+        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,
+        "entries of the state, else zero": 1.0,
+    },
+}  # fmt: skip
 
 # The same bits as soft-plus or a little fewer; the budget matters to the outage rule only.
 EQUAL_PLUS = {
@@ -268,6 +285,41 @@ def head(task: Task) -> Experiment:
     return Experiment(f"head-{task.name}", task, tuple(rows), reference="ideal, head trained")
 
 
+GRAINS = {
+    "components": "",
+    "columns and rows apart": "codec.matched=false",
+    "entries of the change": "codec.name=topk",
+    "entries of the state, else zero": "codec.name=topk codec.fallback=zero",
+}
+
+
+def grain(task: Task) -> Experiment:
+    """What may be left out: whole components, columns and rows apart, entries of the change, or of the state itself."""
+    rows = [setting(task, "ideal", IDEAL, 5)]
+    rows += [
+        setting(
+            task, f"{name} {kept:g}",
+            f"{FIXED} codec.kept_fraction={kept} {over} train.lr={task.lr * GRAIN_LR[task.name][name]:g}",
+            5, None, name, kept,
+        )
+        for name, over in GRAINS.items() for kept in (0.05, 0.1, 0.2, 0.4)
+    ]  # fmt: skip
+    return Experiment(f"grain-{task.name}", task, tuple(rows))
+
+
+def grain_tuning(task: Task) -> Experiment:
+    """The learning rate of every arm of `grain`, from the same three, at a tenth of the bits, on validation samples."""
+    rows = [
+        setting(
+            task, f"{name}, lr x {factor:g}",
+            f"{FIXED} codec.kept_fraction=0.1 {over} train.lr={task.lr * factor:g} eval.split=validation",
+            2, None, name, factor,
+        )
+        for name, over in GRAINS.items() for factor in (0.5, 1.0, 2.0)
+    ]  # fmt: skip
+    return Experiment(f"grain-tuning-{task.name}", task, tuple(rows), reference=rows[1].label)
+
+
 def scaled(experiment: Experiment, scale: Scale) -> Experiment:
     """A smaller copy: the first arm and others evenly spread over the rest, so that every axis keeps several points."""
     more = (() if scale.rounds is None else (f"rounds={scale.rounds}",)) + scale.extra
@@ -291,4 +343,5 @@ def everything(scale: Scale) -> list[Experiment]:
     out += [sweep(DIGITS), sweep(TEXT), offline(DIGITS), offline(TEXT), options(DIGITS), options(TEXT)]
     out += [optimizers(DIGITS), optimizers(TEXT), tradeoff(DIGITS), tradeoff(DIGITS, bounded=True)]
     out += [head(DIGITS)]
+    out += [grain_tuning(DIGITS), grain_tuning(TEXT), grain(DIGITS), grain(TEXT)]
     return [scaled(one, scale) for one in out]

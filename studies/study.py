@@ -22,6 +22,7 @@ from raysoft.batch import Job, Outcome, run_batch
 from raysoft.comparison_console import BatchDisplay
 from raysoft.console import stdout
 from studies.loading import found_only
+from studies.recorded import read_recorded, recorded_outcomes
 from studies.settings import Scale, everything
 
 # The offline stage's own settings are those of its plans; everything is as small as still runs.
@@ -67,11 +68,16 @@ def main() -> int:
     if args.short and args.publish:
         print("--publish: a short study is no result; leave out --short", file=sys.stderr)
         return 2
+    store = args.out / "runs"
+    known = recorded_outcomes(jobs, store, read_recorded())
+    others = [job for at, job in enumerate(jobs) if at not in known]
     if args.read_only:
-        outcomes = found_only(jobs, args.out / "runs")
+        found = found_only(others, store)
     else:
         with BatchDisplay(stdout()) as shown:
-            outcomes = by_seed(jobs, args.out / "runs", args.workers, shown)
+            found = by_seed(others, store, args.workers, shown)
+    rest = iter(found)
+    outcomes = [known.get(at) or next(rest) for at in range(len(jobs))]
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"{outcome.job.label}, seed {outcome.job.config.seed}: {outcome.error}", file=sys.stderr)

@@ -51,6 +51,9 @@ def _complete(member: Plugin) -> Plugin:
         config = parse_section(module.Config, member.options())
     except ConfigError as error:
         raise ValueError(f"{member.name}: {error}") from None
+    for option, usual in (("fallback", "broadcast"), ("matched", True)):
+        if getattr(config, option, usual) != usual:
+            raise ValueError(f"{member.name}: {option} does not go with a chain, leave it at {usual}")
     for option, default in (
         ("error_feedback", False),
         ("error_feedback_decay", 1.0),
@@ -61,7 +64,7 @@ def _complete(member: Plugin) -> Plugin:
     ):
         if getattr(config, option) != default:
             raise ValueError(f"{member.name}: {option} belongs to the chain itself, leave it at {default} in a member")
-    return Plugin(name=member.name, **config.model_dump(mode="json"))
+    return Plugin(name=member.name, **config.model_dump(mode="json", exclude=set(config.LATER)))
 
 
 def _check_order(names: list[str]) -> None:

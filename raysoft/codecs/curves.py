@@ -24,6 +24,14 @@ def counts(total: int) -> tuple[int, ...]:
     return tuple((unit * total + MAX_UNITS // 2) // MAX_UNITS for unit in range(MAX_UNITS + 1))
 
 
+def count_of(total: int, units: int) -> int:
+    """The count of a unit. Raises ValueError for units that the menu does not have."""
+    menu = counts(total)
+    if not 0 <= units < len(menu):
+        raise ValueError(f"units must be 0..{len(menu) - 1}, got {units}")
+    return menu[units]
+
+
 def cheapest_first(bits: list[int]) -> list[int]:
     """Positions of the points that cost less than every later one.
 

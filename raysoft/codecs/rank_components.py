@@ -19,7 +19,7 @@ from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig, told_revision
 from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
-from raysoft.codecs.curves import counts
+from raysoft.codecs.curves import count_of, counts
 from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent, zeros
 from raysoft.codecs.importance import (
@@ -35,6 +35,7 @@ from raysoft.codecs.importance import (
 )
 from raysoft.codecs.quantizer import ValueCoder, Values
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.unmatched import Unmatched
 from raysoft.config import NonNegative, RunConfig, Unit
 from raysoft.lowrank import component_gram
 from raysoft.rng import Rng
@@ -45,20 +46,31 @@ class Config(CodecConfig):
     """Which components come first, and whether matrices compete for bits."""
 
     rotates: ClassVar[bool] = True
+    LATER: ClassVar[tuple[str, ...]] = ("matched",)
 
     importance: Importance = "update"
     scope: Scope = "model"
     age_bonus: NonNegative = 0.0  # scores times 1 + age_bonus * (participations since the client sent the component)
     random_share: Unit = 0.0  # of the kept components, drawn at random instead of by score
+    matched: bool = True  # false: columns of B and rows of A are chosen apart (see unmatched.py), to compare with
 
     @property
     def superposable(self) -> bool:
-        """All clients can send prefixes of one order."""
-        return True
+        """All clients can send prefixes of one order, which is one of whole components."""
+        return self.matched
 
     def revision_in(self, run: RunConfig) -> int:
         """See `told_revision`."""
         return max(self.REVISION, told_revision(run, shapes_matter=True))
+
+    @model_validator(mode="after")
+    def _apart(self) -> Config:
+        others = {"importance": ("norm", "update"), "scope": ("model",), "age_bonus": (0.0,), "random_share": (0.0,)}
+        for option, allowed in others.items():
+            if not self.matched and getattr(self, option) not in allowed:
+                values = " or ".join(map(str, allowed))
+                raise ValueError(f"matched: false goes with {option}: {values}, got {getattr(self, option)}")
+        return self
 
     @model_validator(mode="after")
     def _scores(self) -> Config:
@@ -93,7 +105,7 @@ class RankComponents:
         """The best components of this count, or the first ones of the given order."""
         layout = factors.layout
         lost = losses(factors, coder)
-        count = _count(layout, units)
+        count = count_of(layout.components, units)
         given = layout.order_N is not None
         kept = layout.prefix(count) if given else self._ranking(factors, lost, coder).kept(count)
         # float32 values arrive as they are, so what is lost is what was dropped.
@@ -110,7 +122,7 @@ class RankComponents:
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """Reads the mask, or knows it."""
-        count = _count(layout, units)
+        count = count_of(layout.components, units)
         if layout.order_N is not None:
             kept = layout.prefix(count)
             return Plan(kept_sizes(layout, kind, kept), support=kept)
@@ -204,13 +216,6 @@ def place_components(layout: Layout, kind: str, kept_LR: Array, flat: Array) -> 
     return sent
 
 
-def _count(layout: Layout, units: int) -> int:
-    menu = counts(layout.components)
-    if not 0 <= units < len(menu):
-        raise ValueError(f"units must be 0..{len(menu) - 1}, got {units}")
-    return menu[units]
-
-
 @lru_cache(maxsize=1024)
 def _mask_bits(total: int) -> Array:
     return np.array([subset_bits(total, count) for count in counts(total)], dtype=np.int64)
@@ -218,6 +223,9 @@ def _mask_bits(total: int) -> Array:
 
 def scheme(config: Config) -> Scheme:
     """What is sent, without how it is written."""
+    if not config.matched:
+        assert config.importance != "gram_greedy"
+        return Unmatched(config.importance)
     return RankComponents(config.importance, config.scope, config.age_bonus, config.random_share)
 
 

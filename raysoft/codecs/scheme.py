@@ -261,7 +261,9 @@ class SchemeCodec:
         if self._fixed_lengths(layout):
             return 0
         paddings = len(KINDS) if kind == "a" else 1  # as many as `_least_padding` may find
-        return told_counts_bits(layout.components, np.unique(layout.widths_L(kind)).size, paddings)
+        choices = tuple(kind) if getattr(self.scheme, "separate", False) else (kind,)
+        costs = [np.unique(layout.widths_L(choice)).size for choice in choices]
+        return sum(told_counts_bits(layout.components, cost, paddings) for cost in costs)
 
     def _menu_padding(self, factors: Factors, units: int) -> int:
         layout, kind = factors.layout, factors.kind

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
@@ -24,13 +25,27 @@ from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent, split_flat
 from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
+from raysoft.codecs.state import StateCodec
 from raysoft.types import Array, ParamSpace
 
 
 class Config(CodecConfig):
-    """What entries are ranked by."""
+    """What entries are ranked by, and what an entry that is not sent is at the server.
+
+    `fallback`: `broadcast`, entries of the change travel and the rest keeps the broadcast's value; `zero`, entries of
+    the factors themselves travel and the rest is zero, as pruning would have it (see state.py), to compare with.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ("fallback",)
 
     of: Literal["update", "factors"] = "factors"
+    fallback: Literal["broadcast", "zero"] = "broadcast"
+
+    @model_validator(mode="after")
+    def _no_memory(self) -> Config:
+        if self.fallback == "zero" and self.error_feedback:
+            raise ValueError("fallback: zero sends the state, of which nothing is left to feed back: no error_feedback")
+        return self
 
 
 @dataclass(frozen=True)
@@ -106,4 +121,5 @@ def scheme(config: Config) -> Scheme:
 
 def build(config: Config, space: ParamSpace) -> Codec:
     """The codec."""
-    return wrap(build_codec(config, space, scheme(config)), config)
+    codec = build_codec(config, space, scheme(config))
+    return StateCodec(codec) if config.fallback == "zero" else wrap(codec, config)

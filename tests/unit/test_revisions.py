@@ -24,6 +24,16 @@ def test_the_first_revision_has_no_part_in_the_hash(monkeypatch):
     assert revised.config_hash() != before
 
 
+def test_an_option_that_came_later_leaves_the_hash_at_its_default():
+    """The runs of before are still found, and resumed."""
+    keys = load_config("soft").result_keys()
+    assert "matched" not in keys["codec"]
+    assert "max_update_norm" not in keys["train"]
+    assert load_config("soft", ["codec.matched=false"]).result_keys()["codec"]["matched"] is False
+    assert load_config("soft", ["train.max_update_norm=7"]).result_keys()["train"]["max_update_norm"] == 7
+    assert load_config("soft").config_hash() == "8e69087ba2a423a34b7713ba3b936ad4"  # before there was `matched`
+
+
 def test_a_revision_may_depend_on_the_whole_configuration(monkeypatch):
     monkeypatch.setattr(rayleigh.Config, "revision_in", lambda self, run: 3 if run.cohort.size == 5 else 1)
     assert load_config("soft", ["cohort.size=5"]).revisions() == {"channel": 3}
