@@ -315,9 +315,9 @@ def grain_tuning(task: Task) -> Experiment:
             f"{FIXED} codec.kept_fraction=0.1 {over} train.lr={task.lr * factor:g} eval.split=validation",
             2, None, name, factor,
         )
-        for name, over in GRAINS.items() for factor in (0.5, 1.0, 2.0)
+        for name, over in GRAINS.items() for factor in (1.0, 0.5, 2.0)
     ]  # fmt: skip
-    return Experiment(f"grain-tuning-{task.name}", task, tuple(rows), reference=rows[1].label)
+    return Experiment(f"grain-tuning-{task.name}", task, tuple(rows), reference=rows[0].label)
 
 
 def scaled(experiment: Experiment, scale: Scale) -> Experiment:

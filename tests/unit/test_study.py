@@ -306,7 +306,7 @@ def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, c
     monkeypatch.setattr("raysoft.report.comparison.DPI", 50)
     monkeypatch.setattr("studies.product.DPI", 50)
     experiments = [one for one in everything(Scale(seeds=2, points=3)) if one.task is DIGITS]
-    assert experiments[-1].name == "head-digits"  # of which no run is there
+    assert experiments[-1].name == "grain-digits"  # of which no run is there
     outcomes = []
     for experiment in experiments[:-1]:
         lost = {(experiment.settings[-1].label, 1)} if experiment.name.startswith(("headline", "sweep")) else ()
@@ -319,7 +319,7 @@ def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, c
     numbers = json.loads((out / "numbers.json").read_text())
     assert {one.name for one in experiments[:-1]} <= set(numbers)
     assert "1 of 6 runs are missing" in numbers["headline-digits"]["missing"]
-    assert "head-digits: no finished run" in capsys.readouterr().err
+    assert "grain-digits: no finished run" in capsys.readouterr().err
     assert (out / "headline-digits" / "report.html").is_file()
     for figure in ("pareto-accuracy-mb", "accuracy-seconds", "difference-accuracy"):
         assert (out / "figures" / f"headline-digits-{figure}.png").is_file()
