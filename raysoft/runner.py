@@ -296,6 +296,7 @@ class _Course:
                 position = self.out.append(record)
                 self._show(started.info.description, record)
                 self.events.round(record)
+                self._warn(record)
                 if writer.due(tick, self.config.rounds):
                     self._tell(writer)
                     self.at = self._checkpoint(tick, coordinator.snapshot(), position, started.info.base_checksum)
@@ -321,6 +322,17 @@ class _Course:
             self.trackers.start(Beginning(self.config, self.out.path, description, rows))
         if record is not None:
             self.trackers.round(record_row(record))
+
+    def _warn(self, record: RoundRecord) -> None:
+        """Say it the first time that updates arrive and nothing is learnt of them."""
+        if not record.metrics.get("unmoved") or any(row.metrics.get("unmoved") for row in self.records[:-1]):
+            return
+        config = self.config
+        log.warning(
+            f"round {record.round}: {record.participants} updates arrived and left the model as it was; what came of "
+            f"them is for method.name={config.method.name}, codec.name={config.codec.name} and "
+            f"uplink.name={config.uplink.name} to say"
+        )
 
     def _checkpoint_writer(self) -> CheckpointWriter:
         folder, config = self.out.path, self.config

@@ -308,14 +308,14 @@ def grain(task: Task) -> Experiment:
 
 
 def grain_tuning(task: Task) -> Experiment:
-    """The learning rate of every arm of `grain`, from the same three, at a tenth of the bits, on validation samples."""
+    """The learning rate of every arm of `grain`, from the same four, at a tenth of the bits, on validation samples."""
     rows = [
         setting(
             task, f"{name}, lr x {factor:g}",
             f"{FIXED} codec.kept_fraction=0.1 {over} train.lr={task.lr * factor:g} eval.split=validation",
             2, None, name, factor,
         )
-        for name, over in GRAINS.items() for factor in (1.0, 0.5, 2.0)
+        for name, over in GRAINS.items() for factor in (1.0, 0.5, 2.0, 4.0)
     ]  # fmt: skip
     return Experiment(f"grain-tuning-{task.name}", task, tuple(rows), reference=rows[0].label)
 

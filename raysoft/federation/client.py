@@ -22,7 +22,7 @@ from raysoft.errors import RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
-from raysoft.federation.seam import LARGEST, check_curve, check_decoded
+from raysoft.federation.seam import LARGEST, blamed, check_contribution, check_curve, check_decoded, check_size, norm_of
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
@@ -157,7 +157,10 @@ class Worker:
         states = [self.client_state(client, request.states) for client in pack.clients]
         steps = [local_steps(self.rng, train.steps, client) for client in pack.clients]
         starts = [self._start(down, state.rank) for state in states]
-        jobs = [self.method.local(*args, pack.tick) for args in zip(starts, states, steps, strict=True)]
+        jobs = []
+        for k, client in enumerate(pack.clients):
+            with blamed("method", self.config, pack.tick, client):
+                jobs.append(self.method.local(starts[k], states[k], steps[k], pack.tick))
         shards = {client: self.workload.partition.indices(client) for client in pack.clients}
         batches = pack_batches(
             self.rng, self.workload.data.train, shards, pack.clients, pack.tick, steps, train.batch_size
@@ -166,14 +169,16 @@ class Worker:
         samples_K = sum(batch.mask_KB.sum(axis=1) for batch in batches)
         reports, updates, new_states = [], [], []
         for k, client in enumerate(pack.clients):
-            update, state = self.method.upload(starts[k], results[k].end, states[k])
-            norm = _norm(update)
+            with blamed("method", self.config, pack.tick, client):
+                update, state = self.method.upload(starts[k], results[k].end, states[k])
+                norm = norm_of(update)
             finite = norm <= LARGEST  # not for nan
             if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
                 update = {name: np.zeros_like(value) for name, value in update.items()}
                 state = states[k]
-            menu = self.codec.menu(update, starts[k], self._memory(state, pack.tick, client), down.order)
-            check_curve(self.config, pack.tick, client, menu)
+            with blamed("codec", self.config, pack.tick, client):
+                menu = self.codec.menu(update, starts[k], self._memory(state, pack.tick, client), down.order)
+                check_curve(self.config, pack.tick, client, menu)
             reports.append(
                 ClientReport(
                     client=client,
@@ -212,10 +217,14 @@ class Worker:
                 continue
             start = self._start(down, state.rank)
             memory = self._memory(state, pack.tick, client)
-            encoded = self.codec.encode(update, start, memory, units, down.order, self.rng("codec", pack.tick, client))
-            decoded = self.codec.decode(encoded.payload, start, units, down.order)
-            check_decoded(self.config, pack.tick, client, decoded, update, start, encoded.payload.num_bits)
-            finite = _norm(decoded) <= LARGEST
+            with blamed("codec", self.config, pack.tick, client):
+                draw = self.rng("codec", pack.tick, client)
+                encoded = self.codec.encode(update, start, memory, units, down.order, draw)
+                decoded = self.codec.decode(encoded.payload, start, units, down.order)
+                check_decoded(self.config, pack.tick, client, decoded, update, start, encoded.payload.num_bits)
+            finite = norm_of(decoded) <= LARGEST
+            if finite:
+                check_size(self.config, pack.tick, client, decoded, update, start, memory)
             sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
             views.append(decoded)
             delivered.append(encoded.memory_if_delivered)
@@ -227,8 +236,8 @@ class Worker:
     ) -> tuple[dict[int, ClientState], PackSum]:
         """Contribute what arrived and add it up, in float64 and in client-id order; every client's next state."""
         received: list[Update] = [
-            {} if view is None or mix == 0.0 else dict(self.method.contribute(view))
-            for view, mix in zip(encoded.decoded, request.mix, strict=True)
+            {} if view is None or mix == 0.0 else self._contribution(trained.pack.tick, client, view)
+            for client, view, mix in zip(trained.pack.clients, encoded.decoded, request.mix, strict=True)
         ]
         memories = [
             delivered if arrived else lost
@@ -240,6 +249,11 @@ class Worker:
         }
         products = self._products(down, request, trained, received)
         return states, PackSum(_weighted_sum(received, request.mix), products)
+
+    def _contribution(self, tick: int, client: int, view: Update) -> Update:
+        with blamed("method", self.config, tick, client):
+            added = self.method.contribute(view)
+            return dict(check_contribution(self.config, tick, client, added, self.workload.space))
 
     def combine(self, down: Broadcast, request: None, *packs: PackSum) -> tuple[PackSum, None]:
         """The sums of neighbouring packs as one."""
@@ -282,11 +296,6 @@ class Worker:
 
     def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
         return cut_to_rank(down.common, self.workload.space, rank)
-
-
-def _norm(update: Tensors) -> float:
-    """2-norm over all values, in float64 (a float32 sum of squares overflows from 1e19 on)."""
-    return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in update.values())))
 
 
 def _weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str, Array] | None:

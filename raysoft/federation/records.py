@@ -15,7 +15,7 @@ from raysoft.federation.client import SentUpdate
 from raysoft.federation.diagnostics import ProductSums, covariance_metrics, covariance_mode
 from raysoft.federation.evaluation import scores
 from raysoft.federation.reduction import arrived_components
-from raysoft.types import Allocation, Array, ClientReport, Outcome, Participants, RoundRecord, Tensors
+from raysoft.types import Allocation, Array, ClientReport, Outcome, Participants, RoundRecord, ServerState, Tensors
 
 if TYPE_CHECKING:
     from raysoft.federation.round import Parts, RunState
@@ -66,6 +66,8 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
     reasons.update({"non_finite": len(r.everybody) - len(r.reports) - len(r.oversized), **rejected})
     if r.oversized:
         metrics["oversized_clients"] = list(r.oversized)
+    if r.arrived_K.any() and _unmoved(r.before.server, after.server):
+        metrics["unmoved"] = True
     queue = after.allocator.get("queue_s")
     errors = [one.relative_error for one in sent_K]
     record = RoundRecord(
@@ -91,6 +93,11 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
         model=after.server.model,
     )
     return after, record
+
+
+def _unmoved(before: ServerState, after: ServerState) -> bool:
+    """Whether nothing of the global model changed."""
+    return all(np.array_equal(value, after.theta[name]) for name, value in before.theta.items())
 
 
 def base_record(parts: Parts, counts: dict[str, float] | None, began: float) -> RoundRecord:

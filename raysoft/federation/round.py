@@ -29,7 +29,15 @@ from raysoft.federation.reduction import (
     survivors,
 )
 from raysoft.federation.sampling import cohort_candidates, make_packs
-from raysoft.federation.seam import check_cohort, check_outcome, check_plan, check_received, check_server, too_large
+from raysoft.federation.seam import (
+    blamed,
+    check_cohort,
+    check_outcome,
+    check_plan,
+    check_received,
+    check_server,
+    too_large,
+)
 from raysoft.federation.workload import WorkloadInfo
 from raysoft.methods.base import Method
 from raysoft.rng import Rng
@@ -81,12 +89,15 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # select
     candidates_K = cohort_candidates(rng, tick, parts.info.population, config.cohort.size)
     channel = gains(parts.channel, candidates_K, tick)
-    chosen_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
-    cohort_K = check_cohort(config, tick, chosen_K, candidates_K)
+    with blamed("allocator", config, tick):
+        chosen_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
+        cohort_K = check_cohort(config, tick, chosen_K, candidates_K)
     packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size, parts.even_packs)
 
     # broadcast
-    down = executor.put(parts.method.broadcast(state.server, tick))
+    with blamed("method", config, tick):
+        broadcast = parts.method.broadcast(state.server, tick)
+    down = executor.put(broadcast)
 
     # train
     requests = [TrainRequest(pack, {k: state.clients[k] for k in pack.clients if k in state.clients}) for pack in packs]
@@ -97,8 +108,9 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # allocate
     who = participants(parts, reports, tick)
-    plan = parts.allocator.allocate(reports, who, state.allocator, tick, rng)
-    check_plan(config, tick, plan, reports, parts.link.bandwidth_hz if parts.shares_band else np.inf)
+    with blamed("allocator", config, tick):
+        plan = parts.allocator.allocate(reports, who, state.allocator, tick, rng)
+        check_plan(config, tick, plan, reports, parts.link.bandwidth_hz if parts.shares_band else np.inf)
 
     # encode
     units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
@@ -108,8 +120,9 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
 
     # deliver
     bits_K = np.array([sent[int(k)].num_bits for k in who.clients_K]) * config.device.payload_scale
-    outcome = parts.uplink.deliver(plan, bits_K, who, tick, rng)
-    check_outcome(config, tick, outcome, plan, who)
+    with blamed("uplink", config, tick):
+        outcome = parts.uplink.deliver(plan, bits_K, who, tick, rng)
+        check_outcome(config, tick, outcome, plan, who)
     arrived_K = outcome.arrived_K & np.array([sent[int(k)].finite for k in who.clients_K], dtype=bool)
     mix_K = normalised(np.where(arrived_K, who.weights_K if plan.weights_K is None else plan.weights_K, 0.0))
 
@@ -121,19 +134,24 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     total = folded(reply for reply, _ in executor.map("combine", down, [None] * len(groups), groups))
 
     # receive
-    sums = None if total.sums is None else parts.uplink.receive(total.sums, outcome, rng)
+    sums = None
     if total.sums is not None:
-        check_received(config, tick, total.sums, sums)
+        with blamed("uplink", config, tick):
+            sums = parts.uplink.receive(total.sums, outcome, rng)
+            check_received(config, tick, total.sums, sums)
 
     # aggregate, observe
     received = Reception(outcome, reports, sums=sums, sent_counts=arrived_components(who, sent, arrived_K))
-    server = parts.method.aggregate(state.server, received, tick)
-    check_server(config, tick, state.server, server)
+    with blamed("method", config, tick):
+        server = parts.method.aggregate(state.server, received, tick)
+        check_server(config, tick, state.server, server)
+    with blamed("allocator", config, tick):
+        remembered = parts.allocator.observe(plan, outcome, state.allocator)
     after = replace(
         state,
         server=server,
         clients=merged_states(state.clients, (reply for reply, _ in summed), oversized),
-        allocator=parts.allocator.observe(plan, outcome, state.allocator),
+        allocator=remembered,
         clock_s=state.clock_s + outcome.round_s,
     )
 

@@ -6,7 +6,8 @@ round of tiny models (1 ms of 169, six participants).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +15,18 @@ import numpy as np
 
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
-from raysoft.types import Allocation, Array, ClientReport, Curve, Outcome, Participants, ServerState, Tensors
+from raysoft.federation.stage_errors import in_words, is_lack_of_memory
+from raysoft.types import (
+    Allocation,
+    Array,
+    ClientReport,
+    Curve,
+    Outcome,
+    ParamSpace,
+    Participants,
+    ServerState,
+    Tensors,
+)
 
 LARGEST = 1e15  # of what counts as finite: its energy, summed over a cohort, still has a float32
 _SLACK = 1e-6  # relative: sums of many shares round
@@ -24,6 +36,26 @@ _CLIMB = 1e-6  # relative to the largest error: what rounding may add to a curve
 def _fault(kind: str, config: RunConfig, tick: int, what: str, client: int | None = None) -> RaysoftError:
     who = "" if client is None else f", client {client}"
     return RaysoftError(f"{kind} {getattr(config, kind).name}, round {tick}{who}: {what}")
+
+
+@contextmanager
+def blamed(kind: str, config: RunConfig, tick: int, client: int | None = None) -> Iterator[None]:
+    """Around a plug-in's code: what it raises is named as its own, with the round and the client."""
+    try:
+        yield
+    except RaysoftError:
+        raise
+    except Exception as error:
+        if is_lack_of_memory(error):
+            raise
+        raise _fault(kind, config, tick, in_words(error), client) from error
+
+
+def _check_type(
+    kind: str, config: RunConfig, tick: int, what: str, value: Any, wanted: type, client: int | None = None
+) -> None:
+    if not isinstance(value, wanted):
+        raise _fault(kind, config, tick, f"{what} gives {type(value).__name__}, not {wanted.__name__}", client)
 
 
 def check_cohort(config: RunConfig, tick: int, cohort_K: Any, candidates_K: Array) -> Array:
@@ -44,6 +76,7 @@ def check_cohort(config: RunConfig, tick: int, cohort_K: Any, candidates_K: Arra
 
 def check_curve(config: RunConfig, tick: int, client: int, curve: Curve) -> None:
     """A menu: bits from 0 upward, errors finite, not negative and never rising, up to rounding."""
+    _check_type("codec", config, tick, "menu", curve, Curve, client)
     bits_J, error_J = np.asarray(curve.bits_J, dtype=float), np.asarray(curve.error_J, dtype=float)
     if bits_J.ndim != 1 or bits_J.shape != error_J.shape or not len(bits_J):
         what = f"its menu has bits of shape {bits_J.shape} and errors of shape {error_J.shape}"
@@ -64,6 +97,7 @@ def check_curve(config: RunConfig, tick: int, client: int, curve: Curve) -> None
 
 def check_plan(config: RunConfig, tick: int, plan: Allocation, reports: Sequence[ClientReport], band_hz: float) -> None:
     """Shapes, ids, signs and finiteness of an allocation; no more than the band (`inf`: there is none to share)."""
+    _check_type("allocator", config, tick, "allocate", plan, Allocation)
     ids_K = np.array([report.client for report in reports])
     if not np.array_equal(np.asarray(plan.clients_K), ids_K):
         raise _fault("allocator", config, tick, "plans for other clients than those that reported")
@@ -98,6 +132,7 @@ def check_plan(config: RunConfig, tick: int, plan: Allocation, reports: Sequence
 
 def check_outcome(config: RunConfig, tick: int, outcome: Outcome, plan: Allocation, who: Participants) -> None:
     """Shapes, signs and finiteness of what became of the uploads; nobody arrives who was told not to send."""
+    _check_type("uplink", config, tick, "deliver", outcome, Outcome)
     ids_K = who.clients_K
     for name in ("arrived_K", "latency_s_K", "energy_j_K", "reason_K"):
         value_K = getattr(outcome, name)
@@ -133,6 +168,35 @@ def check_decoded(
         raise _fault("codec", config, tick, f"its payload has {num_bits!r} bits", client)
 
 
+def check_size(config: RunConfig, tick: int, client: int, decoded: Tensors, *known: Tensors) -> None:
+    """No more than `train.max_update_norm` times the norms of what it came from: update, broadcast, memory."""
+    times = config.train.max_update_norm
+    if times is None:
+        return
+    norm, most = norm_of(decoded), max(map(norm_of, known))
+    if norm > times * most > 0:
+        what = (
+            f"decodes an update of norm {norm:.3g}, more than train.max_update_norm={times:g} times that of the "
+            f"update, the broadcast and the codec's memory ({most:.3g} at most); null switches this check off"
+        )
+        raise _fault("codec", config, tick, what, client)
+
+
+def check_contribution(config: RunConfig, tick: int, client: int, added: Any, space: ParamSpace) -> Tensors:
+    """What one update adds to the sum: something, in the global model's shapes, finite."""
+    _check_type("method", config, tick, "contribute", added, Mapping, client)
+    if not added:
+        raise _fault("method", config, tick, "contributes nothing of an update that arrived", client)
+    for name, value in added.items():
+        wanted = space.shapes.get(name)
+        if wanted is not None and np.shape(value) != tuple(wanted):
+            what = f"contributes {name} in shape {np.shape(value)}, the model has {tuple(wanted)}"
+            raise _fault("method", config, tick, what, client)
+        if not is_sound(value):
+            raise _fault("method", config, tick, f"contributes {name} with values that are not finite", client)
+    return added
+
+
 def check_received(config: RunConfig, tick: int, before: Tensors, after: Any) -> None:
     """What the uplink makes of the sums: the same names and shapes, finite."""
     if not isinstance(after, Mapping) or set(after) != set(before):
@@ -149,6 +213,7 @@ def check_received(config: RunConfig, tick: int, before: Tensors, after: Any) ->
 
 def check_server(config: RunConfig, tick: int, before: ServerState, after: ServerState) -> None:
     """The new global model, before it is committed: the same names and shapes, finite. The round before stays good."""
+    _check_type("method", config, tick, "aggregate", after, ServerState)
     if set(after.theta) != set(before.theta):
         strange = sorted(set(after.theta) ^ set(before.theta))
         raise _fault("method", config, tick, f"aggregates other values than it had, e.g. {strange[0]}")
@@ -177,6 +242,11 @@ def too_large(reports: Sequence[ClientReport], times: float | None) -> set[int]:
     if times is None or median <= 0:
         return set()
     return {report.client for report, norm in zip(reports, norms, strict=True) if norm > times * median}
+
+
+def norm_of(tensors: Tensors) -> float:
+    """2-norm over all values, in float64 (a float32 sum of squares overflows from 1e19 on)."""
+    return float(np.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in tensors.values())))
 
 
 def _short(value: Any) -> str:

@@ -14,10 +14,23 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "unable to allocate", "b
 
 def explained(error: Exception, where: str, stage: str, config: RunConfig) -> RaysoftError:
     """`where` names stage, round and clients. Lack of memory is a ResourceError."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
-        return ResourceError(f"{where}: not enough memory ({text[:200]}); {_LESS}")
-    return RaysoftError(f"{where}: {type(error).__name__}: {text[:300]} ({_place(error)}); {_advice(stage, config)}")
+    if is_lack_of_memory(error):
+        return ResourceError(f"{where}: not enough memory ({_text(error)[:200]}); {_LESS}")
+    return RaysoftError(f"{where}: {in_words(error)}; {_advice(stage, config)}")
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether a library had no memory, which is nobody's fault but the settings'."""
+    return isinstance(error, MemoryError) or any(words in _text(error).lower() for words in _NO_MEMORY)
+
+
+def in_words(error: Exception) -> str:
+    """Type, message and place of an error, in one line."""
+    return f"{type(error).__name__}: {_text(error)[:300]} ({_place(error)})"
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def ended_by_plug_in(where: str, error: SystemExit) -> RaysoftError:
@@ -37,8 +50,8 @@ def _place(error: BaseException) -> str:
 
 def _advice(stage: str, config: RunConfig) -> str:
     """The settings whose code runs in this stage."""
-    if stage in ("encode", "sum", "combine"):
-        return f"see codec.name={config.codec.name} and method.name={config.method.name}, whose code this is"
+    if stage in ("sum", "combine"):
+        return f"see method.name={config.method.name}, whose sums these are"
     targets = config.model.lora.targets
     shown = targets if isinstance(targets, str) else list(targets)
     return (

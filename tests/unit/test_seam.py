@@ -1,11 +1,15 @@
 """What plug-ins hand back: a wrong sum, sign, shape or id ends the run in one sentence: plug-in, round, client."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from raysoft.errors import RaysoftError
+from raysoft.presets import load_config
+from raysoft.runner import run
+from tests.conftest import SMALL_RUN
 from tests.unit.test_rounds import coordinator, with_ends
 
 
@@ -56,6 +60,12 @@ SERVER = [
     ("method", "aggregate", lambda s: replace(s, theta={k: v + 1e20 for k, v in s.theta.items()}), "diverged"),
     ("method", "aggregate", lambda s: replace(s, theta={k: v[:1] for k, v in s.theta.items()}), "in shape"),
     ("method", "aggregate", lambda s: replace(s, theta={}), "other values than it had"),
+    ("allocator", "select", lambda ids: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_seam.py, line"),
+    ("allocator", "allocate", lambda p: None, "allocate gives NoneType, not Allocation"),
+    ("allocator", "observe", lambda s: 1 / 0, "ZeroDivisionError"),
+    ("uplink", "deliver", lambda o: None, "deliver gives NoneType, not Outcome"),
+    ("method", "broadcast", lambda b: {}["theta"], "KeyError"),
+    ("method", "aggregate", lambda s: None, "aggregate gives NoneType, not ServerState"),
     ("method", "aggregate", lambda s: replace(s, extra={"moment": np.array([np.inf])}), "moment to values that"),
 ]
 
@@ -81,6 +91,10 @@ CLIENT = [
     ("decode", lambda u: {k: v[:1] for k, v in u.items()}, "in shape"),
     ("decode", lambda u: dict(list(u.items())[1:]), "other values than were sent"),
     ("decode", lambda u: None, "other values than were sent"),
+    ("decode", lambda u: {k: v * np.float32(1e6) for k, v in u.items()}, "decodes an update of norm .* than train.max"),
+    ("menu", lambda c: None, "menu gives NoneType, not Curve"),
+    ("encode", lambda e: None, "AttributeError: 'NoneType' object has no attribute 'payload'"),
+    ("encode", lambda e: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_seam.py, line"),
     ("encode", lambda e: replace(e, payload=replace(e.payload, num_bits=-5)), "-5 bits"),
 ]
 
@@ -89,10 +103,63 @@ CLIENT = [
 def test_a_codec_is_checked_client_by_client(method, change, words):
     made, executor = coordinator("soft")
     executor.worker.codec = hostile(executor.worker, "codec", method, change)
-    with pytest.raises(RaysoftError, match=rf"round 1.*{words}") as caught:
+    with pytest.raises(RaysoftError, match=rf"^codec rank_components, round 1, client \d+: .*{words}"):
         made.round(1)
-    assert "client" in str(caught.value)
     assert made.state.server.version == 0
+
+
+METHOD = [
+    ("local", lambda job: 1 / 0, "ZeroDivisionError"),
+    ("upload", lambda pair: None, "TypeError"),
+    ("contribute", lambda u: {}, "contributes nothing of an update that arrived"),
+    ("contribute", lambda u: None, "contribute gives NoneType, not Mapping"),
+    ("contribute", lambda u: {k: v[:1] for k, v in u.items()}, "in shape .*, the model has"),
+    ("contribute", lambda u: {k: v * np.nan for k, v in u.items()}, "values that are not finite"),
+]
+
+
+@pytest.mark.parametrize("method,change,words", METHOD)
+def test_a_method_is_checked_client_by_client(method, change, words):
+    made, executor = coordinator("soft")
+    executor.worker.method = hostile(executor.worker, "method", method, change)
+    with pytest.raises(RaysoftError, match=rf"^method soft, round 1, client \d+: .*{words}"):
+        made.round(1)
+    assert made.state.server.version == 0
+
+
+def zeros(tensors):
+    return {name: np.zeros_like(value) for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize("kind,method", [("uplink", "receive"), ("codec", "decode")])
+def test_a_round_of_which_nothing_is_learnt_says_so(kind, method):
+    made, executor = coordinator("soft")
+    assert "unmoved" not in made.round(1).metrics
+    if kind == "codec":
+        executor.worker.codec = hostile(executor.worker, "codec", method, zeros)
+    else:
+        made.parts = replace(made.parts, uplink=hostile(made.parts, "uplink", method, zeros))
+    record = made.round(2)
+    assert record.participants > 0
+    assert record.metrics["unmoved"] is True
+
+
+def test_a_run_warns_once_that_nothing_is_learnt(tmp_path, caplog):
+    config = load_config(
+        "soft",
+        [
+            *SMALL_RUN,
+            "rounds=3",
+            "executor=inline",
+            "train.lr=1e-30",
+            "train.clip_norm=1e-30",
+            "tracking.tensorboard=false",
+        ],
+    )
+    run(config, tmp_path / "run")
+    said = [one.message for one in caplog.records if "left the model as it was" in one.message]
+    assert len(said) == 1
+    assert re.match(r"round 1: \d+ updates arrived .*codec.name=rank_components", said[0])
 
 
 def enlarged(executor, client, factor):
