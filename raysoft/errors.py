@@ -35,6 +35,10 @@ class ResourceError(RaysoftError):
     exit_code = 3
 
 
+class PlugInError(RaysoftError):
+    """A plug-in raised, or gave back what cannot be right; the message names it, the round and the client."""
+
+
 class CoordinatorLostError(RaysoftError):
     """The process of a coordinator died, or was hung; another one can go on from the last checkpoint."""
 

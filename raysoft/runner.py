@@ -324,7 +324,10 @@ class _Course:
             self.trackers.round(record_row(record))
 
     def _warn(self, record: RoundRecord) -> None:
-        """Say it the first time that updates arrive and nothing is learnt of them."""
+        """Say it when a client is left out for what its plug-ins raised, and the first time that nothing is learnt."""
+        if "failed" in record.metrics:
+            count = record.drop_reasons.get("client_failed", 1)
+            log.warning(f"{count} client(s) left out (actors.on_failure=drop_client); {record.metrics['failed']}")
         if not record.metrics.get("unmoved") or any(row.metrics.get("unmoved") for row in self.records[:-1]):
             return
         config = self.config

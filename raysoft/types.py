@@ -145,6 +145,7 @@ class ClientReport:
     finite: bool = True
     order_bits: int = 0  # those of downlink_bits that are no values
     update_norm: float = 0.0  # 2-norm of the update before compression
+    failed: str = ""  # what its plug-ins raised, where that leaves the client out (actors.on_failure: drop_client)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ FIXED_KEPT: dict[str, dict[float, dict[str, float]]] = {
 # What `grain_tuning` chose, times the preset's learning rate.
 GRAIN_LR = {
     "digits": {
-        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,
-        "entries of the state, else zero": 1.0,
+        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 2.0,
+        "entries of the state, else zero": 2.0,
     },
     "python-source": {
         "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,

@@ -6,7 +6,9 @@ stays where it was made. A stage may run twice, on any process, with the same re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from raysoft import registry
-from raysoft.codecs.base import Codec
+from raysoft.codecs.base import Codec, Encoded
 from raysoft.codecs.fading import LOTTERY
 from raysoft.codecs.report import quantize_curve
 from raysoft.config import RunConfig
-from raysoft.errors import RaysoftError
+from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.pack_sums import PackSum, folded
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
@@ -27,7 +29,7 @@ from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, cut_to_rank
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, ClientReport, ClientState, Pack, Tensors, Update
+from raysoft.types import Array, Broadcast, ClientReport, ClientState, Curve, Pack, Tensors, Update
 
 STAGES = ("train", "encode", "sum", "combine", "evaluate", "evaluate_clients")
 
@@ -64,9 +66,11 @@ class SentUpdate:
     finite: bool
     relative_error: float
     stats: Mapping[str, Array]
+    failed: str = ""  # what its codec raised, where that leaves the client out
 
 
 SILENT = SentUpdate(num_bits=0, finite=True, relative_error=1.0, stats={})
+NO_CURVE = Curve(0, np.zeros(1, dtype=np.int64), np.zeros(1))
 
 
 @dataclass(frozen=True)
@@ -157,46 +161,70 @@ class Worker:
         states = [self.client_state(client, request.states) for client in pack.clients]
         steps = [local_steps(self.rng, train.steps, client) for client in pack.clients]
         starts = [self._start(down, state.rank) for state in states]
-        jobs = []
+        failed: dict[int, str] = {}
+        jobs = {}
         for k, client in enumerate(pack.clients):
-            with blamed("method", self.config, pack.tick, client):
-                jobs.append(self.method.local(starts[k], states[k], steps[k], pack.tick))
-        shards = {client: self.workload.partition.indices(client) for client in pack.clients}
-        batches = pack_batches(
-            self.rng, self.workload.data.train, shards, pack.clients, pack.tick, steps, train.batch_size
-        )
-        results = self.trainer.train(jobs, batches, train)
+            with self._leaving_out(client, failed), blamed("method", self.config, pack.tick, client):
+                jobs[client] = self.method.local(starts[k], states[k], steps[k], pack.tick)
+        clients = tuple(jobs)
+        counts = [steps[k] for k, client in enumerate(pack.clients) if client in jobs]
+        shards = {client: self.workload.partition.indices(client) for client in clients}
+        data = self.workload.data.train
+        batches = pack_batches(self.rng, data, shards, clients, pack.tick, counts, train.batch_size) if jobs else ()
+        trained = self.trainer.train(list(jobs.values()), batches, train) if jobs else ()
+        results = dict(zip(clients, trained, strict=True))
         samples_K = sum(batch.mask_KB.sum(axis=1) for batch in batches)
+        samples = {client: float(samples_K[k]) for k, client in enumerate(clients)}
         reports, updates, new_states = [], [], []
         for k, client in enumerate(pack.clients):
-            with blamed("method", self.config, pack.tick, client):
-                update, state = self.method.upload(starts[k], results[k].end, states[k])
-                norm = norm_of(update)
-            finite = norm <= LARGEST  # not for nan
-            if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
-                update = {name: np.zeros_like(value) for name, value in update.items()}
-                state = states[k]
-            with blamed("codec", self.config, pack.tick, client):
-                menu = self.codec.menu(update, starts[k], self._memory(state, pack.tick, client), down.order)
-                check_curve(self.config, pack.tick, client, menu)
-            reports.append(
-                ClientReport(
-                    client=client,
-                    version=down.version,
-                    samples=self.workload.partition.size(client),
-                    rank=state.rank,
-                    loss=float(results[k].loss),
-                    cycles=float(samples_K[k]) * self.config.device.cycles_per_sample,
-                    downlink_bits=jobs[k].downlink_bits,
-                    finite=finite,
-                    order_bits=jobs[k].order_bits,
-                    update_norm=norm,
-                    curve=quantize_curve(menu),
-                )
+            start, state = starts[k], states[k]
+            report = ClientReport(
+                client=client,
+                version=down.version,
+                samples=self.workload.partition.size(client),
+                rank=state.rank,
+                loss=float(results[client].loss) if client in results else math.nan,
+                cycles=samples.get(client, 0.0) * self.config.device.cycles_per_sample,
+                downlink_bits=jobs[client].downlink_bits if client in jobs else 0,
+                curve=NO_CURVE,
+                finite=False,
+                order_bits=jobs[client].order_bits if client in jobs else 0,
             )
+            update: Update = {name: np.zeros_like(value) for name, value in start.items()}
+            if client in results:
+                with self._leaving_out(client, failed):
+                    report, update, state = self._report(down, pack.tick, report, start, results[client].end, state)
+            reports.append(replace(report, failed=failed.get(client, "")))
             updates.append(update)
             new_states.append(state)
         return tuple(reports), TrainedPack(pack, tuple(updates), tuple(new_states))
+
+    def _report(
+        self, down: Broadcast, tick: int, report: ClientReport, start: Tensors, end: Tensors, state: ClientState
+    ) -> tuple[ClientReport, Update, ClientState]:
+        """The client's update, its report completed by norm and curve, and its next state."""
+        client, before = report.client, state
+        with blamed("method", self.config, tick, client):
+            update, state = self.method.upload(start, end, before)
+            norm = norm_of(update)
+        finite = norm <= LARGEST  # not for nan
+        if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
+            update = {name: np.zeros_like(value) for name, value in update.items()}
+            state = before
+        with blamed("codec", self.config, tick, client):
+            menu = self.codec.menu(update, start, self._memory(state, tick, client), down.order)
+            check_curve(self.config, tick, client, menu)
+        return replace(report, finite=finite, update_norm=norm, curve=quantize_curve(menu)), update, state
+
+    @contextmanager
+    def _leaving_out(self, client: int, failed: dict[int, str]) -> Iterator[None]:
+        """Where the settings say so, a client whose plug-ins raise is left out of the round instead of ending it."""
+        try:
+            yield
+        except PlugInError as error:
+            if self.config.actors.on_failure != "drop_client":
+                raise
+            failed[client] = str(error)
 
     def encode(
         self, down: Broadcast, request: EncodeRequest, trained: TrainedPack
@@ -205,31 +233,39 @@ class Worker:
         pack = trained.pack
         sent: list[SentUpdate] = []
         views: list[Update | None] = []
-        delivered, lost = [], []
+        delivered: list[Tensors] = []
+        lost: list[Tensors] = []
+        failed: dict[int, str] = {}
         for client, update, state, units in zip(
             pack.clients, trained.updates, trained.states, request.units, strict=True
         ):
-            if units is None:  # silent: nothing sent, codec memory kept
-                sent.append(SILENT)
-                views.append(None)
-                delivered.append(state.codec)
-                lost.append(state.codec)
-                continue
-            start = self._start(down, state.rank)
-            memory = self._memory(state, pack.tick, client)
-            with blamed("codec", self.config, pack.tick, client):
-                draw = self.rng("codec", pack.tick, client)
-                encoded = self.codec.encode(update, start, memory, units, down.order, draw)
-                decoded = self.codec.decode(encoded.payload, start, units, down.order)
-                check_decoded(self.config, pack.tick, client, decoded, update, start, encoded.payload.num_bits)
-            finite = norm_of(decoded) <= LARGEST
-            if finite:
-                check_size(self.config, pack.tick, client, decoded, update, start, memory)
-            sent.append(SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats))
-            views.append(decoded)
-            delivered.append(encoded.memory_if_delivered)
-            lost.append(encoded.memory_if_lost)
+            # Silent or failed: nothing sent, codec memory kept.
+            one, view, if_delivered, if_lost = SILENT, None, state.codec, state.codec
+            if units is not None:
+                with self._leaving_out(client, failed):
+                    encoded, view = self._encoded(down, pack.tick, client, update, state, units)
+                    finite = norm_of(view) <= LARGEST
+                    one = SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats)
+                    if_delivered, if_lost = encoded.memory_if_delivered, encoded.memory_if_lost
+            sent.append(replace(one, finite=False, failed=failed[client]) if client in failed else one)
+            views.append(view)
+            delivered.append(if_delivered)
+            lost.append(if_lost)
         return tuple(sent), EncodedPack(tuple(views), tuple(delivered), tuple(lost))
+
+    def _encoded(
+        self, down: Broadcast, tick: int, client: int, update: Update, state: ClientState, units: int
+    ) -> tuple[Encoded, Update]:
+        """The payload, and what the server reads of it."""
+        start, memory = self._start(down, state.rank), self._memory(state, tick, client)
+        with blamed("codec", self.config, tick, client):
+            draw = self.rng("codec", tick, client)
+            encoded = self.codec.encode(update, start, memory, units, down.order, draw)
+            decoded = self.codec.decode(encoded.payload, start, units, down.order)
+            check_decoded(self.config, tick, client, decoded, update, start, encoded.payload.num_bits)
+        if norm_of(decoded) <= LARGEST:
+            check_size(self.config, tick, client, decoded, update, start, memory)
+        return encoded, decoded
 
     def sum(
         self, down: Broadcast, request: SumRequest, trained: TrainedPack, encoded: EncodedPack

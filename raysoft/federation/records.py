@@ -62,8 +62,13 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
     after = replace(after, sent_counts=sent_counts, dense_bits=after.dense_bits + dense_bits)
     metrics["dense_bits_total"] = after.dense_bits
     reasons = Counter(status for status in status_K if status != "ok")
+    failed = [report for report in r.everybody if report.failed]
     rejected = {"update_norm": len(r.oversized), "actor_failed": r.cohort - len(r.everybody)}
-    reasons.update({"non_finite": len(r.everybody) - len(r.reports) - len(r.oversized), **rejected})
+    rejected["non_finite"] = len(r.everybody) - len(r.reports) - len(r.oversized) - len(failed)
+    reasons.update({**rejected, "client_failed": len(failed)})
+    messages = [report.failed for report in failed] + [one.failed for one in sent_K if one.failed]
+    if messages:
+        metrics["failed"] = messages[0]
     if r.oversized:
         metrics["oversized_clients"] = list(r.oversized)
     if r.arrived_K.any() and _unmoved(r.before.server, after.server):
@@ -134,7 +139,7 @@ def _dense_bits(parts: Parts, report: ClientReport) -> int:
 
 def _status(r: Round, sent_K: Sequence[SentUpdate]) -> list[str]:
     return [
-        "ok" if arrived else ("non_finite" if not one.finite else reason or "lost")
+        "ok" if arrived else "client_failed" if one.failed else "non_finite" if not one.finite else reason or "lost"
         for arrived, one, reason in zip(r.arrived_K, sent_K, r.outcome.reason_K, strict=True)
     ]
 

@@ -34,11 +34,20 @@ def _clients(packs: Iterable[Pack]) -> int:
 
 
 def finite_reports(
-    tick: int, replies: Iterable[Sequence[ClientReport]], lr: float
+    tick: int, replies: Iterable[Sequence[ClientReport]], lr: float, quorum: float = 0.0
 ) -> tuple[tuple[ClientReport, ...], tuple[ClientReport, ...]]:
-    """All reports by client id, and those with a finite update. Raises RaysoftError when there is none."""
+    """All reports by client id, and those with a finite update.
+
+    Raises RaysoftError when there is none, or when plug-ins failed on so many that fewer than `quorum` are left.
+    """
     everybody = tuple(sorted((one for reply in replies for one in reply), key=lambda report: report.client))
     reports = tuple(report for report in everybody if report.finite)
+    failures = [report.failed for report in everybody if report.failed]
+    if failures and len(everybody) - len(failures) < max(quorum * len(everybody), 1):
+        raise RaysoftError(
+            f"round {tick}: {len(failures)} of {len(everybody)} clients failed, below actors.quorum={quorum:g}; "
+            f"the first: {failures[0]}"
+        )
     if not reports:
         raise RaysoftError(
             f"round {tick}: no client's update is finite; training diverged "

@@ -102,7 +102,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     # train
     requests = [TrainRequest(pack, {k: state.clients[k] for k in pack.clients if k in state.clients}) for pack in packs]
     packs, trained = survivors(config.actors.quorum, tick, packs, executor.map("train", down, requests))
-    everybody, finite = finite_reports(tick, (reply for reply, _ in trained), config.train.lr)
+    everybody, finite = finite_reports(tick, (reply for reply, _ in trained), config.train.lr, config.actors.quorum)
     oversized = too_large(finite, config.train.max_update_norm)
     reports = tuple(report for report in finite if report.client not in oversized)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.config import RunConfig
-from raysoft.errors import RaysoftError
+from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.stage_errors import in_words, is_lack_of_memory
 from raysoft.types import (
     Allocation,
@@ -33,9 +33,9 @@ _SLACK = 1e-6  # relative: sums of many shares round
 _CLIMB = 1e-6  # relative to the largest error: what rounding may add to a curve that falls
 
 
-def _fault(kind: str, config: RunConfig, tick: int, what: str, client: int | None = None) -> RaysoftError:
+def _fault(kind: str, config: RunConfig, tick: int, what: str, client: int | None = None) -> PlugInError:
     who = "" if client is None else f", client {client}"
-    return RaysoftError(f"{kind} {getattr(config, kind).name}, round {tick}{who}: {what}")
+    return PlugInError(f"{kind} {getattr(config, kind).name}, round {tick}{who}: {what}")
 
 
 @contextmanager

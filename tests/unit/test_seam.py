@@ -127,6 +127,76 @@ def test_a_method_is_checked_client_by_client(method, change, words):
     assert made.state.server.version == 0
 
 
+def only(executor, kind, method, client):
+    """The worker's plug-in, which raises for one client alone, told by what it trains from."""
+    plug_in, calls = getattr(executor.worker, kind), []
+    order = executor.worker.train
+
+    def counted(down, request):
+        calls.clear()
+        calls.extend(request.pack.clients)
+        return order(down, request)
+
+    executor.worker.train = counted
+
+    class Hostile:
+        def __getattr__(self, key):
+            value = getattr(plug_in, key)
+            if key != method:
+                return value
+
+            def maybe(*args, **more):
+                mine = calls.pop(0)
+                return 1 / 0 if mine == client else value(*args, **more)
+
+            return maybe
+
+    setattr(executor.worker, kind, Hostile())
+
+
+@pytest.mark.parametrize("kind,method", [("method", "local"), ("method", "upload"), ("codec", "menu")])
+def test_a_client_whose_code_raises_is_left_out_where_the_settings_say_so(kind, method):
+    cohort = coordinator("soft")[0].round(1).metrics["clients"]["id"]
+    made, executor = coordinator("soft", "actors.on_failure=drop_client")
+    only(executor, kind, method, cohort[1])
+    record = made.round(1)
+    assert record.drop_reasons.get("client_failed") == 1
+    assert record.metrics["clients"]["id"] == [client for client in cohort if client != cohort[1]]
+    assert record.metrics["failed"].startswith(f"{kind} ")
+    assert f"client {cohort[1]}: ZeroDivisionError" in record.metrics["failed"]
+    assert cohort[1] not in made.state.clients or made.state.clients[cohort[1]].codec == {}
+    made, executor = coordinator("soft", "actors.on_failure=retry")
+    only(executor, kind, method, cohort[1])
+    with pytest.raises(RaysoftError, match=f"client {cohort[1]}: ZeroDivisionError"):
+        made.round(1)
+
+
+def test_a_client_whose_codec_fails_on_the_way_out_does_not_arrive():
+    made, executor = coordinator("soft", "actors.on_failure=drop_client")
+    real, failing = executor.worker.codec, []
+
+    class Hostile:
+        def __getattr__(self, key):
+            return getattr(real, key)
+
+        def encode(self, *args):
+            failing.append(1)
+            return 1 / 0 if len(failing) == 2 else real.encode(*args)
+
+    executor.worker.codec = Hostile()
+    record = made.round(1)
+    assert record.drop_reasons["client_failed"] == 1
+    assert record.metrics["clients"]["status"].count("client_failed") == 1
+    assert record.participants == len(record.metrics["clients"]["id"]) - record.dropped > 0
+
+
+def test_too_many_failing_clients_end_the_run():
+    made, executor = coordinator("soft", "actors.on_failure=drop_client")
+    executor.worker.codec = hostile(executor.worker, "codec", "menu", lambda curve: 1 / 0)
+    with pytest.raises(RaysoftError, match=r"6 of 6 clients failed, below actors.quorum=0.5; the first: codec rank_"):
+        made.round(1)
+
+
 def zeros(tensors):
     return {name: np.zeros_like(value) for name, value in tensors.items()}
 
