@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -32,6 +34,8 @@ from raysoft.types import RoundRecord, Tensors
 if TYPE_CHECKING:
     from raysoft.federation.coordinator import Started
     from raysoft.federation.round import RunState
+
+INLINE_START = 0.35  # seconds until an inline run begins, of those until one on Ray does (benchmarks/first_round.py)
 
 log = logging.getLogger("raysoft")
 ATTEMPTS = 3  # coordinators in a row that may die without finishing a round
@@ -278,8 +282,10 @@ class _Course:
         folder, at = self.out.path, self.at
         after = "" if at is None else f", to go on after round {at.round}"
         self.events.preparing(0.0, f"{where}loading model and data{after}")
+        began = time.perf_counter()
         with self._checkpoint_writer() as writer, self.session(self.config) as coordinator:
             started = coordinator.start(None if at is None else at.state)
+            startup_s = time.perf_counter() - began
             if at is not None and at.base_checksum != started.info.base_checksum:
                 raise RaysoftError(
                     f"the base model has changed since the checkpoint of round {at.round}: its checksum is "
@@ -304,6 +310,15 @@ class _Course:
             theta, totals = coordinator.finish()
             digest = _export(coordinator.fetch_base(), started.info.space, theta, self.config, folder)
             self._tell(writer)
+        if self.fresh and self.config.executor == "ray" and self.session is _session:
+            packs = math.ceil(self.config.cohort.size / int(self.config.actors.pack_size))
+            at_once = min(packs, os.cpu_count() or 1)
+            inline_s = sooner_inline(startup_s, sum(record.wall_time_s for record in self.records), at_once)
+            if inline_s is not None and not os.environ.get("RAY_ADDRESS"):
+                log.warning(
+                    f"Starting on Ray took {startup_s:.0f} s of this run; executor=inline would be over sooner, after "
+                    f"about {inline_s:.0f} s, with the same result."
+                )
         return totals, digest
 
     def _check_content(self) -> None:
@@ -357,6 +372,17 @@ class _Course:
             drops=recorded_drops(self.records),
             identity=self._identity(),
         )
+
+
+def sooner_inline(startup_s: float, rounds_s: float, at_once: int) -> float | None:
+    """Seconds that a run on Ray would take inline, where these are fewer; packs that ran `at_once` come one by one.
+
+    >>> sooner_inline(20.0, 3.0, at_once=2)
+    13.0
+    >>> sooner_inline(20.0, 60.0, at_once=2)
+    """
+    inline_s = INLINE_START * startup_s + at_once * rounds_s
+    return inline_s if inline_s < startup_s + rounds_s else None
 
 
 def _closed(

@@ -25,7 +25,7 @@ def ray_run(folder, *settings, events=None):
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_ray_gives_the_bytes_of_inline(small_inline_run, tmp_path, cpus):
+def test_ray_gives_the_bytes_of_inline(small_inline_run, tmp_path, cpus, caplog):
     if len(os.sched_getaffinity(0)) < cpus:
         pytest.skip(f"needs {cpus} cores")
     before = children()
@@ -38,6 +38,8 @@ def test_ray_gives_the_bytes_of_inline(small_inline_run, tmp_path, cpus):
     while (left := children() - before) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, "a run on Ray leaves no process behind"
+    # Its rounds take a second, its start many.
+    assert sum("executor=inline would be over sooner" in one.message for one in caplog.records) == 1
 
 
 def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
