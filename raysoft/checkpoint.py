@@ -49,6 +49,7 @@ class Checkpoint:
 
     `drops`: clients that a fault had dropped by then, as {round: {reason: how many}}: they are inputs of a replay.
     `identity`: digests of the user's files and versions of what is embedded; None in checkpoints of raysoft 0.1.
+    `records_intact`: False where rounds.jsonl turned out to be another one when the checkpoint was looked for.
     """
 
     round: int
@@ -60,6 +61,7 @@ class Checkpoint:
     wall_time_s: float = 0.0  # of the run so far
     drops: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     identity: Mapping[str, str | None] | None = None
+    records_intact: bool = True
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -172,19 +174,24 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def newest(folder: Path, rounds_file: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is sound and agrees with rounds.jsonl, and what was wrong with newer ones.
 
-    None where there is no checkpoint at all. Raises RaysoftError where there are some and each is damaged.
+    Where none agrees with rounds.jsonl, the newest sound one with `records_intact` False. None where there is no
+    checkpoint at all. Raises RaysoftError where there are some and each is damaged.
     """
     notes: list[str] = []
+    sound: list[Checkpoint] = []
     found = list_checkpoints(folder)
     for _, path in reversed(found):
         try:
             checkpoint = load(path)
             _check_finite(checkpoint, path)
+            sound.append(checkpoint)
             _check_records(checkpoint, rounds_file)
         except CheckpointDamagedError as error:
             notes.append(str(error))
         else:
             return checkpoint, notes
+    if sound:
+        return replace(sound[0], records_intact=False), notes
     if found:
         raise RaysoftError(
             f"{folder}: no checkpoint can be used ({'; '.join(notes)}); remove that folder to begin at round 0 again"

@@ -151,14 +151,24 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
         latency += f", {summary['mean_round_latency_s'] / budget:.3f} x the budget of {budget:g} s"
     rows += [
         ("mean latency", latency),
-        ("energy", f"{summary['energy_j_total']:.1f} J over {summary['simulated_time_s']:.1f} simulated s"),
-        ("wall time", f"{summary['wall_time_s']:.1f} s, {summary['client_updates_per_s'] or 0:.1f} client updates/s"),
+        ("energy", _energy(summary)),
+        ("wall time", _wall_time(summary)),
         ("adapter", _inside(place, "adapter")),
     ]
     if result.report is not None:
         rows.append(("report", _inside(place, result.report.name)))
     rows += [(name, _elsewhere(note, result.folder, place)) for name, note in result.notes.items()]
     return aligned(rows)
+
+
+def _wall_time(summary: Mapping[str, Any]) -> str:
+    rate = summary["client_updates_per_s"]
+    return f"{summary['wall_time_s']:.1f} s" + ("" if rate is None else f", {rate:.1f} client updates/s")
+
+
+def _energy(summary: Mapping[str, Any]) -> str:
+    spent = summary["energy_j_total"]
+    return f"{'-' if spent is None else f'{spent:.1f} J'} over {summary['simulated_time_s']:.1f} simulated s"
 
 
 def _accuracy(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -189,6 +199,8 @@ def _clients(metrics: Mapping[str, Any]) -> str:
 
 
 def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    if summary["uplink_bits_total"] is None:
+        return f"not known: the records of {metrics.get('rounds_lost', 0)} rounds are lost"
     text = f"{summary['uplink_bits_total'] / 8e6:.2f} MB"
     share = metrics.get("uplink_share_of_dense32")
     if share is not None:

@@ -70,12 +70,14 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
 
 
 def read_records(folder: Path) -> list[RoundRecord]:
-    """The rounds of rounds.jsonl as records, columns over clients left out."""
+    """The rounds of rounds.jsonl as records, columns over clients left out; a lost round has nothing but its number."""
     names = {item.name for item in fields(RoundRecord)}
     out = []
     for row in read_run(folder).records:
         metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, (int, float))}
-        out.append(RoundRecord(**{key: value for key, value in row.items() if key in names} | {"metrics": metrics}))
+        unknown = dict.fromkeys(names) | {"drop_reasons": {}, "model": "main"}  # all that a lost round says
+        known = {key: value for key, value in row.items() if key in names}
+        out.append(RoundRecord(**{**unknown, **known, "metrics": metrics}))
     return out
 
 

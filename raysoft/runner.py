@@ -26,6 +26,7 @@ from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
 from raysoft.resuming import find_resumable, read_records, recorded_drops
+from raysoft.salvage import Salvaged, is_lost, salvage
 from raysoft.summary import summarise
 from raysoft.trackers import Beginning, Trackers, trackers_of
 from raysoft.tracking import REPORT, ROUNDS, START, SUMMARY, Position, RunFolder, record_row
@@ -174,8 +175,18 @@ def resume(
         return _closed(folder, found.config, found.done, report and not (folder / REPORT).exists(), events)
     config, at = found.config, found.checkpoint
     portable.require(config.actors.portable)
-    position = START if at is None else at.records
+    mended: list[Salvaged] = []
+
+    def mend() -> Position:
+        assert at is not None
+        mended.append(salvage(folder, at.round))
+        return mended[0].position
+
+    position = START if at is None else at.records if at.records_intact else mend
     with RunFolder.reopen(folder, position) as out:
+        if at is not None and mended:
+            log.warning(mended[0].note(at.round))
+            at = replace(at, records=mended[0].position, records_intact=True)
         out.write_config(to_yaml(config))
         if at is None:
             out.write_environment(threads=config.actors.threads)
@@ -420,15 +431,15 @@ def _scalars_only(record: RoundRecord) -> RoundRecord:
 def _totals(totals: Mapping[str, Any], records: list[RoundRecord]) -> dict[str, Any]:
     """Shares of the dense uplink: at 32 bits a value, and at the value bits that were used, where they are known."""
     dense = totals["dense_bits_total"]
-    sent = sum(record.uplink_bits for record in records)
+    sent = None if any(map(is_lost, map(record_row, records))) else sum(record.uplink_bits for record in records)
     evaluated = [record.accuracy for record in records if record.accuracy is not None]
     bits = totals["value_bits"]
     same = None if bits is None else dense * bits / 32
     return {
         **totals,
         "last_accuracy": evaluated[-1] if evaluated else None,  # that of the saved adapter
-        "uplink_share_of_dense32": sent / dense if dense else None,
-        "uplink_share_of_dense_same_bits": sent / same if same else None,
+        "uplink_share_of_dense32": sent / dense if dense and sent is not None else None,
+        "uplink_share_of_dense_same_bits": sent / same if same and sent is not None else None,
     }
 
 

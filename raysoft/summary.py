@@ -8,6 +8,7 @@ from typing import Any
 
 from raysoft.config import RunConfig
 from raysoft.folder_checks import is_number
+from raysoft.salvage import is_lost
 from raysoft.tracking import record_row, strict
 from raysoft.types import RoundRecord
 
@@ -22,7 +23,7 @@ SUMMARY_KEYS = (
 def summarise(
     records: Sequence[RoundRecord | Mapping[str, Any]], config: RunConfig, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The contract keys of summary.json.
+    """The contract keys of summary.json; what a lost round (see salvage.py) belongs to is not known, and null.
 
     `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
     `metrics.evaluations_in_mean` says over how many it was taken (0: only the base was evaluated). Means over rounds
@@ -56,8 +57,14 @@ def summarise(
         "identity": None,
         "status": "done",
     }
+    lost = sum(map(is_lost, rows))
+    if lost:
+        summary |= dict.fromkeys((
+            "best_accuracy", "uplink_bits_total", "mean_round_latency_s", "energy_j_total", "client_updates_per_s",
+        ))  # fmt: skip
     summary |= {key: value for key, value in extra.items() if key != "metrics"}
-    return strict({**summary, "metrics": {**_metric_summary(rows), **extra.get("metrics", {})}})
+    metrics = _metric_summary(rows) | ({"rounds_lost": lost} if lost else {})
+    return strict({**summary, "metrics": {**metrics, **extra.get("metrics", {})}})
 
 
 def accuracy_name(task: str) -> str:

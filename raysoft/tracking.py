@@ -15,7 +15,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -132,9 +132,10 @@ class RunFolder:
         self._start()
 
     @classmethod
-    def reopen(cls, path: Path | str, position: Position) -> RunFolder:
+    def reopen(cls, path: Path | str, position: Position | Callable[[], Position]) -> RunFolder:
         """Continue a run after `position`: later lines of rounds.jsonl are cut off, the summary is removed.
 
+        A function is called once the folder is locked, to mend rounds.jsonl and say where it ends then.
         Raises RaysoftError where another process writes to the folder, or rounds.jsonl is shorter.
         """
         folder = cls.__new__(cls)
@@ -142,7 +143,7 @@ class RunFolder:
         folder._lock()
         try:
             with _writing(folder.path / ROUNDS):
-                folder._cut(position)
+                folder._cut(position() if callable(position) else position)
                 (folder.path / SUMMARY).unlink(missing_ok=True)
             folder._start()
         except BaseException:

@@ -42,7 +42,7 @@ def records(folder: Path) -> list[dict]:
     """rounds.jsonl without what may differ between two equal runs: the wall time."""
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     for row in rows:
-        row.pop("wall_time_s")
+        row.pop("wall_time_s", None)
     return rows
 
 

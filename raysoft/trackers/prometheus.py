@@ -64,7 +64,9 @@ class Prometheus:
                 self._totals[key] += row[key] or 0
 
     def _values(self, row: Row) -> dict[str, Any]:
-        trained = row["participants"] + row["dropped"]  # as in the summary: those that dropped out trained too
+        trained = (row["participants"] or 0) + (
+            row["dropped"] or 0
+        )  # as in the summary: those that dropped out trained too
         busy_s = row["wall_time_s"]
         totals = {f"{key}_total": value for key, value in self._totals.items()}
         rate = trained / busy_s if row["round"] >= 1 and busy_s else None

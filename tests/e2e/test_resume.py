@@ -269,7 +269,7 @@ def test_a_run_goes_on_with_the_data_and_model_it_began_with_only(tmp_path):
     result = run(load_config("soft", settings), tmp_path / "run", report=False)
     noted = result.summary["identity"]
     assert {key: str(value).split()[0] for key, value in noted.items()} == {
-        "data.path": "blake2b", "model.name": "blake2b",
+        "data.path": "blake2b", "model.name": "blake2b", "codec.name": "rank_components,",  # and its revision
     }  # fmt: skip
     write_reviews(reviews, ["w10", "w11", "w13"])
     lines = (tmp_path / "run" / "rounds.jsonl").read_bytes()

@@ -152,8 +152,8 @@ def test_rounds_that_were_changed_do_not_agree_with_the_checkpoint(tmp_path):
     assert found.round == 2
     assert "rounds.jsonl" in notes[0]
     rounds.write_bytes(b"")
-    with pytest.raises(RaysoftError, match="no checkpoint can be used"):
-        newest(folder, rounds)
+    found, notes = newest(folder, rounds)  # the state is sound whatever became of the records
+    assert (found.round, found.records_intact, len(notes)) == (3, False, 2)
 
 
 def test_all_damaged_is_an_error_and_none_is_not(tmp_path):

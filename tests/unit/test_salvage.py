@@ -1,0 +1,93 @@
+"""A damaged rounds.jsonl does not throw the model away: the run goes on, and says which records are lost."""
+
+import shutil
+
+import pytest
+
+from raysoft.presets import load_config
+from raysoft.run_reading import read_run
+from raysoft.runner import resume, run
+from tests.conftest import SMALL_RUN, records, summary
+
+SETTINGS = [*SMALL_RUN, "executor=inline", "rounds=4", "tracking.tensorboard=false"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of four rounds, and the same one of six."""
+    place = tmp_path_factory.mktemp("whole")
+    run(load_config("soft", SETTINGS), place / "four", report=False)
+    shutil.copytree(place / "four", place / "six")
+    resume(place / "six", ["rounds=6"], report=False)
+    return place
+
+
+def first_line(lines):
+    return [lines[0].replace('"round"', '"rxund"'), *lines[1:]]
+
+
+def middle(lines):
+    return [lines[0], lines[1], "\x00" * 40, lines[3], lines[4]]
+
+
+def nothing(lines):
+    return []
+
+
+def shuffled(lines):
+    """Everything can be read, but it is not what was written."""
+    return [lines[1], lines[0], *lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost", "said"),
+    [
+        (first_line, [0], "the records of rounds 0 are lost"),
+        (middle, [2], "rounds 2 are lost"),
+        (nothing, [0, 1, 2, 3, 4], "rounds 0-4 are lost"),
+        (shuffled, [], "every line can be read"),
+    ],
+)
+def test_the_state_goes_on_and_the_lost_records_are_named(whole, tmp_path, caplog, damage, lost, said):
+    folder = shutil.copytree(whole / "four", tmp_path / "run")
+    path = folder / "rounds.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(line + "\n" for line in damage(lines)))
+    was = path.read_bytes()
+    resume(folder, ["rounds=6"])
+    assert any(said in one.message and "intact" in one.message for one in caplog.records)
+    assert (folder / "rounds.jsonl.damaged").read_bytes() == was
+    assert summary(folder)["adapter_sha256"] == summary(whole / "six")["adapter_sha256"]
+    rows, wanted = records(folder), records(whole / "six")
+    assert [row["round"] for row in rows] == list(range(7))
+    for tick, row in enumerate(rows):
+        if tick in lost:
+            assert row == {"round": tick, "metrics": {"lost": True}, "drop_reasons": {}}
+        else:
+            assert row == wanted[tick]
+    found = summary(folder)
+    for key in ("rounds", "simulated_time_s", "config_hash", "status"):
+        assert found[key] == summary(whole / "six")[key]
+    for key in ("uplink_bits_total", "energy_j_total", "mean_round_latency_s", "best_accuracy"):
+        assert found[key] == (None if lost else summary(whole / "six")[key])
+    assert found["metrics"].get("rounds_lost") == (len(lost) or None)
+    assert found["metrics"]["uplink_share_of_dense32"] == (
+        None if lost else summary(whole / "six")["metrics"]["uplink_share_of_dense32"]
+    )
+    assert not [key for key in found["metrics"] if key.endswith("_lost") and key != "rounds_lost"]
+    assert (folder / "report.html").is_file()
+    assert len(read_run(folder).records) == 7
+
+
+def test_a_deleted_file_is_one_whose_records_are_all_lost(whole, tmp_path, caplog):
+    folder = shutil.copytree(whole / "four", tmp_path / "run")
+    (folder / "rounds.jsonl").unlink()
+    resume(folder, ["rounds=5"], report=False)
+    assert any("rounds 0-4 are lost" in one.message for one in caplog.records)
+    assert not (folder / "rounds.jsonl.damaged").exists()
+    assert [row["metrics"].get("lost") for row in records(folder)] == [True] * 5 + [None]
+    again = shutil.copytree(folder, tmp_path / "again")
+    (again / "rounds.jsonl").write_text("")
+    resume(again, ["rounds=6"], report=False)
+    assert summary(again)["metrics"]["rounds_lost"] == 6
+    assert summary(again)["adapter_sha256"] == summary(whole / "six")["adapter_sha256"]
