@@ -86,7 +86,8 @@ def save(checkpoint: Checkpoint, folder: Path, rounds_file: Path | None = None) 
     part = folder / f".{final.name}.part"
     try:
         _remove(part)
-        part.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)  # but never the run's own folder again, where somebody has removed it
+        part.mkdir()
         tensors = dict(_tensors(checkpoint.state))
         data = dump_tensors({name: _plain(value) for name, value in tensors.items()})
         if rounds_file is not None:

@@ -249,7 +249,8 @@ class _Course:
 
     def _close(self, status: str, **extra: Any) -> dict[str, Any]:
         summary = self._summary(status, **extra)
-        self.out.write_summary(summary)
+        if not self.out.is_gone():
+            self.out.write_summary(summary)
         return summary
 
     def _close_early(self, status: str, **extra: Any) -> None:

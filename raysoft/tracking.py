@@ -202,7 +202,12 @@ class RunFolder:
         write_atomic(self.path / ENVIRONMENT, json.dumps(environment(threads), indent=2) + "\n")
 
     def append(self, record: RoundRecord) -> Position:
-        """Add one round, on disk before this returns; the position after it."""
+        """Add one round, on disk before this returns; the position after it.
+
+        Raises RaysoftError where it cannot be written, and where the folder has been removed meanwhile.
+        """
+        if self.is_gone():
+            raise RaysoftError(f"{self.path}: was removed while the run went on, so nothing of it is kept")
         line = _line(record_row(record)).encode()
         with _writing(self.path / ROUNDS):
             self._rounds.write(line)
@@ -211,6 +216,10 @@ class RunFolder:
             self._bytes += len(line)
         self._drop_replaced()
         return Position(self._bytes, self._hash.hexdigest())
+
+    def is_gone(self) -> bool:
+        """Whether somebody has removed what this run is writing."""
+        return not self.path.is_dir() or (not self._rounds.closed and os.fstat(self._rounds.fileno()).st_nlink == 0)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """The closing figures, see `summarise`."""

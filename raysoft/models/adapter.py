@@ -39,7 +39,7 @@ def export_peft(theta: Tensors, base: FrozenBase, space: ParamSpace, lora: LoraC
     for name, value in base.weights.items():
         if any(name.startswith(f"{owner}.") for owner in saved):
             tensors[_PREFIX + name] = theta[name] if name in theta else as_float32(value)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     blob = save({name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}, {"format": "pt"})
     write_atomically(folder / WEIGHTS_FILE, blob)
     config = _peft_config(base, space, lora, saved, module)

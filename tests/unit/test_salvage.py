@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 
+from raysoft.errors import RaysoftError
 from raysoft.presets import load_config
 from raysoft.run_reading import read_run
-from raysoft.runner import resume, run
+from raysoft.runner import Silent, resume, run
 from tests.conftest import SMALL_RUN, records, summary
 
+GONE = r"run: was removed while the run went on, so nothing of it is kept|cannot be written"
 SETTINGS = [*SMALL_RUN, "executor=inline", "rounds=4", "tracking.tensorboard=false"]
 
 
@@ -91,3 +93,26 @@ def test_a_deleted_file_is_one_whose_records_are_all_lost(whole, tmp_path, caplo
     resume(again, ["rounds=6"], report=False)
     assert summary(again)["metrics"]["rounds_lost"] == 6
     assert summary(again)["adapter_sha256"] == summary(whole / "six")["adapter_sha256"]
+
+
+def test_a_folder_that_is_removed_during_the_run_is_not_made_again(tmp_path):
+    class Remove(Silent):
+        def round(self, record):
+            if record.round == 2:
+                shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(RaysoftError, match=GONE):
+        run(load_config("soft", SETTINGS), tmp_path / "run", events=Remove())
+    assert not (tmp_path / "run").exists()
+
+
+def test_removed_files_are_noticed_where_the_folder_is_there_again(tmp_path):
+    class Replace(Silent):
+        def round(self, record):
+            if record.round == 2:
+                shutil.rmtree(tmp_path / "run")
+                (tmp_path / "run").mkdir()
+
+    with pytest.raises(RaysoftError, match=GONE):
+        run(load_config("soft", SETTINGS), tmp_path / "run", events=Replace())
+    assert not (tmp_path / "run/summary.json").exists()
