@@ -20,7 +20,7 @@ from raysoft.checkpoint import CHECKPOINTS, Checkpoint
 from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
 from raysoft.content import content_of
-from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
+from raysoft.errors import ConfigError, CoordinatorLostError, DiskHungError, RaysoftError, ResourceError
 from raysoft.identity import EMBEDDED, revisions_of
 from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
@@ -311,7 +311,7 @@ class _Course:
             for tick in range(len(self.records), self.config.rounds + 1):
                 record = coordinator.baseline() if tick == 0 else coordinator.round(tick)
                 self.records.append(_scalars_only(record))
-                position = self.out.append(record)
+                position = self._append(record)
                 self._show(started.info.description, record)
                 self.events.round(record)
                 self._warn(record)
@@ -332,6 +332,18 @@ class _Course:
                     f"about {inline_s:.0f} s, with the same result."
                 )
         return totals, digest
+
+    def _append(self, record: RoundRecord) -> Position:
+        """The record on disk; a disk that does not take it in time ends the run."""
+        bound_s = self.config.actors.timeout_s
+        writing = in_background(lambda: self.out.append(record), ROUNDS)
+        if not wait([writing], bound_s).done:
+            self.out.abandon()
+            raise DiskHungError(
+                f"{self.out.path / ROUNDS}: round {record.round} was not on disk within actors.timeout_s={bound_s:g} "
+                "seconds; does the disk (a network file system?) answer?"
+            )
+        return writing.result()
 
     def _check_content(self) -> None:
         """The files have been read by now: what was noted before must be what was read."""

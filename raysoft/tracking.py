@@ -172,6 +172,7 @@ class RunFolder:
         self._start()
 
     def _start(self) -> None:
+        self._hung = False
         self._rounds = (self.path / ROUNDS).open("ab")
 
     def _lock(self) -> None:
@@ -227,9 +228,15 @@ class RunFolder:
 
     def close(self) -> None:
         """Close every file; may be called twice. A run that this one replaces is gone from now on."""
+        if self._hung:
+            return
         self._rounds.close()
         self._drop_replaced()
         self._unlock()
+
+    def abandon(self) -> None:
+        """The disk hangs in the middle of a write: closing would wait for it, so the files end with the process."""
+        self._hung = True
 
     def _drop_replaced(self) -> None:
         if (self.path / REPLACED).is_dir():

@@ -1,13 +1,15 @@
 """A damaged rounds.jsonl does not throw the model away: the run goes on, and says which records are lost."""
 
 import shutil
+import threading
 
 import pytest
 
-from raysoft.errors import RaysoftError
+from raysoft.errors import DiskHungError, RaysoftError
 from raysoft.presets import load_config
 from raysoft.run_reading import read_run
 from raysoft.runner import Silent, resume, run
+from raysoft.tracking import RunFolder
 from tests.conftest import SMALL_RUN, records, summary
 
 GONE = r"run: was removed while the run went on, so nothing of it is kept|cannot be written"
@@ -116,3 +118,20 @@ def test_removed_files_are_noticed_where_the_folder_is_there_again(tmp_path):
     with pytest.raises(RaysoftError, match=GONE):
         run(load_config("soft", SETTINGS), tmp_path / "run", events=Replace())
     assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_a_disk_that_takes_no_record_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    never, append = threading.Event(), RunFolder.append
+
+    def hang(folder, record):
+        if record.round == 2:
+            never.wait()
+        return append(folder, record)
+
+    monkeypatch.setattr(RunFolder, "append", hang)
+    config = load_config("soft", [*SETTINGS, "actors.timeout_s=2"])
+    with pytest.raises(DiskHungError, match=r"rounds.jsonl: round 2 was not on disk within actors.timeout_s=2 seconds"):
+        run(config, tmp_path / "run")
+    never.set()
+    assert summary(tmp_path / "run")["status"] == "failed"
+    assert [row["round"] for row in records(tmp_path / "run")][:2] == [0, 1]
