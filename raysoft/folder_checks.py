@@ -31,6 +31,11 @@ def row_problem(row: Any) -> str | None:
     return None
 
 
+def is_lost(row: Mapping[str, Any]) -> bool:
+    """Whether a record says no more than that it is lost."""
+    return row.get("metrics", {}).get("lost") is True
+
+
 def summary_problem(summary: Mapping[str, Any]) -> str | None:
     """Why a summary cannot be read, or None. A key may be missing or null."""
     metrics = summary.get("metrics")

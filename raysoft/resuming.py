@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,11 +14,12 @@ from raysoft.config import RunConfig, apply_override
 from raysoft.content import content_of
 from raysoft.environment import environment
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.folder_checks import is_lost, row_problem
 from raysoft.identity import differences, first_identity
 from raysoft.registry import resolve
 from raysoft.run_reading import read_advisory, read_run
 from raysoft.summary import SUMMARY_KEYS
-from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
+from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, Position, write_atomic
 from raysoft.types import RoundRecord
 from raysoft.yaml12 import load_mapping
 
@@ -166,3 +169,82 @@ def _other_environment(folder: Path, config: RunConfig) -> list[str]:
     if not changes:
         return []
     return [f"The rounds so far were computed elsewhere ({', '.join(changes)}); the last bits may differ."]
+
+
+# -------------------------------------------------------------------------------------------------- damaged records
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """The records that go on: where they end, and the rounds that are lost. `aside`: the damaged file, if there was."""
+
+    position: Position
+    lost: tuple[int, ...]
+    aside: Path | None
+
+    def note(self, at_round: int) -> str:
+        """One sentence for the user."""
+        kept = "" if self.aside is None else f" (kept as {self.aside.name})"
+        what = f"the records of rounds {_spans(self.lost)} are lost, and totals over them stay unknown"
+        if not self.lost:
+            what = "every line can be read and is taken as it is"
+        return (
+            f"{ROUNDS} is not what was written up to round {at_round}{kept}: {what}. The state after round {at_round} "
+            "is intact, and the run goes on from it."
+        )
+
+
+def salvage(folder: Path, at_round: int) -> Salvaged:
+    """Make rounds.jsonl one line a round up to `at_round` again. Only for who holds the folder's lock.
+
+    A checkpoint's state does not need the records of the rounds before it, so a run goes on from it all the same. The
+    file as it was is kept beside the new one. The line of a lost round holds its number and `metrics.lost`; totals that
+    such a round belongs to are not known any more, and stand as null in the summary.
+    """
+    path = folder / ROUNDS
+    rows: dict[int, str] = {}
+    aside = None
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            row = _row(line)
+            if row is not None and 0 <= row["round"] <= at_round:
+                rows.setdefault(row["round"], line)
+        aside = _unused(path)
+        os.replace(path, aside)
+    lines = [rows.get(tick) or json.dumps(_lost_row(tick)) for tick in range(at_round + 1)]
+    text = "".join(line + "\n" for line in lines)
+    write_atomic(path, text)
+    lost = tuple(tick for tick, line in enumerate(lines) if is_lost(json.loads(line)))
+    return Salvaged(Position.of(text.encode("utf-8")), lost, aside)
+
+
+def _lost_row(tick: int) -> dict[str, Any]:
+    """The line of a round whose record is lost."""
+    return {"round": tick, "metrics": {"lost": True}, "drop_reasons": {}}
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if row_problem(row) is None else None
+
+
+def _unused(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in range(10_000))
+    return next(name for name in names if not name.exists())
+
+
+def _spans(ticks: tuple[int, ...]) -> str:
+    """
+    >>> _spans((0, 1, 2, 5))
+    '0-2, 5'
+    """
+    spans: list[list[int]] = []
+    for tick in ticks:
+        if spans and tick == spans[-1][1] + 1:
+            spans[-1][1] = tick
+        else:
+            spans.append([tick, tick])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)

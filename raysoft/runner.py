@@ -21,12 +21,12 @@ from raysoft.checkpoint_writer import CheckpointWriter
 from raysoft.config import RunConfig
 from raysoft.content import content_of
 from raysoft.errors import ConfigError, CoordinatorLostError, DiskHungError, RaysoftError, ResourceError
+from raysoft.folder_checks import is_lost
 from raysoft.identity import EMBEDDED, revisions_of
 from raysoft.liveness import in_background
 from raysoft.plan_table import plan_json
 from raysoft.planning import planned
-from raysoft.resuming import find_resumable, read_records, recorded_drops
-from raysoft.salvage import Salvaged, is_lost, salvage
+from raysoft.resuming import Salvaged, find_resumable, read_records, recorded_drops, salvage
 from raysoft.summary import summarise
 from raysoft.trackers import Beginning, Trackers, trackers_of
 from raysoft.tracking import REPORT, ROUNDS, START, SUMMARY, Position, RunFolder, record_row

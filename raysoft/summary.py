@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raysoft.config import RunConfig
-from raysoft.folder_checks import is_number
-from raysoft.salvage import is_lost
+from raysoft.folder_checks import is_lost, is_number
 from raysoft.tracking import record_row, strict
 from raysoft.types import RoundRecord
 
@@ -23,7 +22,7 @@ SUMMARY_KEYS = (
 def summarise(
     records: Sequence[RoundRecord | Mapping[str, Any]], config: RunConfig, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The contract keys of summary.json; what a lost round (see salvage.py) belongs to is not known, and null.
+    """The contract keys of summary.json; what a lost round (see resuming.py) belongs to is not known, and null.
 
     `final_accuracy` is the mean of the last 5 evaluations after the base (of the base itself, if there is no other);
     `metrics.evaluations_in_mean` says over how many it was taken (0: only the base was evaluated). Means over rounds

@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from raysoft import registry
 from raysoft.config import PLUGINS, RunConfig
 from raysoft.content import check_user_files
 from raysoft.data import raw
@@ -16,10 +19,13 @@ from raysoft.data.partition import check_cohort, check_total, no_natural_key
 from raysoft.environment import hub_is_offline
 from raysoft.errors import ConfigError
 from raysoft.federation.ray_session import joins_cluster
+from raysoft.federation.sampling import cohort_candidates, steps_of
 from raysoft.models.embedded import PREFIX
 from raysoft.rng import Rng
 from raysoft.tasks import EMBEDDED_TASKS, may_be_hub_name, model_source, read, task_kind
+from raysoft.wireless.link import Devices
 
+COHORTS = 64
 SMALL_BYTES, MOST_FILES = 20_000_000, 20_000  # reads of at most a second
 
 
@@ -30,6 +36,7 @@ def check_inputs(config: RunConfig, download: bool = True) -> None:
     nodes may have files that the driver has not.
     """
     task_kind(config.data)
+    _check_training_time(config)
     check_user_files(config)
     if config.executor == "ray" and joins_cluster():
         return
@@ -53,6 +60,33 @@ def check_all_inputs(configs: Mapping[str, RunConfig], download: bool = True) ->
             check_inputs(config, download)
         except ConfigError as error:
             raise ConfigError(error.field, f"{error.message} ({name})") from None
+
+
+def _check_training_time(config: RunConfig) -> None:
+    """A budget that is over before anybody has trained: the rest of it needs the model (see preflight.py).
+
+    Every client works through `data.min_samples` samples a step at least, as long as a batch has so many.
+    """
+    allocator = registry.options("allocator", config.allocator)
+    if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
+        return
+    if config.data.partition == "natural":  # of clients that nobody has counted yet
+        return
+    rng = Rng(config.seed)
+    devices, train = Devices(config.device, rng), config.train
+    samples = min(train.batch_size, config.data.min_samples)
+    rounds = []
+    for tick in range(1, COHORTS + 1):
+        clients_K = cohort_candidates(rng, tick, config.data.clients, config.cohort.size)
+        cycles_K = steps_of(rng, train.steps, clients_K) * samples * config.device.cycles_per_sample
+        rounds.append(devices.compute_s(cycles_K, clients_K).min())
+    if allocator.latency_budget_s < np.mean(rounds):
+        raise ConfigError(
+            "allocator.latency_budget_s",
+            f"{allocator.latency_budget_s:g} s cannot be met: even the fastest client of a round trains for "
+            f"{np.mean(rounds):.3g} s or more on average, before anything is sent; `raysoft run` names the smallest "
+            "feasible budget where one is larger than that",
+        )
 
 
 def _check_model(config: RunConfig, download: bool) -> None:
