@@ -139,3 +139,15 @@ def test_reading_data_does_not_load_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_digits_are_those_of_scikit_learn_however_they_are_read(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    for here in (True, False):  # as a file, or through the library where the file is not in its place
+        if not here:
+            monkeypatch.setattr(digits, "find_spec", lambda name: None)
+        rows = digits._rows()
+        assert np.array_equal(rows[:, :-1], bunch.data)
+        assert np.array_equal(rows[:, -1], bunch.target)
