@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from raysoft.federation.coordinator import Started
     from raysoft.federation.round import RunState
 
-INLINE_START = 0.35  # seconds until an inline run begins, of those until one on Ray does (benchmarks/first_round.py)
+INLINE_START = 0.45  # seconds that model and data take inline, of those that Ray, actors, model and data take (measured)
 
 log = logging.getLogger("raysoft")
 ATTEMPTS = 3  # coordinators in a row that may die without finishing a round
@@ -402,7 +402,7 @@ def sooner_inline(startup_s: float, rounds_s: float, at_once: int) -> float | No
     """Seconds that a run on Ray would take inline, where these are fewer; packs that ran `at_once` come one by one.
 
     >>> sooner_inline(20.0, 3.0, at_once=2)
-    13.0
+    15.0
     >>> sooner_inline(20.0, 60.0, at_once=2)
     """
     inline_s = INLINE_START * startup_s + at_once * rounds_s
