@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from raysoft.federation.coordinator import Started
     from raysoft.federation.round import RunState
 
-INLINE_START = 0.45  # seconds that model and data take inline, of those that Ray, actors, model and data take (measured)
+INLINE_START = 0.45  # of the start on Ray: what model and data take inline (measured)
 
 log = logging.getLogger("raysoft")
 ATTEMPTS = 3  # coordinators in a row that may die without finishing a round
