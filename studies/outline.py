@@ -107,6 +107,16 @@ def _options(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
     )  # fmt: skip
 
 
+def _grain(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
+    name = f"grain-{task}"
+    return (
+        Table(f"grain-tuning-{task}"),
+        Table(name),
+        Figure(f"{name}-{metric}", f"{task}: final {words} against the share of the dense 32-bit uplink, by what is "
+               "left out; bars: range over seeds."),
+    )  # fmt: skip
+
+
 ACCURACY, BITS = ("accuracy", "accuracy"), ("bits_per_byte", "bits per byte")
 OUTLINE = (
     Part("Settings", (Table("experiments"),)),
@@ -137,5 +147,6 @@ OUTLINE = (
     Part("The bound as a ranking", (*_bound(DIGITS), *_bound(TEXT))),
     Part("Options beyond the paper", (*_options(DIGITS, *ACCURACY), *_options(TEXT, *BITS))),
     Part("The other optimiser", (Table(f"optimizers-{DIGITS}"), Table(f"optimizers-{TEXT}"))),
+    Part("What may be left out", _grain(DIGITS, *ACCURACY)),
     Part("With a trained head", (Table(f"head-{DIGITS}"),)),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raysoft.batch import Outcome
 from raysoft.tracking import strict, write_atomic
-from studies import frontiers, headline, ranks, smaller, surrogate, sweeps
+from studies import frontiers, grain, headline, ranks, smaller, surrogate, sweeps
 from studies.loading import Results, read_results
 from studies.plans import PlanData, plans_of
 from studies.product import Product, numbers_of, write_product
@@ -26,7 +26,7 @@ READERS = {
     "options": smaller.read_options,
     "optimizers": smaller.read_arms,
     "head": smaller.read_arms,
-    "grain": smaller.read_arms,
+    "grain": grain.read,
     "grain-tuning": smaller.read_arms,
     "tradeoff": smaller.read_tradeoff,
 }

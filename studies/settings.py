@@ -67,10 +67,6 @@ GRAIN_LR = {
         "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 2.0,
         "entries of the state, else zero": 2.0,
     },
-    "python-source": {
-        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,
-        "entries of the state, else zero": 1.0,
-    },
 }  # fmt: skip
 
 # The same bits as soft-plus or a little fewer; the budget matters to the outage rule only.
@@ -343,5 +339,5 @@ def everything(scale: Scale) -> list[Experiment]:
     out += [sweep(DIGITS), sweep(TEXT), offline(DIGITS), offline(TEXT), options(DIGITS), options(TEXT)]
     out += [optimizers(DIGITS), optimizers(TEXT), tradeoff(DIGITS), tradeoff(DIGITS, bounded=True)]
     out += [head(DIGITS)]
-    out += [grain_tuning(DIGITS), grain_tuning(TEXT), grain(DIGITS), grain(TEXT)]
+    out += [grain_tuning(DIGITS), grain(DIGITS)]
     return [scaled(one, scale) for one in out]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tarfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from raysoft.batch import Job, Outcome, run_batch
 from raysoft.comparison_console import BatchDisplay
 from raysoft.console import stdout
+from studies.archive import unpack
 from studies.loading import found_only
 from studies.recorded import read_recorded, recorded_outcomes
 from studies.settings import Scale, everything
 
 # The offline stage's own settings are those of its plans; everything is as small as still runs.
-PUBLISHED = Path(__file__).parent / "published_runs.tar.xz"  # configurations, records, summaries; no adapters
 SHORT = Scale(
     seeds=2, rounds=4, points=4,
     extra=(
@@ -62,8 +61,7 @@ def main() -> int:
     by_name = {one.name: one for one in experiments}
     experiments = [by_name[name] for name in wanted or by_name]
     if args.published:
-        with tarfile.open(PUBLISHED) as archive:
-            archive.extractall(args.out, filter="data")
+        unpack(args.out)
     jobs: list[Job] = [job for one in experiments for job in one.jobs()]
     if args.short and args.publish:
         print("--publish: a short study is no result; leave out --short", file=sys.stderr)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from raysoft import portable
 from raysoft.errors import ConfigError, RaysoftError
@@ -113,10 +114,10 @@ def ensure(name: str, threads: int = 1, on_progress: Progress | None = None) -> 
         return folder
     try:
         return _make(recipe, data, folder, key, threads, on_progress)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter for a full disk
+        why = getattr(error, "strerror", None) or error
         raise RaysoftError(
-            f"cannot write the embedded model to {folder}: {error.strerror or error}; set "
-            "RAYSOFT_CACHE to a writable folder"
+            f"cannot write the embedded model to {folder}: {why}; set RAYSOFT_CACHE to a writable folder with room"
         ) from None
 
 

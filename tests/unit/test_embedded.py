@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.models import embedded
@@ -245,3 +246,16 @@ def test_llama_has_something_to_learn_from_unseen_packages(adapted):
     (before, after), _ = adapted("embedded/llama-bytes", "python-source", "all-linear", 80, 16)
     assert before.mean() / np.log(2) < 4  # half of a byte is known beforehand, most of the rest is not
     assert_better(-before, -after)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_full_disk_under_the_cache_is_one_sentence(monkeypatch, tmp_path, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setenv("RAYSOFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(embedded, "_make", full)
+    with pytest.raises(
+        RaysoftError, match=r"cannot write the embedded model to .*No space left.*; set RAYSOFT_CACHE to"
+    ):
+        embedded.ensure("embedded/vit-digits")

@@ -17,7 +17,7 @@ from raysoft.batch import Outcome
 from raysoft.errors import RaysoftError
 from raysoft.report import style
 from raysoft.run_reading import read_run
-from studies import frontiers, measures, plans, publishing, ranks, reading, smaller, surrogate, sweeps
+from studies import frontiers, grain, measures, plans, publishing, ranks, reading, smaller, surrogate, sweeps
 from studies.loading import ACCURACY, BITS_PER_BYTE, found_only, metrics_of, read_results
 from studies.settings import DIGITS, TEXT, Scale, everything, offline, scaled, sweep
 from studies.sheets import Sheet, interval, numeric, plus_minus, text
@@ -280,6 +280,29 @@ def test_options_are_sorted_with_pooled_intervals(template, tmp_path):
     assert row["accuracy_low"] < row["accuracy_pooled_low"] < row["accuracy_difference"]
     assert "1 of" in product.remark
     check_figures(product)
+
+
+def test_the_grain_is_compared_at_the_same_share_of_the_bits(template, tmp_path):
+    experiment = EXPERIMENTS["grain-digits"]
+    level = {0.05: 0.5, 0.1: 0.6, 0.2: 0.7, 0.4: 0.8, 0.0: 0.9}
+    lost = {"components": 0.0, "columns and rows apart": 0.02, "entries of the state, else zero": 0.3}
+
+    def values(one, seed):
+        return {"accuracy": level[one.point] + 0.01 * seed - lost.get(one.family, -0.01), "share": one.point}
+
+    results, _ = results_of(template, tmp_path, experiment, values)
+    product = grain.read(results)
+    rows = {row["arm"]: row for row in product.sheets[experiment.name].rows}
+    assert len(rows) == 17
+    for kept in (0.05, 0.1, 0.2, 0.4):
+        assert rows[f"components {kept:g}"]["accuracy_difference"] is None
+        assert rows[f"columns and rows apart {kept:g}"]["accuracy_difference"] == pytest.approx(-0.02)
+        assert rows[f"entries of the change {kept:g}"]["accuracy_difference"] == pytest.approx(0.01)
+        state = rows[f"entries of the state, else zero {kept:g}"]
+        assert state["accuracy_difference"] == state["accuracy_low"] == pytest.approx(-0.3)
+    assert rows["ideal"]["accuracy_difference"] is None
+    assert list(product.figures) == ["grain-digits-accuracy"]
+    assert product.figures["grain-digits-accuracy"]() is not None
 
 
 def test_the_tradeoff_is_read_in_the_second_half(template, tmp_path):
