@@ -280,6 +280,7 @@ class ActorsConfig(Section):
     portable: bool = False  # the same bytes on unlike processors, at about half the speed
     cpus: Count | Literal["auto"] = "auto"
     gpus: NonNegative = 0.0
+    # A lost actor; drop_client also leaves out a client whose plug-in code raises.
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
     quorum: Unit = 0.5
     timeout_s: Annotated[float, Field(gt=0, le=1e6, strict=False)] = 300.0
