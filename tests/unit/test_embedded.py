@@ -255,7 +255,5 @@ def test_a_full_disk_under_the_cache_is_one_sentence(monkeypatch, tmp_path, erro
 
     monkeypatch.setenv("RAYSOFT_CACHE", str(tmp_path))
     monkeypatch.setattr(embedded, "_make", full)
-    with pytest.raises(
-        RaysoftError, match=r"cannot write the embedded model .*No space left.*; set RAYSOFT_CACHE to"
-    ):
+    with pytest.raises(RaysoftError, match=r"cannot write the embedded model .*No space left.*; set RAYSOFT_CACHE to"):
         embedded.ensure("embedded/vit-digits")
