@@ -69,4 +69,8 @@ def brief(label: str) -> str:
     return label
 
 
-_BRIEF = {"error feedback": "EF", "re-orthogonalised": "re-orth.", "transported": "transport"}
+_BRIEF = {
+    "error feedback": "EF", "re-orthogonalised": "re-orth.", "transported": "transport",
+    "entries of the change": "changed entries", "entries of the state, else zero": "sparsified state",
+    "columns and rows apart": "cols., rows apart",
+}  # fmt: skip
