@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
+from raysoft.codecs.components import kept_sizes, kept_values, place_components
 from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent
 from raysoft.codecs.identity import dense_bits, dense_errors, everything
 from raysoft.codecs.quantizer import ValueCoder
-from raysoft.codecs.rank_components import kept_sizes, kept_values, place_components
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.types import Array, ParamSpace
 

@@ -19,9 +19,10 @@ from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig, told_revision
 from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.components import kept_sizes, kept_values, place_components
 from raysoft.codecs.curves import count_of, counts
 from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Sent, zeros
+from raysoft.codecs.factors import Factors, Layout, Sent
 from raysoft.codecs.importance import (
     Importance,
     Losses,
@@ -33,7 +34,7 @@ from raysoft.codecs.importance import (
     rank_greedily,
     with_lottery,
 )
-from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.unmatched import Unmatched
 from raysoft.config import NonNegative, RunConfig, Unit
@@ -179,41 +180,6 @@ def losses(factors: Factors, coder: ValueCoder) -> Losses:
 def component_bits(layout: Layout, kind: str, coder: ValueCoder) -> Array:
     """c_j: bits of one component of every matrix, its scales included; int64 [L]."""
     return layout.widths_L(kind) * coder.bits + len(kind) * coder.block_bits
-
-
-def kept_values(factors: Factors, kept_LR: Array) -> Values:
-    """Kept columns of B, then kept rows of A, group by group; every column and row is a block."""
-    pieces = []
-    for part in factors.parts:
-        matrix, component = np.nonzero(kept_LR[part.group.index])
-        if "b" in factors.kind:
-            pieces.append(part.db[matrix, :, component].reshape(-1))
-        if "a" in factors.kind:
-            pieces.append(part.da[matrix, component].reshape(-1))
-    return Values(np.concatenate(pieces), kept_sizes(factors.layout, factors.kind, kept_LR))
-
-
-def kept_sizes(layout: Layout, kind: str, kept_LR: Array) -> Array:
-    """Block sizes of `kept_values`."""
-    sizes = [np.full(int(kept_LR[group.index].sum()), width) for group in layout.groups for width in group.widths(kind)]
-    return np.concatenate(sizes)
-
-
-def place_components(layout: Layout, kind: str, kept_LR: Array, flat: Array) -> Sent:
-    """The inverse of `kept_values`."""
-    sent = zeros(layout, flat.dtype)
-    at = 0
-    for group, (db, da) in zip(layout.groups, sent, strict=True):
-        matrix, component = np.nonzero(kept_LR[group.index])
-        if "b" in kind:
-            size = matrix.size * group.out_features
-            db[matrix, :, component] = flat[at : at + size].reshape(matrix.size, group.out_features)
-            at += size
-        if "a" in kind:
-            size = matrix.size * group.in_features
-            da[matrix, component] = flat[at : at + size].reshape(matrix.size, group.in_features)
-            at += size
-    return sent
 
 
 @lru_cache(maxsize=1024)

@@ -50,10 +50,10 @@ class StateCodec:
 
     def _state(self, update: Update, start: Tensors) -> dict[str, Array]:
         """The client's factors. Raises ValueError where one of the two stays at home: there is no zero to fall to."""
-        missing = sorted(self._factors() - set(update))
+        factors = self._factors()
+        missing = sorted(factors - set(update))
         if missing:
             raise ValueError(f"fallback: zero needs a method that sends both factors, {missing[0]} is not sent")
-        factors = self._factors()
         return {name: start[name] + value if name in factors else value for name, value in update.items()}
 
     def _origin(self, start: Tensors) -> dict[str, Array]:

@@ -12,10 +12,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.components import kept_sizes, kept_values, place_components
 from raysoft.codecs.curves import count_of, counts
 from raysoft.codecs.entries import diagonal_spread
-from raysoft.codecs.factors import Factors, Group, Layout, Sent, Spread, zeros
-from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.factors import Factors, Layout, Sent, Spread
+from raysoft.codecs.quantizer import ValueCoder
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, sent_components
 from raysoft.types import Array
 
@@ -36,13 +37,15 @@ class Unmatched:
         layout = factors.layout
         for count in counts(layout.components)[1:]:
             kept = self._kept(factors, coder, count)
-            values = _values(factors, kept)
+            values = kept_values(factors, kept)
             mean, variance = coder.moments(values)
             spread: Spread | None = None
             if coder.stochastic:
-                placed = [part.reshape(-1) for both in _place(layout, kept, variance) for part in both]
+                placed = [
+                    part.reshape(-1) for both in place_components(layout, factors.kind, kept, variance) for part in both
+                ]
                 spread = diagonal_spread(layout, factors.kind, np.concatenate(placed))
-            errors.append(factors.error(_place(layout, kept, mean), spread))
+            errors.append(factors.error(place_components(layout, factors.kind, kept, mean), spread))
             sides = 2 * subset_bits(layout.components, count)
             bits.append(coder.size(values.flat.size, len(values.sizes)) + sides)
         return np.array(bits), np.array(errors)
@@ -55,7 +58,7 @@ class Unmatched:
         width = subset_bits(layout.components, count)
         sides = tuple((subset_rank(mask.reshape(-1)), width) for mask in kept)
         stats = {"sent": sent_components(layout, kept[0] | kept[1])}
-        return Choice(Parcel(_values(factors, kept), sides, support=kept), stats=stats)
+        return Choice(Parcel(kept_values(factors, kept), sides, support=kept), stats=stats)
 
     def plan(self, layout: Layout, kind: str, coder: ValueCoder, units: int, take: Take) -> Plan | None:
         """Reads both masks."""
@@ -66,12 +69,12 @@ class Unmatched:
         ranks = (take(width), take(width))
         masks = [subset_mask(layout.components, count, rank) for rank in ranks]
         kept = np.stack([mask.reshape(layout.matrices, layout.rank) for mask in masks])
-        return Plan(_sizes(layout, kept), ranks, 2 * width, support=kept)
+        return Plan(kept_sizes(layout, kind, kept), ranks, 2 * width, support=kept)
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Columns of B and rows of A in their places."""
         assert plan.support is not None
-        return _place(layout, plan.support, flat)
+        return place_components(layout, kind, plan.support, flat)
 
     def _kept(self, factors: Factors, coder: ValueCoder, count: int) -> Array:
         """Columns of B and rows of A that travel, bool [2, L, R]."""
@@ -96,40 +99,3 @@ class Unmatched:
                 scores[0, part.group.index] = (part.db**2).sum(1) * (a * a).sum(2)
                 scores[1, part.group.index] = (part.da**2).sum(2) * (b * b).sum(1)
         return scores
-
-
-def _values(factors: Factors, kept: Array) -> Values:
-    """Kept columns, then kept rows, group by group; each is a block."""
-    pieces = []
-    for part in factors.parts:
-        matrix, component = np.nonzero(kept[0, part.group.index])
-        pieces.append(part.db[matrix, :, component].reshape(-1))
-        matrix, component = np.nonzero(kept[1, part.group.index])
-        pieces.append(part.da[matrix, component].reshape(-1))
-    return Values(np.concatenate(pieces), _sizes(factors.layout, kept))
-
-
-def _sizes(layout: Layout, kept: Array) -> Array:
-    """Block sizes of `_values`."""
-    chosen = [part for group in layout.groups for part in _each(group, kept)]
-    return np.concatenate([np.full(int(mask.sum()), width) for mask, width in chosen])
-
-
-def _each(group: Group, kept: Array) -> tuple[tuple[Array, int], ...]:
-    return (kept[0, group.index], group.out_features), (kept[1, group.index], group.in_features)
-
-
-def _place(layout: Layout, kept: Array, flat: Array) -> Sent:
-    """The inverse of `_values`, zero elsewhere."""
-    sent = zeros(layout, flat.dtype)
-    at = 0
-    for group, (db, da) in zip(layout.groups, sent, strict=True):
-        matrix, component = np.nonzero(kept[0, group.index])
-        size = matrix.size * group.out_features
-        db[matrix, :, component] = flat[at : at + size].reshape(matrix.size, group.out_features)
-        at += size
-        matrix, component = np.nonzero(kept[1, group.index])
-        size = matrix.size * group.in_features
-        da[matrix, component] = flat[at : at + size].reshape(matrix.size, group.in_features)
-        at += size
-    return sent

@@ -22,13 +22,13 @@ from pydantic import Field, model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_rank
+from raysoft.codecs.components import kept_sizes, kept_values, place_components
 from raysoft.codecs.curves import MAX_UNITS
 from raysoft.codecs.error_feedback import wrap
 from raysoft.codecs.factors import Factors, Layout, Sent
 from raysoft.codecs.gradings import Grades, grade
 from raysoft.codecs.identity import everything
 from raysoft.codecs.quantizer import ValueCoder, Values
-from raysoft.codecs.rank_components import kept_sizes, kept_values, place_components
 from raysoft.codecs.rotated import FINEST, SCALE_BITS, restore_blocks, round_blocks
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.types import Array, ParamSpace
