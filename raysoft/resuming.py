@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -210,7 +210,7 @@ def salvage(folder: Path, at_round: int) -> Salvaged:
             if row is not None and 0 <= row["round"] <= at_round:
                 rows.setdefault(row["round"], line)
         aside = _unused(path)
-        os.replace(path, aside)
+        shutil.copyfile(path, aside)  # and only then another one in its place: a crash between loses nothing
     lines = [rows.get(tick) or json.dumps(_lost_row(tick)) for tick in range(at_round + 1)]
     text = "".join(line + "\n" for line in lines)
     write_atomic(path, text)

@@ -28,7 +28,7 @@ FIGURE_NAMES = (
 _TOP = r"(config\.yaml|environment\.json|rounds\.jsonl|summary\.json|report\.html|plan\.json)"
 _OWN = re.compile(
     "|".join((
-        rf"\.lock|{_TOP}|\.{_TOP}\.part|\.raysoft-[^/]*",
+        rf"\.lock|{_TOP}|\.{_TOP}\.part|\.raysoft-[^/]*|rounds\.jsonl\.damaged\d*",
         r"checkpoints/\.?round-\d+(\.part)?/\.?(manifest\.json|state\.safetensors)(\.part)?",
         r"adapter/(adapter_config\.json|adapter_model\.safetensors|\.adapter_(config\.json|model\.safetensors)\.\w+)",
         r"model/(config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)",

@@ -323,15 +323,21 @@ class _Course:
             digest = _export(coordinator.fetch_base(), started.info.space, theta, self.config, folder)
             self._tell(writer)
         if self.fresh and self.config.executor == "ray" and self.session is _session:
-            packs = math.ceil(self.config.cohort.size / int(self.config.actors.pack_size))
-            at_once = min(packs, os.cpu_count() or 1)
-            inline_s = sooner_inline(startup_s, sum(record.wall_time_s for record in self.records), at_once)
-            if inline_s is not None and not os.environ.get("RAY_ADDRESS"):
-                log.warning(
-                    f"Starting on Ray took {startup_s:.0f} s of this run; executor=inline would be over sooner, after "
-                    f"about {inline_s:.0f} s, with the same result."
-                )
+            self._compare_with_inline(startup_s)
         return totals, digest
+
+    def _compare_with_inline(self, startup_s: float) -> None:
+        """Say it where one process would have been faster; a cluster has more cores than this machine."""
+        from raysoft.federation.ray_session import joins_cluster
+
+        packs = math.ceil(self.config.cohort.size / int(self.config.actors.pack_size))
+        at_once = min(packs, os.cpu_count() or 1)
+        inline_s = sooner_inline(startup_s, sum(record.wall_time_s for record in self.records), at_once)
+        if inline_s is not None and not joins_cluster():
+            log.warning(
+                f"Starting on Ray took {startup_s:.0f} s of this run; executor=inline would be over sooner, after "
+                f"about {inline_s:.0f} s, with the same result."
+            )
 
     def _append(self, record: RoundRecord) -> Position:
         """The record on disk; a disk that does not take it in time ends the run."""

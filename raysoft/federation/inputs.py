@@ -84,8 +84,8 @@ def _check_training_time(config: RunConfig) -> None:
         raise ConfigError(
             "allocator.latency_budget_s",
             f"{allocator.latency_budget_s:g} s cannot be met: even the fastest client of a round trains for "
-            f"{np.mean(rounds):.3g} s or more on average, before anything is sent; `raysoft run` names the smallest "
-            "feasible budget where one is larger than that",
+            f"{np.mean(rounds):.3g} s or more on average, before anything is sent; a run with a larger one names "
+            "the smallest that can be met",
         )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from raysoft.errors import DiskHungError, RaysoftError
 from raysoft.presets import load_config
+from raysoft.run_files import is_own
 from raysoft.run_reading import read_run
 from raysoft.runner import Silent, resume, run
 from raysoft.tracking import RunFolder
@@ -61,6 +62,7 @@ def test_the_state_goes_on_and_the_lost_records_are_named(whole, tmp_path, caplo
     resume(folder, ["rounds=6"])
     assert any(said in one.message and "intact" in one.message for one in caplog.records)
     assert (folder / "rounds.jsonl.damaged").read_bytes() == was
+    assert is_own("rounds.jsonl.damaged")  # --overwrite takes it for what it is
     assert summary(folder)["adapter_sha256"] == summary(whole / "six")["adapter_sha256"]
     rows, wanted = records(folder), records(whole / "six")
     assert [row["round"] for row in rows] == list(range(7))
