@@ -132,7 +132,8 @@ def _check_shared_mask(section: Plugin) -> None:
         raise ConfigError(
             "method.shared_mask",
             f"true gives all clients one order of rank components, which codec.name={section.name} does not "
-            "follow; use codec.name=rank_components, matched (or a chain that starts with it), or method.shared_mask=false",
+            "follow; use codec.name=rank_components, matched (or a chain that starts with it), or "
+            "method.shared_mask=false",
         )
     chosen = codec.codecs[0].options() if hasattr(codec, "codecs") else section.options()
     for name in ("age_bonus", "random_share"):
