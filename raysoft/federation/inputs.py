@@ -85,7 +85,7 @@ def _check_training_time(config: RunConfig) -> None:
             "allocator.latency_budget_s",
             f"{allocator.latency_budget_s:g} s cannot be met: even the fastest client of a round trains for "
             f"{np.mean(rounds):.3g} s or more on average, before anything is sent; a run with a larger one names "
-            "the smallest that can be met",
+            "the smallest feasible one",
         )
 
 
