@@ -13,9 +13,31 @@ BEAT_S = 1.0  # how often a sign of life is given, and looked for
 STARTUP_S = 600.0  # a process that starts imports for seconds, and reads model and data for minutes
 
 
+ATTEMPTS = 3  # to get one call done
+
+
 def startup_s(timeout_s: float) -> float:
     """The bound of a start: its own, because a short actors.timeout_s is meant for rounds; a long one lengthens it."""
     return max(STARTUP_S, timeout_s)
+
+
+def standstill_s(timeout_s: float) -> float:
+    """The longest time between two steps of a run: one that starts, then as many attempts as there may be."""
+    return startup_s(timeout_s) + 2 * ATTEMPTS * timeout_s
+
+
+class Steps:
+    """How many pieces of work this process has done: what tells a loop without end from work that takes long.
+
+    A piece is what `actors.timeout_s` bounds, e.g. one stage on one pack of clients.
+    """
+
+    done = 0
+
+    @classmethod
+    def one(cls) -> None:
+        """One more."""
+        cls.done += 1
 
 
 class Silence:
@@ -47,6 +69,49 @@ class Silence:
         """A sign of life: the silence begins anew."""
         self._seconds = 0.0
         self._looked = self._clock()
+
+
+class Vitals:
+    """What is heard of another process that works on a run: whether it lives, and whether it gets any further.
+
+    It gives signs of life from a second thread, which goes on while the first one is in a loop without end; so a sign
+    also tells how many steps are done.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._up = False  # it has given a sign of life
+        self._steps = -1
+        self.begin()
+
+    def begin(self, timeout_s: float | None = None) -> None:
+        """It gets something to do: what was heard before counts no more, except that it is up."""
+        self._timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        self._silence, self._standstill = Silence(), Silence()
+
+    def heard(self, steps: int) -> bool:
+        """A sign of life, with the number of steps so far; whether that has changed."""
+        self._up = True
+        self._silence.heard()
+        further = steps != self._steps
+        if further:
+            self._steps = steps
+            self._standstill.heard()
+        return further
+
+    def verdict(self) -> str | None:
+        """What is wrong with it, for a sentence that begins with its name; to be asked every BEAT_S or so."""
+        silent, still = self._silence.look(), self._standstill.look()
+        bound_s = self._timeout_s if self._up else startup_s(self._timeout_s)
+        if silent > bound_s:
+            what = f"actors.timeout_s={bound_s:g} seconds" if self._up else f"{bound_s:g} seconds of its start"
+            return f"gave no sign of life within {what}"
+        if still > standstill_s(self._timeout_s):
+            return (
+                f"has got no further for {standstill_s(self._timeout_s):g} seconds, the bound that "
+                f"actors.timeout_s={self._timeout_s:g} gives"
+            )
+        return None
 
 
 def in_background(work: Callable[[], R], name: str) -> Future[R]:

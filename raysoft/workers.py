@@ -2,7 +2,7 @@
 
 Replies: `begun`, `round` (tick), then one of `done` (folder), `found` (folder; another process was faster), `failed`
 (reason), `claimed_elsewhere`. A worker that dies fails its run, with the signal in the reason, and is replaced; so does
-one that gives no sign of life: it sends `alive` every second, from a thread of its own.
+one that gives no sign of life, which it sends every second from a thread of its own, or that gets no further.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
-from raysoft.liveness import BEAT_S, Pulse, Silence, startup_s
+from raysoft.liveness import BEAT_S, Pulse, Steps, Vitals
 from raysoft.store import claim, find_claimed
 from raysoft.types import RoundRecord
 
@@ -35,6 +35,7 @@ class Reply:
     kind: str
     text: str = ""
     tick: int = 0
+    steps: int = 0  # done by its process so far
 
 
 class Pool:
@@ -79,15 +80,12 @@ class Pool:
         """What workers have to say now; waits a second at most. Ends workers that hang."""
         ready = wait([worker.pipe for worker in self._workers if worker.key is not None], BEAT_S)
         for worker in [worker for worker in self._workers if worker.key is not None]:
-            if worker.pipe in ready:
-                reply = self._said(worker)
-            elif worker.hangs():
-                self._workers.remove(worker)
-                reply = Reply(str(worker.key), "failed", worker.put_down())
-            else:
-                continue
-            if reply.kind == "alive":
-                continue
+            reply = self._said(worker) if worker.pipe in ready else None
+            if reply is None or reply.kind == "alive":
+                verdict = worker.vitals.verdict()
+                if verdict is None:
+                    continue
+                reply = self._put_down(worker, verdict)
             if reply.kind not in ("begun", "round"):
                 worker.key = None
             yield reply
@@ -98,8 +96,14 @@ class Pool:
         except (EOFError, OSError):
             self._workers.remove(worker)
             return Reply(str(worker.key), "failed", worker.epitaph())
-        worker.heard()
+        worker.vitals.heard(reply.steps)
         return reply
+
+    def _put_down(self, worker: _Worker, verdict: str) -> Reply:
+        """End a process that hangs."""
+        self._workers.remove(worker)
+        worker.put_down()
+        return Reply(str(worker.key), "failed", f"its process {verdict} and was ended")
 
 
 class _Worker:
@@ -110,30 +114,20 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, store), daemon=True)
         self.key: str | None = None
-        self._up = False  # it has said something
+        self.vitals = Vitals(0.0)
         with _interrupts_ignored():  # inherited: Ctrl-C in a terminal reaches every process, but ends the pool's only
             self.process.start()
         theirs.close()
 
     def take(self, key: str, timeout_s: float) -> None:
-        """It is busy with a run from now on; `timeout_s`: how long it may be silent."""
-        self.key, self._timeout_s, self._silence = key, timeout_s, Silence()
+        """It is busy with a run from now on, which bounds its silence."""
+        self.key = key
+        self.vitals.begin(timeout_s)
 
-    def heard(self) -> None:
-        """It lives."""
-        self._up = True
-        self._silence.heard()
-
-    def hangs(self) -> bool:
-        """Whether it has been silent for too long, its own start apart."""
-        return self._silence.look() > (self._timeout_s if self._up else startup_s(self._timeout_s))
-
-    def put_down(self) -> str:
-        """End a process that hangs, whatever holds it; the reason."""
+    def put_down(self) -> None:
+        """End it, whatever holds it."""
         self.process.kill()
         self.process.join(GRACE_S)
-        bound = f"actors.timeout_s={self._timeout_s:g} seconds" if self._up else "the time of its start"
-        return f"its process gave no sign of life within {bound} and was ended"
 
     def ask_to_end(self, now: bool) -> None:
         """`now`: in the middle of a run, too."""
@@ -186,7 +180,7 @@ class _Telling:
     def say(self, kind: str, text: str = "", tick: int = 0) -> None:
         """One reply."""
         with self._turn:
-            self._pipe.send(Reply(self._key, kind, text, tick))
+            self._pipe.send(Reply(self._key, kind, text, tick, Steps.done))
 
     def alive(self) -> None:
         """A sign of life."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from raysoft.errors import RaysoftError
+from raysoft.liveness import ATTEMPTS
 from raysoft.types import Pack
 
-ATTEMPTS = 3
 POLL_S = 1.0  # how often overdue calls are looked for
 MOST_CALLS, MESSAGE_S = 8, 0.5  # a message: at most so many calls, and seconds of work as far as is known
 

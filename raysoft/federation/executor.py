@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from raysoft.config import RunConfig
 from raysoft.federation.client import Worker
 from raysoft.federation.workload import Workload, WorkloadInfo, describe, prepare
+from raysoft.liveness import Steps
 
 
 class Executor(Protocol):
@@ -65,6 +66,7 @@ class InlineExecutor:
         self.worker = Worker(self.config, workload)
         self.worker.build()
         pin_threads(self.config.actors.threads)  # libraries that came with the model
+        Steps.one()
         return describe(workload, self.config)
 
     def put(self, value: Any) -> Any:
@@ -76,7 +78,11 @@ class InlineExecutor:
     ) -> list[tuple[Any, Any]]:
         """Run one after the other."""
         handles = handles or [()] * len(requests)
-        return [self.worker.run(stage, down, request, *made) for request, made in zip(requests, handles, strict=True)]
+        done = []
+        for request, made in zip(requests, handles, strict=True):
+            done.append(self.worker.run(stage, down, request, *made))
+            Steps.one()
+        return done
 
     def verify(self) -> None:
         """Check the base against its checksum."""

@@ -12,10 +12,10 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskEr
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.actors import ClientActor
-from raysoft.federation.dispatch import ATTEMPTS, Call, Dispatcher, Handle, ResultLost, WorkerLost
+from raysoft.federation.dispatch import Call, Dispatcher, Handle, ResultLost, WorkerLost
 from raysoft.federation.ray_placement import Reservation, in_group, without_room
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
-from raysoft.liveness import startup_s
+from raysoft.liveness import ATTEMPTS, startup_s
 from raysoft.portable import actor_environment
 from raysoft.types import Pack
 

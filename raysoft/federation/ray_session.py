@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, CoordinatorLostError, HeadLostError, RaysoftError
 from raysoft.federation.coordinator import Started
-from raysoft.federation.dispatch import ATTEMPTS
 from raysoft.federation.ray_guard import guarded
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
-from raysoft.liveness import BEAT_S, Silence, startup_s
+from raysoft.liveness import BEAT_S, Steps, Vitals
 from raysoft.portable import actor_environment
 from raysoft.types import RoundRecord, Tensors
 
@@ -49,9 +48,7 @@ class RemoteCoordinator:
         where |= actor_environment(config.actors.portable)
         self.actor = actor_class.options(num_cpus=0, **where).remote(config, room)
         self._timeout_s = config.actors.timeout_s
-        # The longest time between two answers of actors: one that starts, then as many attempts as there may be.
-        self._progress_s = startup_s(self._timeout_s) + 2 * ATTEMPTS * self._timeout_s
-        self._up = False  # it has given a sign of life
+        self._vitals = Vitals(self._timeout_s)
         self._head = Head()
 
     def start(self, state: RunState | None = None) -> Started:
@@ -108,24 +105,18 @@ class RemoteCoordinator:
         """
         import ray
 
-        silence, standstill, answers = Silence(), Silence(), -1
+        self._vitals.begin()
         beat = self.actor.beat.remote()
         self._head.look()
         while not ray.wait([reply], timeout=BEAT_S)[0]:
             self._head.look()
             if ray.wait([beat], timeout=0)[0]:
-                now = ray.get(beat, timeout=self._timeout_s)
-                self._up = True
-                silence.heard()
-                if now != answers:
-                    standstill.heard()
-                answers, beat = now, self.actor.beat.remote()
-            bound_s = self._timeout_s if self._up else startup_s(self._timeout_s)
-            if silence.look() > bound_s:
-                what = f"actors.timeout_s={bound_s:g} seconds" if self._up else f"{bound_s:g} seconds of its start"
-                self._end(f"the coordinator gave no sign of life within {what}, during {method}")
-            if standstill.look() > self._progress_s:
-                self._end(f"the coordinator has got no further for {self._progress_s:g} seconds, during {method}")
+                if self._vitals.heard(ray.get(beat, timeout=self._timeout_s)):
+                    Steps.one()
+                beat = self.actor.beat.remote()
+            verdict = self._vitals.verdict()
+            if verdict is not None:
+                self._end(f"the coordinator {verdict}, during {method}")
 
     def _end(self, why: str) -> None:
         """A process that hangs is killed; another one goes on from the last checkpoint."""

@@ -6,34 +6,33 @@ They go through the key-value store of Ray's head, which every node of a cluster
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from raysoft.liveness import BEAT_S, Silence, startup_s
+from raysoft.liveness import BEAT_S, Steps, Vitals
 
 NAMESPACE = b"raysoft"
 
 
 def give_sign(trial: str) -> None:
     """In the process of a trial, every second."""
-    _internal_kv_put(trial, str(time.monotonic()), overwrite=True, namespace=NAMESPACE)
+    _internal_kv_put(trial, f"{time.monotonic()} {Steps.done}", overwrite=True, namespace=NAMESPACE)
 
 
 @dataclass
 class _Heard:
-    """Of one process: its last sign (that of an earlier process counts for nothing), whether it has given one."""
+    """Of one process: its last sign; that of an earlier process counts for nothing."""
 
     sign: bytes | None
-    up: bool = False
-    silence: Silence = field(default_factory=Silence)
+    vitals: Vitals
 
     def hear(self, sign: bytes | None) -> None:
-        if sign != self.sign:
-            self.sign, self.up = sign, True
-            self.silence.heard()
+        if sign is not None and sign != self.sign:
+            self.sign = sign
+            self.vitals.heard(int(sign.split()[1]))
 
 
 class Listener:
@@ -44,20 +43,21 @@ class Listener:
         self._trials: dict[str, _Heard] = {}
         self._looked = time.monotonic()
 
-    def listen(self, trials: list[Any]) -> list[str]:
-        """Look at the running trials, once a second at most; the names of those whose process was ended."""
+    def listen(self, trials: list[Any]) -> dict[str, str]:
+        """Look at the running trials, once a second at most; those whose process was ended, and why."""
         if time.monotonic() - self._looked < BEAT_S:
-            return []
+            return {}
         self._looked = time.monotonic()
         running = {str(trial): trial for trial in trials if trial.status == "RUNNING"}
         self._trials = {name: heard for name, heard in self._trials.items() if name in running}
-        ended = []
+        ended = {}
         for name, trial in running.items():
             sign = _internal_kv_get(name, namespace=NAMESPACE)
-            heard = self._trials.setdefault(name, _Heard(sign))
+            heard = self._trials.setdefault(name, _Heard(sign, Vitals(self._timeout_s)))
             heard.hear(sign)
-            if heard.silence.look() > (self._timeout_s if heard.up else startup_s(self._timeout_s)):
+            verdict = heard.vitals.verdict()
+            if verdict is not None:
                 ray.kill(trial.temporary_state.ray_actor)
                 del self._trials[name]
-                ended.append(name)
+                ended[name] = verdict
         return ended

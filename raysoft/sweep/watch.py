@@ -28,7 +28,7 @@ class Watch(tune.Callback):
     def __init__(self, sweep: Sweep, folder: SweepFolder, work: Work, events: Any, actors: ActorsConfig) -> None:
         self._sweep, self._folder, self._work, self._events = sweep, folder, work, events
         self._patience_s, self._idle_since = max(actors.wait_for_nodes_s, actors.timeout_s), time.monotonic()
-        self._timeout_s, self._listener = actors.timeout_s, Listener(actors.timeout_s)
+        self._listener = Listener(actors.timeout_s)
         self._last: dict[str, dict[str, Any]] = {}
         self._values = {job["trial"]: job["values"] for job in work.jobs}
 
@@ -41,9 +41,8 @@ class Watch(tune.Callback):
 
         Raises ResourceError where no trial has found room in time.
         """
-        for name in self._listener.listen(trials):
-            bound = f"actors.timeout_s={self._timeout_s:g}"
-            log.warning("%s: its process gave no sign of life within %s seconds and was ended", name, bound)
+        for name, verdict in self._listener.listen(trials).items():
+            log.warning("%s: its process %s and was ended", name, verdict)
         now = time.monotonic()
         if any(trial.status == "RUNNING" for trial in trials) or all(trial.is_finished() for trial in trials):
             self._idle_since = now

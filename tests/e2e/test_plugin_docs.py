@@ -7,18 +7,14 @@ import sys
 from pathlib import Path
 
 from tests.conftest import SMALL_RUN, records
+from tests.plug_in_packages import make_package
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_channel_of_the_docs_runs_by_its_name(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/plugins.md").read_text(), flags=re.S)
-    package = tmp_path / "site"
-    info = package / "corridor-1.0.dist-info"
-    info.mkdir(parents=True)
-    (package / "corridor.py").write_text(blocks[0])
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridor\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[raysoft.channels]\ncorridor = corridor\n")
+    package = make_package(tmp_path / "site", "channels", "corridor", blocks[0])
     environment = {**os.environ, "PYTHONPATH": str(package)}
 
     def raysoft(*words):

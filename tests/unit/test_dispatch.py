@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from raysoft.errors import RaysoftError
-from raysoft.federation.dispatch import ATTEMPTS, Dispatcher, ResultLost, WorkerLost
+from raysoft.federation.dispatch import Dispatcher, ResultLost, WorkerLost
+from raysoft.liveness import ATTEMPTS
 from raysoft.types import Pack
 
 
