@@ -113,15 +113,16 @@ class UserFile(str):
     """A file of the user's that a plug-in reads: an option `trace: UserFile` of its Config, opened as `trace.path`.
 
     A run notes a digest of its content, so that a run with other content under the same path is another run; a missing
-    file is refused before anything starts.
+    file is refused before anything starts. A node of a cluster that does not have it reads a copy.
     """
 
     __slots__ = ()
+    copies: ClassVar[dict[str, Path]] = {}  # of this process, by the text of the option
 
     @property
     def path(self) -> Path:
         """Where it lies; relative to the current folder, `~` is the home folder."""
-        return Path(self).expanduser()
+        return self.copies.get(str(self)) or Path(self).expanduser()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

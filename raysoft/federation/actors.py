@@ -14,6 +14,7 @@ from raysoft.federation.client import Worker
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import pin_threads
 from raysoft.federation.ray_placement import Reservation
+from raysoft.federation.user_files import Contents, placed
 from raysoft.federation.workload import WorkloadInfo, describe, prepare
 
 
@@ -33,8 +34,12 @@ class ClientActor:
         workload = prepare(self.config)
         return workload, describe(workload, self.config)
 
-    def adopt(self, config: RunConfig, workload: Any) -> None:
-        """Take the shared workload (numpy views into the object store) and build the model around it."""
+    def adopt(self, config: RunConfig, workload: Any, files: Contents) -> None:
+        """Take the shared workload (numpy views into the object store) and build the model around it.
+
+        files: what plug-ins read, which may not lie on this node.
+        """
+        placed(files)
         self.worker = Worker(config, workload)
         self.worker.build()
 
@@ -62,9 +67,10 @@ class ClientActor:
 class CoordinatorActor:
     """Runs the loop, the allocator and the aggregation; owns the client actors."""
 
-    def __init__(self, config: RunConfig, room: Reservation) -> None:
+    def __init__(self, config: RunConfig, room: Reservation, files: Contents) -> None:
         from raysoft.federation.ray_executor import RayExecutor
 
+        placed(files)
         pin_threads(config.actors.threads)
         self.executor = RayExecutor(config, room)
         self.coordinator = Coordinator(config, self.executor)

@@ -14,6 +14,7 @@ from raysoft.errors import RaysoftError
 from raysoft.federation.actors import ClientActor
 from raysoft.federation.dispatch import Call, Dispatcher, Handle, ResultLost, WorkerLost
 from raysoft.federation.ray_placement import Reservation, in_group, without_room
+from raysoft.federation.user_files import gathered
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
 from raysoft.liveness import ATTEMPTS, startup_s
 from raysoft.portable import actor_environment
@@ -33,6 +34,8 @@ class RayCrew:
         self.notices: list[str] = []
         self.workload: Any = None
         self._copy: Any = None
+        contents = gathered(config)
+        self._files = ray.put(contents) if contents else {}
         self._joining: dict[int, Any] = {}  # workers that have been asked to adopt the workload
         self.actors = [self._spawn(slot) for slot in range(self.size)]
 
@@ -69,7 +72,7 @@ class RayCrew:
         raise AssertionError
 
     def _adopt(self, slot: int) -> None:
-        self._joining[slot] = self.actors[slot].adopt.remote(self.config, self.workload)
+        self._joining[slot] = self.actors[slot].adopt.remote(self.config, self.workload, self._files)
 
     def everyone(self, method: str, doing: str, seconds: float | None = None) -> None:
         """Call a method of every actor at once; those that have died are replaced and asked again.

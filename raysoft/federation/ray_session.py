@@ -22,6 +22,7 @@ from raysoft.federation.coordinator import Started
 from raysoft.federation.ray_guard import guarded
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
+from raysoft.federation.user_files import gathered
 from raysoft.liveness import BEAT_S, Steps, Vitals
 from raysoft.portable import actor_environment
 from raysoft.types import RoundRecord, Tensors
@@ -46,7 +47,7 @@ class RemoteCoordinator:
         self.config = config
         where = {} if room.group is None else on_drivers_node()  # a caller's placement group is inherited
         where |= actor_environment(config.actors.portable)
-        self.actor = actor_class.options(num_cpus=0, **where).remote(config, room)
+        self.actor = actor_class.options(num_cpus=0, **where).remote(config, room, gathered(config))
         self._timeout_s = config.actors.timeout_s
         self._vitals = Vitals(self._timeout_s)
         self._head = Head()

@@ -9,16 +9,24 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from raysoft.config import UserFile
 from raysoft.errors import ResourceError
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.ray_executor import RayExecutor
 from raysoft.federation.ray_placement import reserve
 from raysoft.presets import load_config
 from raysoft.runner import Silent, run
+from raysoft.wireless import rayleigh
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SETTINGS = [*SMALL_RUN, "executor=ray", "actors.pack_size=2", "actors.timeout_s=100"]  # three packs of two clients
+
+
+class Traced(rayleigh.Config):
+    trace: UserFile
+
+
 NODE = {"num_cpus": 1, "object_store_memory": 150_000_000, "include_dashboard": False}
 
 
@@ -89,6 +97,21 @@ def mapped_base(worker):
         pages.update((inode, at - low + offset) for low, high, offset, inode in ranges if low <= at < high)
     writable = any(array.flags.writeable or array.flags.owndata for array in weights)
     return ray.get_runtime_context().get_node_id(), frozenset(pages), writable
+
+
+def read_trace(worker):
+    return UserFile("trace.csv").path.read_bytes()
+
+
+def test_files_of_plugins_reach_nodes_that_do_not_have_them(joined, tmp_path, monkeypatch):
+    monkeypatch.setattr(rayleigh, "Config", Traced)
+    monkeypatch.chdir(tmp_path)  # the actors have another current folder
+    (tmp_path / "trace.csv").write_bytes(b"1,2")
+    config = load_config("soft", [*SETTINGS, "channel.trace=trace.csv", "actors.clients_per_actor=2"])
+    executor = RayExecutor(config, reserve(config))
+    executor.start()
+    found = ray.get([actor.__ray_call__.remote(read_trace) for actor in executor.crew.actors], timeout=60)
+    assert found == [b"1,2"] * 6
 
 
 def test_the_base_is_in_each_node_once_and_all_its_actors_map_the_same_pages(joined):
