@@ -35,7 +35,7 @@ class RayCrew:
         self.workload: Any = None
         self._copy: Any = None
         contents = gathered(config)
-        self._files = ray.put(contents) if contents else {}
+        self._files: Any = ray.put(contents) if contents else {}
         self._joining: dict[int, Any] = {}  # workers that have been asked to adopt the workload
         self.actors = [self._spawn(slot) for slot in range(self.size)]
 

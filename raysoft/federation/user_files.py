@@ -43,13 +43,13 @@ def placed(contents: Contents) -> None:
 
 def _copy(name: str, content: Array) -> Path:
     """In the node's cache, under its digest: another process may write the same at the same time."""
-    path = cache_folder() / "files" / hashlib.sha256(content).hexdigest() / name
+    path = cache_folder() / "files" / hashlib.sha256(content.data).hexdigest() / name
     if _holds(path, content):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(content)
+            file.write(content.data)
         os.replace(file.name, path)
     except OSError as error:
         raise RaysoftError(
