@@ -262,7 +262,7 @@ def _start_ray(cpus: int | None) -> None:
     try:
         if cpus is None:
             _knock(os.environ["RAY_ADDRESS"])
-        with nullcontext() if cpus is None else _loopback_only():
+        with nullcontext() if cpus is None else _alone():
             ray.init(**options)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -275,6 +275,39 @@ def _start_ray(cpus: int | None) -> None:
         raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
     if cpus is not None:
         _protect_token()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """A Ray for this process and its children: nobody else reaches it, and what serves others does not start."""
+    with _loopback_only(), _without_services():
+        yield
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """No autoscaler, no dashboard server (Ray starts one even for `include_dashboard=False`), no log forwarder.
+
+    Nobody asks them anything here, and without them a run starts a second earlier on two cores. A later Ray that names
+    these methods otherwise starts them as ever.
+    """
+    from ray._private.node import Node
+
+    def no_server(self: Any, **_: Any) -> None:
+        self._webui_url = ""
+
+    def nothing(self: Any) -> None:
+        pass
+
+    stand_ins = {"start_monitor": nothing, "start_log_monitor": nothing, "start_api_server": no_server}
+    before = {name: Node.__dict__[name] for name in stand_ins if name in Node.__dict__}
+    for name in before:
+        setattr(Node, name, stand_ins[name])
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from raysoft.trackers import Beginning, Row, curves
 from raysoft.tracking import TENSORBOARD
@@ -13,6 +13,7 @@ class TensorBoard:
     """Curves under `tensorboard/`; a resumed run hides what was drawn after the round it goes on from."""
 
     name = "TensorBoard"
+    imports: ClassVar[tuple[str, ...]] = ("tensorboardX",)
 
     def __init__(self) -> None:
         self._writer: Any = None

@@ -217,10 +217,12 @@ def test_no_port_of_a_run_can_be_reached_from_another_machine():
             for one in process.net_connections("inet")
             if one.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
         ]
+        running = {word.rpartition("/")[2] for process in processes for word in process.cmdline()}
     finally:
         ray.shutdown()
     assert {"gcs_server", "raylet"} <= {name for name, _ in ports}
     assert {ip for _, ip in ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, ports
+    assert not running & {"monitor.py", "log_monitor.py", "dashboard.py"}, "services that nobody uses"
 
 
 def test_an_address_without_a_cluster_is_one_sentence(tmp_path, monkeypatch):
