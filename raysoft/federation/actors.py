@@ -1,21 +1,24 @@
-"""The Ray actors: thin shells over client.py and coordinator.py."""
+"""The Ray actors: thin shells over client.py and coordinator.py.
+
+What they need is imported inside: the coordinator asks for the client actors before it loads what it needs itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from raysoft import portable
 from raysoft.config import RunConfig
-from raysoft.federation.client import Worker
-from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import pin_threads
 from raysoft.federation.ray_placement import Reservation
 from raysoft.federation.user_files import Contents, placed
-from raysoft.federation.workload import WorkloadInfo, describe, prepare
+
+if TYPE_CHECKING:
+    from raysoft.federation.workload import WorkloadInfo
 
 
 @ray.remote
@@ -24,6 +27,7 @@ class ClientActor:
 
     def __init__(self, config: RunConfig) -> None:
         portable.require(config.actors.portable)
+        import raysoft.federation.client
         import raysoft.models.packed_lora  # noqa: F401 - seconds of imports, while another actor prepares the data
 
         pin_threads(config.actors.threads)
@@ -31,6 +35,8 @@ class ClientActor:
 
     def prepare(self) -> tuple[Any, WorkloadInfo]:
         """Load model and data once for the whole run (returned as two objects)."""
+        from raysoft.federation.workload import describe, prepare
+
         workload = prepare(self.config)
         return workload, describe(workload, self.config)
 
@@ -39,6 +45,8 @@ class ClientActor:
 
         files: what plug-ins read, which may not lie on this node.
         """
+        from raysoft.federation.client import Worker
+
         placed(files)
         self.worker = Worker(config, workload)
         self.worker.build()
@@ -71,8 +79,10 @@ class CoordinatorActor:
         from raysoft.federation.ray_executor import RayExecutor
 
         placed(files)
-        pin_threads(config.actors.threads)
         self.executor = RayExecutor(config, room)
+        from raysoft.federation.coordinator import Coordinator
+
+        pin_threads(config.actors.threads)
         self.coordinator = Coordinator(config, self.executor)
 
     def call(self, method: str, *args: Any) -> tuple[Any, list[str]]:

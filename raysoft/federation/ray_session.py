@@ -6,20 +6,17 @@ import atexit
 import logging
 import os
 import signal
-import socket
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
-from raysoft.errors import ConfigError, CoordinatorLostError, HeadLostError, RaysoftError
+from raysoft.errors import CoordinatorLostError, HeadLostError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.ray_guard import guarded
+from raysoft.federation.ray_start import knock, start_ray
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.round import RunState
 from raysoft.federation.user_files import gathered
@@ -31,9 +28,7 @@ if TYPE_CHECKING:
     from raysoft.federation.ray_placement import Reservation
 
 log = logging.getLogger("raysoft")
-KNOCK_S = 10.0
 HEAD_LOOK_S, HEAD_GONE_S = 5.0, 15.0  # Ray itself ends the process after 60 s without a head: before any `except`
-OBJECT_STORE_BYTES = 1_000_000_000  # holds the base once, a cohort's updates and a round's broadcasts
 
 
 class RemoteCoordinator:
@@ -146,7 +141,7 @@ class Head:
             return
         self._looked = now
         try:
-            _knock(self._address, HEAD_LOOK_S)
+            knock(self._address, HEAD_LOOK_S)
             self._gone_since = None
         except OSError as error:  # a network may come back, and a head that keeps its state elsewhere
             self._gone_since = self._gone_since or now
@@ -211,7 +206,7 @@ def running_ray(cpus: int | None) -> Iterator[bool]:
         try:
             if mine:
                 with _own_sigterm():
-                    _start_ray(cpus)
+                    start_ray(cpus)
             yield mine
         except HeadLostError:
             if mine:
@@ -242,115 +237,3 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if callable(handler):
             signal.signal(signal.SIGTERM, handler)
-
-
-def _start_ray(cpus: int | None) -> None:
-    """A quiet Ray on this machine, or without `cpus` the cluster at RAY_ADDRESS."""
-    import ray
-
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if cpus is not None:
-        _make_token_folder()
-        options |= {
-            "address": "local",
-            "num_cpus": cpus,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-    where = "on this machine" if cpus is not None else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']}"
-    try:
-        if cpus is None:
-            _knock(os.environ["RAY_ADDRESS"])
-        with nullcontext() if cpus is None else _alone():
-            ray.init(**options)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if cpus is not None and "AF_UNIX" in reason:
-            place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-            raise ConfigError(
-                "TMPDIR", f"{place} is too long for the names of Ray's sockets, which may have 107 characters; set "
-                "TMPDIR to a shorter path, e.g. TMPDIR=/tmp"
-            ) from None  # fmt: skip
-        raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
-    if cpus is not None:
-        _protect_token()
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """A Ray for this process and its children: nobody else reaches it, and what serves others does not start."""
-    with _loopback_only(), _without_services():
-        yield
-
-
-@contextmanager
-def _without_services() -> Iterator[None]:
-    """No autoscaler, no dashboard server (Ray starts one even for `include_dashboard=False`), no log forwarder.
-
-    Nobody asks them anything here, and without them a run starts a second earlier on two cores. A later Ray that names
-    these methods otherwise starts them as ever.
-    """
-    from ray._private.node import Node
-
-    def no_server(self: Any, **_: Any) -> None:
-        self._webui_url = ""
-
-    def nothing(self: Any) -> None:
-        pass
-
-    stand_ins = {"start_monitor": nothing, "start_log_monitor": nothing, "start_api_server": no_server}
-    before = {name: Node.__dict__[name] for name in stand_ins if name in Node.__dict__}
-    for name in before:
-        setattr(Node, name, stand_ins[name])
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            setattr(Node, name, method)
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Ray takes an address that others reach, and listens on all of them, unless it believes there are no clusters.
-
-    With that switch, which it has for macOS and Windows, every port of its processes is on 127.0.0.1 alone.
-    """
-    from ray._private import ray_constants
-
-    switch = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    before, known = os.environ.get(switch), getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = known
-        if before is None:
-            os.environ.pop(switch, None)
-        else:
-            os.environ[switch] = before
-
-
-def _knock(address: str, seconds: float = KNOCK_S) -> None:
-    """Raises OSError where nobody answers at host:port; Ray itself would try for several minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():  # not `auto`
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-
-
-def _token() -> Path:
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-
-
-def _make_token_folder() -> None:
-    """Ray writes its authentication token readable by everybody: make sure that others cannot enter its folder."""
-    with suppress(OSError):  # Ray says why
-        _token().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _protect_token() -> None:
-    """Where the folder was there before: the token itself."""
-    token = _token()
-    with suppress(OSError):  # another user's file: not ours to change
-        if token.is_file() and token.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            token.chmod(0o600)

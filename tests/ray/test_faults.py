@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from ray._private.node import Node
 
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.federation import ray_session
@@ -18,7 +19,7 @@ from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.ray_executor import RayExecutor
 from raysoft.federation.ray_placement import Reservation
-from raysoft.federation.ray_session import _start_ray
+from raysoft.federation.ray_start import start_ray
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.sampling import make_packs
 from raysoft.presets import load_config
@@ -165,7 +166,7 @@ def test_results_outlive_the_actor_that_made_them():
     """The next stage runs on a new actor, from handles in the store, with the same bytes."""
     config = load_config("soft", SETTINGS)
     plan = plan_actors(config)
-    _start_ray(plan.total_cpus)
+    start_ray(plan.total_cpus)
     try:
         executor = RayExecutor(config, Reservation(plan))
         made = Coordinator(config, executor)
@@ -190,7 +191,7 @@ def test_results_outlive_the_actor_that_made_them():
 
 
 def test_a_ray_of_the_caller_is_used_and_left_running(small_inline_run, tmp_path):
-    _start_ray(plan_actors(load_config("soft", SETTINGS)).total_cpus)
+    start_ray(plan_actors(load_config("soft", SETTINGS)).total_cpus)
     try:
         folder = ray_run(tmp_path / "run")
         assert ray.is_initialized()
@@ -200,7 +201,8 @@ def test_a_ray_of_the_caller_is_used_and_left_running(small_inline_run, tmp_path
 
 
 def test_no_port_of_a_run_can_be_reached_from_another_machine():
-    _start_ray(1)
+    before = dict(vars(Node))
+    start_ray(1)
     try:
 
         @ray.remote(num_cpus=1)
@@ -220,6 +222,7 @@ def test_no_port_of_a_run_can_be_reached_from_another_machine():
         running = {word.rpartition("/")[2] for process in processes for word in process.cmdline()}
     finally:
         ray.shutdown()
+    assert vars(Node) == before, "Ray is as it was"
     assert {"gcs_server", "raylet"} <= {name for name, _ in ports}
     assert {ip for _, ip in ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, ports
     assert not running & {"monitor.py", "log_monitor.py", "dashboard.py"}, "services that nobody uses"
