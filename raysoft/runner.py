@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -295,9 +295,7 @@ class _Course:
         after = "" if at is None else f", to go on after round {at.round}"
         self.events.preparing(0.0, f"{where}loading model and data{after}")
         began = time.perf_counter()
-        others = self.config.executor == "ray"  # this process has nothing to do while they start
-        importing = self.trackers.importing() if others else nullcontext()
-        with importing, self._checkpoint_writer() as writer, self.session(self.config) as coordinator:
+        with self._checkpoint_writer() as writer, self.session(self.config) as coordinator:
             started = coordinator.start(None if at is None else at.state)
             startup_s = time.perf_counter() - began
             if at is not None and at.base_checksum != started.info.base_checksum:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from raysoft.config import RunConfig
 from raysoft.folder_checks import is_number
-from raysoft.liveness import in_background
 
 log = logging.getLogger("raysoft")
 FINISH_S = 7.0  # what a tracker may take at the end of a run; after Ctrl-C Ray has had its seconds already
@@ -48,7 +45,6 @@ class Tracker(Protocol):
     """
 
     name: str
-    imports: ClassVar[tuple[str, ...]]  # modules that its first round needs
 
     def start(self, begin: Beginning) -> None:
         """The first round is on disk."""
@@ -74,16 +70,6 @@ class Trackers:
     def __init__(self, members: Iterable[Tracker]) -> None:
         self._members = list(members)
         self.started = False
-
-    @contextmanager
-    def importing(self) -> Iterator[None]:
-        """While the block runs, a second thread imports what the first round needs (with torch, more than a second)."""
-        modules = [module for tracker in self._members for module in tracker.imports]
-        importing = in_background(lambda: [import_module(module) for module in modules], "imports")
-        try:
-            yield
-        finally:
-            wait([importing], FINISH_S)  # a process that ends in the middle of an import may crash
 
     def start(self, begin: Beginning) -> None:
         """Begin, once the run has something to show."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from raysoft.errors import RaysoftError
 from raysoft.folder_checks import is_number
@@ -25,7 +25,6 @@ class Prometheus:
     """One gauge a quantity, with the run's name as its tag. Needs a process that has joined a Ray cluster."""
 
     name = "Prometheus"
-    imports: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self._gauges: dict[str, Any] = {}

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 
@@ -34,7 +34,6 @@ class Wandb:
     """Sends rounds to the W&B process without waiting for it; only `finish` waits, and not for long."""
 
     name = "W&B"
-    imports: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: WandbConfig) -> None:
         self._config = config

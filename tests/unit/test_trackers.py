@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 
 import pytest
@@ -113,6 +114,39 @@ def test_tensorboard_shows_a_round_that_comes_again_once(tmp_path, again):
         if event.session_log.status == event_pb2.SessionLog.START:
             marks.append(event.step)
     assert marks == [2]  # TensorBoard hides what older files hold from here on
+
+
+def slow_import(monkeypatch, seconds, error=None):
+    def load(name):
+        time.sleep(seconds)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr("raysoft.trackers.tensorboard.import_module", load)
+
+
+def test_rounds_before_the_library_is_there_are_drawn_when_it_is(tmp_path, monkeypatch):
+    slow_import(monkeypatch, 0.5)
+    tracker = TensorBoard()
+    tracker.start(beginning(tmp_path))
+    for row in map(record_row, records(rounds=2)):
+        tracker.round(row)
+    assert not (tmp_path / "tensorboard").exists()
+    tracker.finish({}, 30.0)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert [step for step, _ in read_events(file)["round/accuracy"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_library_that_cannot_be_imported_is_said_once(tmp_path, monkeypatch, caplog, seconds):
+    slow_import(monkeypatch, seconds, ImportError("no such library"))
+    trackers = Trackers([TensorBoard()])
+    trackers.start(beginning(tmp_path))
+    for row in map(record_row, records(rounds=2)):
+        trackers.round(row)
+    assert trackers.finish({}) == {}
+    (entry,) = caplog.records
+    assert entry.getMessage() == "TensorBoard is switched off for the rest of this run: no such library"
 
 
 # -------------------------------------------------------------------------------------------------------- Prometheus
