@@ -16,6 +16,7 @@ from raysoft.config import RunConfig
 from raysoft.federation.executor import pin_threads
 from raysoft.federation.ray_placement import Reservation
 from raysoft.federation.user_files import Contents, placed
+from raysoft.liveness import Steps
 
 if TYPE_CHECKING:
     from raysoft.federation.workload import WorkloadInfo
@@ -92,4 +93,4 @@ class CoordinatorActor:
     @ray.method(concurrency_group="watch")  # a thread of its own: it answers while `call` works
     def beat(self) -> int:
         """A sign of life: how many answers of actors there have been so far."""
-        return self.executor.crew.answers
+        return Steps.done

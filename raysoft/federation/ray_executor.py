@@ -16,7 +16,7 @@ from raysoft.federation.dispatch import Call, Dispatcher, Handle, ResultLost, Wo
 from raysoft.federation.ray_placement import Reservation, in_group, without_room
 from raysoft.federation.user_files import gathered
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
-from raysoft.liveness import ATTEMPTS, startup_s
+from raysoft.liveness import ATTEMPTS, Steps, startup_s
 from raysoft.portable import actor_environment
 from raysoft.types import Pack
 
@@ -30,7 +30,6 @@ class RayCrew:
         self.group = room.group
         self.size = room.plan.actors
         self.timeout_s = config.actors.timeout_s
-        self.answers = 0  # of actors, faults among them: what a watch sees of the progress of a call
         self.notices: list[str] = []
         self.workload: Any = None
         self._copy: Any = None
@@ -154,7 +153,7 @@ class RayCrew:
         except RayError as error:
             raise WorkerLost(f"its process died ({type(error).__name__})") from None
         finally:
-            self.answers += 1
+            Steps.one()  # a fault, too: there is another attempt
 
 
 class RayExecutor:

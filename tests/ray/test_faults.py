@@ -22,6 +22,7 @@ from raysoft.federation.ray_placement import Reservation
 from raysoft.federation.ray_start import start_ray
 from raysoft.federation.resources import plan_actors
 from raysoft.federation.sampling import make_packs
+from raysoft.liveness import Steps
 from raysoft.presets import load_config
 from raysoft.runner import Silent, run
 from tests.conftest import SMALL_RUN, records, summary
@@ -173,7 +174,9 @@ def test_results_outlive_the_actor_that_made_them():
         made.start()
         down = executor.put(made.parts.method.broadcast(made.state.server, 1))
         packs = make_packs(1, np.arange(6), {}, 3)
+        steps = Steps.done
         trained = executor.map("train", down, [TrainRequest(pack, {}) for pack in packs])
+        assert Steps.done > steps, "who watches this process sees it getting on"
         orders, handles = [EncodeRequest((3,) * 3)] * 2, [(handle,) for _, handle in trained]
         first = executor.map("encode", down, orders, handles)
         for actor in executor.crew.actors:

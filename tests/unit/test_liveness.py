@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from raysoft.liveness import ATTEMPTS, STARTUP_S, Pulse, Silence, Vitals, in_background, standstill_s, startup_s
+from raysoft.liveness import ATTEMPTS, STARTUP_S, Pulse, Silence, Steps, Vitals, in_background, standstill_s, startup_s
 from raysoft.presets import load_config
+from raysoft.runner import run
 from raysoft.workers import Pool
 from tests.conftest import SMALL_RUN
 from tests.plug_in_packages import make_package
@@ -104,6 +105,13 @@ def test_a_process_that_lives_and_gets_no_further_is_hung_too(watched):
     assert watched(1 + int(standstill_s(10)), heard=7) is None, "the first 7 was a step"
     assert watched(1, heard=7).startswith(f"has got no further for {standstill_s(10):g} seconds")
     assert standstill_s(10) == 100 + 2 * ATTEMPTS * 10
+
+
+def test_every_pack_of_a_run_is_a_step(tmp_path):
+    before = Steps.done
+    config = load_config("soft", [*SMALL_RUN, "executor=inline", "actors.pack_size=1"])
+    run(config, tmp_path / "run")
+    assert Steps.done - before > config.rounds * config.cohort.size
 
 
 @pytest.mark.slow
