@@ -268,11 +268,8 @@ def check_place(path: Path, overwrite: bool) -> list[str]:
             raise ConfigError("--out", f"{path} is a file; give a folder")
         content = sorted(item.name for item in path.iterdir() if item.name != LOCK) if path.exists() else []
         if content and not overwrite:
-            raise ConfigError(
-                "--out",
-                f"{path} exists and is not empty; choose another folder, add --overwrite, or go on with it by "
-                f"raysoft resume {path}",
-            )
+            run = f", add --overwrite, or go on with it by raysoft resume {path}" if CONFIG in content else ""
+            raise ConfigError("--out", f"{path} exists and is not empty; choose another folder{run}")
         check_overwrite(
             files_of(path) if content else (),
             lambda name: (path / name).read_text(encoding="utf-8", errors="replace"), str(path), "--out",
