@@ -147,6 +147,6 @@ OUTLINE = (
     Part("The bound as a ranking", (*_bound(DIGITS), *_bound(TEXT))),
     Part("Options beyond the paper", (*_options(DIGITS, *ACCURACY), *_options(TEXT, *BITS))),
     Part("The other optimiser", (Table(f"optimizers-{DIGITS}"), Table(f"optimizers-{TEXT}"))),
-    Part("What may be left out", _grain(DIGITS, *ACCURACY)),
+    Part("What may be left out", (*_grain(DIGITS, *ACCURACY), *_grain(TEXT, *BITS))),
     Part("With a trained head", (Table(f"head-{DIGITS}"),)),
 )  # fmt: skip

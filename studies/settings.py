@@ -61,11 +61,19 @@ FIXED_KEPT: dict[str, dict[float, dict[str, float]]] = {
     },
 }
 
+# Kept fractions and learning-rate factors of `grain`, `grain_tuning`; fewer for python-source: a run costs ten times.
+GRAIN_KEPT = {"digits": (0.05, 0.1, 0.2, 0.4), "python-source": (0.1, 0.4)}
+GRAIN_FACTORS = {"digits": (1.0, 0.5, 2.0, 4.0), "python-source": (1.0, 0.5, 2.0)}
+
 # What `grain_tuning` chose, times the preset's learning rate.
 GRAIN_LR = {
     "digits": {
         "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 2.0,
         "entries of the state, else zero": 2.0,
+    },
+    "python-source": {
+        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,
+        "entries of the state, else zero": 1.0,
     },
 }  # fmt: skip
 
@@ -298,20 +306,20 @@ def grain(task: Task) -> Experiment:
             f"{FIXED} codec.kept_fraction={kept} {over} train.lr={task.lr * GRAIN_LR[task.name][name]:g}",
             5, None, name, kept,
         )
-        for name, over in GRAINS.items() for kept in (0.05, 0.1, 0.2, 0.4)
+        for name, over in GRAINS.items() for kept in GRAIN_KEPT[task.name]
     ]  # fmt: skip
     return Experiment(f"grain-{task.name}", task, tuple(rows))
 
 
 def grain_tuning(task: Task) -> Experiment:
-    """The learning rate of every arm of `grain`, from the same four, at a tenth of the bits, on validation samples."""
+    """The learning rate of every arm of `grain`, from the same few, at a tenth of the bits, on validation samples."""
     rows = [
         setting(
             task, f"{name}, lr x {factor:g}",
             f"{FIXED} codec.kept_fraction=0.1 {over} train.lr={task.lr * factor:g} eval.split=validation",
             2, None, name, factor,
         )
-        for name, over in GRAINS.items() for factor in (1.0, 0.5, 2.0, 4.0)
+        for name, over in GRAINS.items() for factor in GRAIN_FACTORS[task.name]
     ]  # fmt: skip
     return Experiment(f"grain-tuning-{task.name}", task, tuple(rows), reference=rows[0].label)
 
@@ -339,5 +347,5 @@ def everything(scale: Scale) -> list[Experiment]:
     out += [sweep(DIGITS), sweep(TEXT), offline(DIGITS), offline(TEXT), options(DIGITS), options(TEXT)]
     out += [optimizers(DIGITS), optimizers(TEXT), tradeoff(DIGITS), tradeoff(DIGITS, bounded=True)]
     out += [head(DIGITS)]
-    out += [grain_tuning(DIGITS), grain(DIGITS)]
+    out += [grain_tuning(DIGITS), grain(DIGITS), grain_tuning(TEXT), grain(TEXT)]
     return [scaled(one, scale) for one in out]
