@@ -68,7 +68,7 @@ bench: .venv/.installed  ## measure speed: packed training against a plain loop,
 study: .venv/.installed  ## the whole study into outputs/study, from the runs that are published with it: minutes
 	.venv/bin/python studies/study.py --published
 
-study-fresh: .venv/.installed  ## the whole study without the published runs: about eleven hours on two cores, resumable
+study-fresh: .venv/.installed  ## the whole study without the published runs: about twelve hours on two cores, resumable
 	.venv/bin/python studies/study.py --out outputs/study-fresh
 
 study-short: .venv/.installed  ## every experiment of the study with a few rounds of few clients: minutes
