@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "federation/ray_executor.py",
         "federation/ray_placement.py",
         "federation/ray_session.py",
+        "federation/ray_start.py",
         "sweep/driver.py",
         "sweep/reports.py",
         "sweep/search.py",
