@@ -78,15 +78,13 @@ class Vitals:
     also tells how many steps are done.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self) -> None:
         self._up = False  # it has given a sign of life
         self._steps = -1
-        self.begin()
 
-    def begin(self, timeout_s: float | None = None) -> None:
-        """It gets something to do: what was heard before counts no more, except that it is up."""
-        self._timeout_s = self._timeout_s if timeout_s is None else timeout_s
+    def begin(self, timeout_s: float) -> None:
+        """It gets something to do, which bounds it; what was heard before counts no more, except that it is up."""
+        self._timeout_s = timeout_s
         self._silence, self._standstill = Silence(), Silence()
 
     def heard(self, steps: int) -> bool:

@@ -114,7 +114,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, store), daemon=True)
         self.key: str | None = None
-        self.vitals = Vitals(0.0)
+        self.vitals = Vitals()
         with _interrupts_ignored():  # inherited: Ctrl-C in a terminal reaches every process, but ends the pool's only
             self.process.start()
         theirs.close()

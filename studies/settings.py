@@ -61,7 +61,7 @@ FIXED_KEPT: dict[str, dict[float, dict[str, float]]] = {
     },
 }
 
-# Kept fractions and learning-rate factors of `grain`, `grain_tuning`; fewer for python-source: a run costs ten times.
+# Kept fractions and learning-rate factors of `grain`, `grain_tuning`; fewer for python-source: a run costs five times.
 GRAIN_KEPT = {"digits": (0.05, 0.1, 0.2, 0.4), "python-source": (0.1, 0.4)}
 GRAIN_FACTORS = {"digits": (1.0, 0.5, 2.0, 4.0), "python-source": (1.0, 0.5, 2.0)}
 

@@ -44,7 +44,7 @@ class RemoteCoordinator:
         where |= actor_environment(config.actors.portable)
         self.actor = actor_class.options(num_cpus=0, **where).remote(config, room, gathered(config))
         self._timeout_s = config.actors.timeout_s
-        self._vitals = Vitals(self._timeout_s)
+        self._vitals = Vitals()
         self._head = Head()
 
     def start(self, state: RunState | None = None) -> Started:
@@ -89,6 +89,7 @@ class RemoteCoordinator:
             raise CoordinatorLostError(
                 f"the coordinator actor died during {method} ({type(error).__name__})"
             ) from error
+        Steps.one()  # a short call is over before the first beat is looked at
         for notice in notices:
             log.warning(notice)
         return value
@@ -101,7 +102,7 @@ class RemoteCoordinator:
         """
         import ray
 
-        self._vitals.begin()
+        self._vitals.begin(self._timeout_s)
         beat = self.actor.beat.remote()
         self._head.look()
         while not ray.wait([reply], timeout=BEAT_S)[0]:
@@ -157,7 +158,7 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
     RaysoftError where Ray cannot be started.
     """
     plan = None if joins_cluster() else plan_actors(config)
-    with running_ray(None if plan is None else plan.total_cpus) as mine:
+    with running_ray(None if plan is None else plan.total_cpus, config.tracking.prometheus) as mine:
         import ray
 
         from raysoft.federation.ray_placement import Reservation, reserve
@@ -191,11 +192,11 @@ def joins_cluster() -> bool:
 
 
 @contextmanager
-def running_ray(cpus: int | None) -> Iterator[bool]:
+def running_ray(cpus: int | None, gauges: bool) -> Iterator[bool]:
     """A quiet Ray of `cpus` cores on this machine, or without them the cluster at RAY_ADDRESS; stopped on the way out.
 
-    Yields False, and leaves Ray as it is, where the caller has one already. Raises RaysoftError where Ray cannot be
-    started or reached.
+    One that is started here has a metrics port if there are `gauges` to read. Yields False, and leaves Ray as it is,
+    where the caller has one already. Raises RaysoftError where Ray cannot be started or reached.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # train.device decides about GPUs, as inline
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -206,7 +207,7 @@ def running_ray(cpus: int | None) -> Iterator[bool]:
         try:
             if mine:
                 with _own_sigterm():
-                    start_ray(cpus)
+                    start_ray(cpus, gauges)
             yield mine
         except HeadLostError:
             if mine:

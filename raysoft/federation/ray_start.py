@@ -19,8 +19,8 @@ KNOCK_S = 10.0
 OBJECT_STORE_BYTES = 1_000_000_000  # holds the base once, a cohort's updates and a round's broadcasts
 
 
-def start_ray(cpus: int | None) -> None:
-    """A quiet Ray on this machine, or without `cpus` the cluster at RAY_ADDRESS."""
+def start_ray(cpus: int | None, gauges: bool = False) -> None:
+    """A quiet Ray on this machine, with a metrics port for `gauges`, or without `cpus` the cluster at RAY_ADDRESS."""
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -37,7 +37,7 @@ def start_ray(cpus: int | None) -> None:
     try:
         if cpus is None:
             knock(os.environ["RAY_ADDRESS"])
-        with nullcontext() if cpus is None else _alone():
+        with nullcontext() if cpus is None else _alone(gauges):
             ray.init(**options)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -53,18 +53,19 @@ def start_ray(cpus: int | None) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone(gauges: bool) -> Iterator[None]:
     """A Ray for this process and its children: nobody else reaches it, and what serves others does not start."""
-    with _loopback_only(), _without_services():
+    with _loopback_only(), _without_services(gauges):
         yield
 
 
 @contextmanager
-def _without_services() -> Iterator[None]:
+def _without_services(gauges: bool) -> Iterator[None]:
     """No autoscaler, no dashboard server (Ray starts one even for `include_dashboard=False`), no log forwarder.
 
-    Nobody asks them anything here. Without them, with a node's agent that serves no pages, and with a closer look for
-    the node, Ray is there in half the time. A later Ray that names these things otherwise starts as ever.
+    Nobody asks them anything here. Without them, with a node's agent that serves no pages (unless for `gauges`: it
+    serves the metrics port, too), and with a closer look for the node, Ray is there in half the time. A later Ray that
+    names these things otherwise starts as ever.
     """
     from ray._private import services, utils
     from ray._private.node import Node
@@ -81,13 +82,16 @@ def _without_services() -> Iterator[None]:
     get_node = getattr(services, "get_node", None)
 
     def registered(gcs_address: str, node_id: str) -> Any:
-        _await_node(gcs_address)
+        with suppress(Exception):  # only a shortcut: Ray's own look follows
+            _await_node(gcs_address)
         return get_node(gcs_address, node_id)  # type: ignore[misc]
 
     stand_ins = [
         (Node, "start_monitor", nothing), (Node, "start_log_monitor", nothing), (Node, "start_api_server", no_server),
-        (utils, "get_dashboard_dependency_error", no_pages), (services, "get_node", registered),
+        (services, "get_node", registered),
     ]  # fmt: skip
+    if not gauges:
+        stand_ins.append((utils, "get_dashboard_dependency_error", no_pages))
     with ExitStack() as stack:
         for owner, name, stand_in in stand_ins:
             if hasattr(owner, name):

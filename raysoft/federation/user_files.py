@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 
 from raysoft.config import RunConfig, UserFile
-from raysoft.content import user_files
-from raysoft.errors import ConfigError, RaysoftError
+from raysoft.content import check_user_files, user_files
+from raysoft.errors import RaysoftError
 from raysoft.models.embedded import cache_folder
 from raysoft.types import Array
 
@@ -22,13 +22,8 @@ Contents: TypeAlias = Mapping[str, Array]  # uint8 [bytes], by the text of the o
 
 def gathered(config: RunConfig) -> Contents:
     """What the files hold that plug-ins of this run read. Raises ConfigError naming the option."""
-    contents = {}
-    for field, file in user_files(config).items():
-        try:
-            contents[str(file)] = np.fromfile(file.path, dtype=np.uint8)
-        except OSError as error:
-            raise ConfigError(field, f"{str(file)!r} cannot be read: {error.strerror}") from None
-    return contents
+    check_user_files(config)
+    return {str(file): np.fromfile(file.path, dtype=np.uint8) for file in user_files(config).values()}
 
 
 def placed(contents: Contents) -> None:
@@ -48,9 +43,9 @@ def _copy(name: str, content: Array) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(content.data)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            (Path(scratch) / name).write_bytes(content.data)
+            os.replace(Path(scratch) / name, path)
     except OSError as error:
         raise RaysoftError(
             f"cannot write a plug-in's file to {path}: {error.strerror}; set RAYSOFT_CACHE to a writable folder with "

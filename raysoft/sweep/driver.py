@@ -89,7 +89,7 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
             _ensure_bases(sweep, events)
             events.preparing(0.0, "starting Ray")
             os.environ.update(QUIET)
-            with running_ray(None if here is None else int(here.cpus)):
+            with running_ray(None if here is None else int(here.cpus), _example(sweep).tracking.prometheus):
                 nodes = _cluster() if here is None else [here]
                 _check_places(sweep, nodes)
                 _tune(sweep, folder, work, nodes, events)

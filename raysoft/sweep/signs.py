@@ -6,7 +6,7 @@ They go through the key-value store of Ray's head, which every node of a cluster
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -27,7 +27,7 @@ class _Heard:
     """Of one process: its last sign; that of an earlier process counts for nothing."""
 
     sign: bytes | None
-    vitals: Vitals
+    vitals: Vitals = field(default_factory=Vitals)
 
     def hear(self, sign: bytes | None) -> None:
         if sign is not None and sign != self.sign:
@@ -53,7 +53,10 @@ class Listener:
         ended = {}
         for name, trial in running.items():
             sign = _internal_kv_get(name, namespace=NAMESPACE)
-            heard = self._trials.setdefault(name, _Heard(sign, Vitals(self._timeout_s)))
+            if name not in self._trials:
+                self._trials[name] = _Heard(sign)
+                self._trials[name].vitals.begin(self._timeout_s)
+            heard = self._trials[name]
             heard.hear(sign)
             verdict = heard.vitals.verdict()
             if verdict is not None:

@@ -74,7 +74,8 @@ def watched(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("raysoft.liveness.STARTUP_S", 100.0)
     monkeypatch.setattr("raysoft.liveness.Silence", lambda: Silence(clock))
-    vitals = Vitals(10.0)
+    vitals = Vitals()
+    vitals.begin(10.0)
 
     def later(seconds, heard=None):
         for _ in range(seconds):
