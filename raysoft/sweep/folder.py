@@ -108,7 +108,7 @@ class SweepFolder:
         """An empty place for Ray Tune's own files."""
         shutil.rmtree(self.path / TUNE, ignore_errors=True)
         (self.path / TUNE).mkdir(parents=True)
-        return self.path / TUNE
+        return (self.path / TUNE).resolve()  # Tune takes a relative path for a URI
 
 
 @contextmanager

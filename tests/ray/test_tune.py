@@ -41,7 +41,7 @@ def place(tmp_path):
 
 def command(place, sweep, *words):
     (place / "sweep.yaml").write_text(f"base: base.yaml\n{sweep}")
-    return [sys.executable, "-m", "raysoft", "tune", str(place / "sweep.yaml"), "--out", str(place / "out"), *words]
+    return [sys.executable, "-m", "raysoft", "tune", "sweep.yaml", "--out", "out", *words]  # in `place`
 
 
 def environment():

@@ -14,6 +14,7 @@ from raysoft.federation.resources import Machine
 from raysoft.presets import load_config
 from raysoft.run_reading import read_run
 from raysoft.sweep.config import parse_sweep
+from raysoft.sweep.driver import run_sweep
 from raysoft.sweep.folder import opened
 from raysoft.sweep.points import make_sweep
 from raysoft.sweep.reports import MARKER, RUN, Reports
@@ -207,3 +208,20 @@ def test_schedulers_can_be_built(scheduler):
     sweep = make_sweep(parse_sweep({"base": "soft", "space": {"train.lr": {"grid": [0.1]}}, "scheduler": scheduler}))
     assert make_scheduler(sweep) is not None
     assert load_config("soft").rounds == sweep.rounds()
+
+
+@pytest.mark.parametrize("gauges", [False, True])
+def test_a_sweeps_own_ray_has_a_metrics_port_where_its_trials_show_gauges(gauges, monkeypatch, tmp_path):
+    class Asked(Exception):
+        pass
+
+    def started(cpus, gauges):
+        raise Asked(gauges)
+
+    monkeypatch.setattr("raysoft.sweep.driver.running_ray", started)
+    monkeypatch.setattr("raysoft.sweep.driver._ensure_bases", lambda *_: None)
+    tree = {"base": "soft", "overrides": [f"tracking.prometheus={str(gauges).lower()}"],
+            "space": {"train.lr": {"grid": [0.1]}}}  # fmt: skip
+    with pytest.raises(Asked) as asked:
+        run_sweep(parse_sweep(tree), tmp_path / "out", SimpleNamespace(preparing=lambda *_: None))
+    assert asked.value.args == (gauges,)
