@@ -233,9 +233,10 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
             f"{steps if isinstance(steps, int) else f'{steps.low} to {steps.high}'} steps, seed {config.seed}",
         ),
     ]
-    from raysoft.federation.inputs import check_inputs
+    from raysoft.federation.inputs import check_inputs, check_tight_budget
 
     check_inputs(config, download=False)
+    check_tight_budget(config)
     if config.executor == "ray":
         from raysoft.federation.resources import plan_actors
 

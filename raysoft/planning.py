@@ -192,16 +192,14 @@ def _candidate(
 
 def _with_latency(row: Candidate, config: RunConfig, workload: Workload, budget_s: float) -> Candidate:
     """o* and the latency there, from the cohorts and channels that the run itself will meet first."""
-    from raysoft.federation.coordinator import build_parts
+    from raysoft.federation.coordinator import build_parts, first_state
     from raysoft.federation.executor import InlineExecutor
     from raysoft.federation.preflight import check_latency_budget, cost_of_rank, sample_rounds
     from raysoft.federation.workload import describe, with_pack_size
-    from raysoft.methods.base import initial_theta
-    from raysoft.types import ServerState
 
     info = describe(workload, config)
     parts = build_parts(with_pack_size(config, info), info, InlineExecutor(config, workload))
-    server = ServerState(initial_theta(info.space, info.head, config.model.lora.init, parts.rng))
+    server = first_state(parts).server
     cost = cost_of_rank(parts, server, row.rank)
     draws = sample_rounds(parts, {row.rank: cost}, range(1, config.plan.draws + 1))
     factor = registry.options("allocator", config.allocator).outage_factor

@@ -267,7 +267,7 @@ class _Course:
 
     def _advance(self) -> tuple[Mapping[str, Any], str]:
         """Totals and fingerprint of the adapter."""
-        from raysoft.federation.inputs import check_inputs
+        from raysoft.federation.inputs import check_inputs, check_tight_budget
 
         check_inputs(self.config)  # before Ray, which takes its time to start
         self.content = content_of(self.config)
@@ -276,6 +276,8 @@ class _Course:
         if plan is not None:
             self.out.write_plan(plan_json(plan))
             self.out.write_config(to_yaml(self.config))
+        if self.fresh and self.config.executor == "ray":
+            check_tight_budget(self.config)
         losses = 0
         while True:
             before = len(self.records)

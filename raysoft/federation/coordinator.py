@@ -58,8 +58,7 @@ class Coordinator:
         self.config = with_pack_size(self.config, info)
         self.parts = build_parts(self.config, info, self.executor)
         if state is None:
-            theta = initial_theta(info.space, info.head, self.config.model.lora.init, self.parts.rng)
-            state = RunState(server=ServerState(theta=theta), allocator=self.parts.allocator.init())
+            state = first_state(self.parts)
             check_latency_budget(self.parts, state.server)
         self.state = state
         return Started(self.config, info)
@@ -91,6 +90,13 @@ class Coordinator:
     def fetch_base(self) -> Any:
         """The frozen base, for the export of the adapter."""
         return self.executor.fetch_base()
+
+
+def first_state(parts: Parts) -> RunState:
+    """The state before the first round."""
+    info = parts.info
+    theta = initial_theta(info.space, info.head, parts.config.model.lora.init, parts.rng)
+    return RunState(server=ServerState(theta=theta), allocator=parts.allocator.init())
 
 
 def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Parts:

@@ -23,9 +23,10 @@ from raysoft.federation.sampling import cohort_candidates, steps_of
 from raysoft.models.embedded import PREFIX
 from raysoft.rng import Rng
 from raysoft.tasks import EMBEDDED_TASKS, may_be_hub_name, model_source, read, task_kind
+from raysoft.types import Array
 from raysoft.wireless.link import Devices
 
-COHORTS = 64
+COHORTS, TIGHT = 64, 1.1
 SMALL_BYTES, MOST_FILES = 20_000_000, 20_000  # reads of at most a second
 
 
@@ -62,31 +63,69 @@ def check_all_inputs(configs: Mapping[str, RunConfig], download: bool = True) ->
             raise ConfigError(error.field, f"{error.message} ({name})") from None
 
 
+def check_tight_budget(config: RunConfig) -> None:
+    """A budget that leaves next to nothing beyond training gets the exact check here, which imports torch.
+
+    Others get it where the model is read anyway, on Ray after its start. The first 64 rounds, with full batches: a
+    budget below 1.1 times the training time of the slowest client of a round is tight. On a cluster the driver may lack
+    the model. Raises ConfigError("allocator.latency_budget_s") naming the smallest feasible budget.
+    """
+    budget_s = _latency_budget_s(config)
+    if budget_s is None or joins_cluster():
+        return
+    slowest_s = _training_s(config, config.train.batch_size).max(axis=1).mean()
+    if budget_s >= TIGHT * slowest_s:
+        return
+    from raysoft.federation.coordinator import build_parts, first_state
+    from raysoft.federation.executor import InlineExecutor, pin_threads
+    from raysoft.federation.preflight import check_latency_budget
+    from raysoft.federation.workload import describe, prepare, with_pack_size
+
+    with pin_threads(config.actors.threads):
+        workload = prepare(config)
+        info = describe(workload, config)
+        parts = build_parts(with_pack_size(config, info), info, InlineExecutor(config, workload))
+        if config.cohort.size <= info.population:  # else the coordinator says so
+            check_latency_budget(parts, first_state(parts).server)
+
+
+def _latency_budget_s(config: RunConfig) -> float | None:
+    """The budget of an allocator that needs one, else None."""
+    if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
+        return None
+    return float(registry.options("allocator", config.allocator).latency_budget_s)
+
+
 def _check_training_time(config: RunConfig) -> None:
     """A budget that is over before anybody has trained: the rest of it needs the model (see preflight.py).
 
     Every client works through `data.min_samples` samples a step at least, as long as a batch has so many.
     """
-    allocator = registry.options("allocator", config.allocator)
-    if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
+    budget_s = _latency_budget_s(config)
+    if budget_s is None or config.data.partition == "natural":  # of clients that nobody has counted yet
         return
-    if config.data.partition == "natural":  # of clients that nobody has counted yet
-        return
-    rng = Rng(config.seed)
-    devices, train = Devices(config.device, rng), config.train
-    samples = min(train.batch_size, config.data.min_samples)
-    rounds = []
-    for tick in range(1, COHORTS + 1):
-        clients_K = cohort_candidates(rng, tick, config.data.clients, config.cohort.size)
-        cycles_K = steps_of(rng, train.steps, clients_K) * samples * config.device.cycles_per_sample
-        rounds.append(devices.compute_s(cycles_K, clients_K).min())
-    if allocator.latency_budget_s < np.mean(rounds):
+    fastest_s = _training_s(config, min(config.train.batch_size, config.data.min_samples)).min(axis=1).mean()
+    if budget_s < fastest_s:
         raise ConfigError(
             "allocator.latency_budget_s",
-            f"{allocator.latency_budget_s:g} s cannot be met: even the fastest client of a round trains for "
-            f"{np.mean(rounds):.3g} s or more on average, before anything is sent; a run with a larger one names "
-            "the smallest feasible one",
+            f"{budget_s:g} s cannot be met: even the fastest client of a round trains for {fastest_s:.3g} s or more on "
+            "average, before anything is sent; a run with a larger one names the smallest feasible one",
         )
+
+
+def _training_s(config: RunConfig, samples: int) -> Array:
+    """Seconds of local training of the first cohorts, with `samples` a step, [rounds, K].
+
+    Clients of a natural partition are not counted here; there it is a cohort of as many devices as it would draw from.
+    """
+    rng = Rng(config.seed)
+    devices, train, size = Devices(config.device, rng), config.train, config.cohort.size
+    rounds = []
+    for tick in range(1, COHORTS + 1):
+        clients_K = cohort_candidates(rng, tick, config.data.clients or size, size)
+        cycles_K = steps_of(rng, train.steps, clients_K) * samples * config.device.cycles_per_sample
+        rounds.append(devices.compute_s(cycles_K, clients_K))
+    return np.stack(rounds)
 
 
 def _check_model(config: RunConfig, download: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from raysoft.presets import preset_names
 from tests.conftest import SMALL_RUN, records, summary
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,29 @@ def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, sen
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("budget, tail", [(0.1, []), (0.14, ["--dry-run"])])
+def test_a_budget_that_training_uses_up_is_refused_before_ray(tmp_path, budget, tail):
+    words = ["run", "soft", f"allocator.latency_budget_s={budget}", "--out", str(tmp_path / "x"), *tail]
+    done = raysoft(*words)
+    assert done.returncode == 2
+    assert f"allocator.latency_budget_s: {budget:g} s cannot be met" in done.stderr
+    assert "smallest feasible budget is about" in done.stderr
+    assert "starting Ray" not in done.stdout + done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_the_budgets_of_presets_need_no_look_at_the_model(preset):
+    """It would load torch into the driver, for seconds, before every run."""
+    code = (
+        "import sys; from raysoft.presets import load_config\n"
+        "from raysoft.federation.inputs import check_tight_budget\n"
+        f"check_tight_budget(load_config({preset!r})); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_diverging_training_says_so_and_keeps_its_records(tmp_path):
