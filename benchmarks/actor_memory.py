@@ -27,11 +27,11 @@ import ray
 from _processes import MB, private_bytes, shared_bytes
 
 from raysoft.config import RunConfig
-from raysoft.federation.actors import ClientActor
+from raysoft.config.presets import load_config
+from raysoft.distributed.client_actor import ClientActor
 from raysoft.federation.client import Worker
 from raysoft.federation.executor import pin_threads
 from raysoft.federation.workload import prepare
-from raysoft.presets import load_config
 
 TARGET_MB = 20.0
 BOUND_S = 500.0
@@ -42,7 +42,7 @@ class Meter:
     """A client actor's process, which also tells its number and can load the base for itself."""
 
     def __init__(self, config: RunConfig) -> None:
-        import raysoft.models.packed_lora  # noqa: F401 - as ClientActor does
+        import raysoft.models.trainers.packed_lora  # noqa: F401 - as ClientActor does
 
         pin_threads(config.actors.threads)
         self.config = config

@@ -18,8 +18,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from raysoft.presets import load_config
-from raysoft.runner import run
+from raysoft.config.presets import load_config
+from raysoft.runs.run import run
 
 CHOICES = {
     "everything": ["codec.name=identity"],

@@ -29,13 +29,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from _processes import cpu_seconds
 
 from raysoft.config import RunConfig
+from raysoft.config.presets import load_config
+from raysoft.distributed.session import ray_session
 from raysoft.federation import round as round_module
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor
-from raysoft.federation.ray_session import ray_session
 from raysoft.models.embedded import ensure
-from raysoft.presets import load_config
-from raysoft.tracking import RunFolder
+from raysoft.rundir.folder import RunFolder
 from raysoft.types import RoundRecord
 
 TARGET_MS = 1.0

@@ -30,8 +30,8 @@ from raysoft.data.base import StepBatch
 from raysoft.federation.sampling import make_packs
 from raysoft.methods.base import initial_theta
 from raysoft.models.base import FrozenBase, freeze
-from raysoft.models.packed_lora import PackedTrainer
 from raysoft.models.targets import lora_space
+from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.rng import Rng
 from raysoft.types import LocalJob
 

@@ -29,8 +29,8 @@ from raysoft.config import LoraConfig, TrainConfig
 from raysoft.data.base import StepBatch
 from raysoft.methods.base import initial_theta
 from raysoft.models.base import freeze
-from raysoft.models.packed_lora import PackedTrainer
 from raysoft.models.targets import lora_space
+from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.rng import Rng
 from raysoft.types import LocalJob, ParamSpace, Tensors
 

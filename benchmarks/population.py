@@ -29,10 +29,10 @@ BOUND_S = 600.0
 
 def serve(population: int, pipe: Connection) -> None:
     """A run in a process of its own: a round on every number received, the end on None."""
+    from raysoft.config.presets import load_config
     from raysoft.federation.coordinator import Coordinator
     from raysoft.federation.executor import InlineExecutor, pin_threads
-    from raysoft.presets import load_config
-    from raysoft.tracking import record_row
+    from raysoft.rundir.folder import record_row
 
     config = load_config("soft", [
         "executor=inline", "data.partition=virtual", f"data.clients={population}", "data.samples_per_client=32",

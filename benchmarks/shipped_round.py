@@ -28,12 +28,12 @@ import peft
 import torch
 import transformers
 
+from raysoft.config.presets import load_config
 from raysoft.federation.client import TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor
 from raysoft.federation.sampling import cohort_candidates, make_packs, pack_batches
 from raysoft.models.embedded import ensure
-from raysoft.presets import load_config
 from raysoft.types import Tensors
 
 # Adam turns gradients near eps into whole steps, so eps lies above float32 rounding: with 1e-8 either side is 1e-5 away

@@ -18,12 +18,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from raysoft import registry
 from raysoft.allocation.base import AllocationContext
-from raysoft.allocation.inner import Problem, solve_inner
-from raysoft.allocation.online import solve_online
 from raysoft.allocation.solvers import solve_minmax
-from raysoft.config import Plugin
+from raysoft.allocation.solvers.inner import Problem, solve_inner
+from raysoft.allocation.solvers.online import solve_online
+from raysoft.config import Plugin, registry
 from raysoft.rng import Rng
 from raysoft.types import ChannelState, ClientReport, Curve, Participants
 from raysoft.wireless import rayleigh

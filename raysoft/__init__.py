@@ -11,12 +11,12 @@ __version__ = "0.1.0"
 __all__ = ["RunConfig", "__version__", "compare", "load_config", "make_plan", "resolve_rank", "resume", "run"]
 _HOME = {
     "RunConfig": "raysoft.config",
-    "compare": "raysoft.comparison",
-    "load_config": "raysoft.presets",
-    "make_plan": "raysoft.planning",
-    "resolve_rank": "raysoft.planning",
-    "resume": "raysoft.runner",
-    "run": "raysoft.runner",
+    "compare": "raysoft.comparison.compare",
+    "load_config": "raysoft.config.presets",
+    "make_plan": "raysoft.planning.stage",
+    "resolve_rank": "raysoft.planning.stage",
+    "resume": "raysoft.runs.run",
+    "run": "raysoft.runs.run",
 }
 
 

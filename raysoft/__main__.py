@@ -1,5 +1,5 @@
 """`python -m raysoft` is the `raysoft` command."""
 
-from raysoft.cli import main
+from raysoft.terminal.cli import main
 
 main()

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from raysoft.tracking import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
+from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
 from studies.loading import found_only
 from studies.settings import Scale, everything
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from raysoft.comparison.statistics import mean_std
 from raysoft.report import study_figures
 from raysoft.report.study_figures import FrontierPoint
-from raysoft.statistics import mean_std
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows
 from studies.product import Product, brief, needs_reference, sentences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from raysoft.statistics import mean_std
+from raysoft.comparison.statistics import mean_std
 from studies.frontiers import draw
 from studies.loading import Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, difference_row

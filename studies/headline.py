@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raysoft.comparison import COMPARISON
-from raysoft.comparison_json import comparison_data
-from raysoft.comparison_tables import time_to_table, write_tables
-from raysoft.report.comparison import write_comparison_report
-from raysoft.report.comparison_data import trace
-from raysoft.report.comparison_panels import progress
+from raysoft.comparison.compare import COMPARISON
+from raysoft.comparison.result import comparison_data
+from raysoft.comparison.tables import time_to_table, write_tables
+from raysoft.report.comparison.data import trace
+from raysoft.report.comparison.html import write_comparison_report
+from raysoft.report.comparison.panels import progress
 from raysoft.report.labels import looks_of
-from raysoft.tracking import FIGURES, write_atomic
+from raysoft.rundir.folder import FIGURES, write_atomic
 from studies.loading import ACCURACY, Metric, Results, metrics_of
 from studies.measures import Row
 from studies.product import Draw, Product

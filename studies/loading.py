@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysoft.batch import Job, Outcome
-from raysoft.readings import learned
-from raysoft.run_reading import Run, read_run
-from raysoft.store import find, key_of
+from raysoft.comparison.batch import Job, Outcome
+from raysoft.comparison.readings import learned
+from raysoft.comparison.store import find, key_of
+from raysoft.rundir.reading import Run, read_run
 from raysoft.types import Array
 from studies.recorded import read_recorded
 from studies.settings import Experiment, Setting, Task
@@ -131,6 +131,6 @@ def by_seed(runs: Mapping[int, Run], metric: Metric, upto_s: float | None = None
 
 def clock(run: Run) -> Array:
     """[T] simulated seconds at each record."""
-    from raysoft.readings import totals
+    from raysoft.comparison.readings import totals
 
     return totals(run)["seconds"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.readings import closing_values
-from raysoft.run_reading import Run
-from raysoft.statistics import mean_std, paired_difference
+from raysoft.comparison.readings import closing_values
+from raysoft.comparison.statistics import mean_std, paired_difference
+from raysoft.rundir.reading import Run
 from studies.loading import Metric, Results, by_seed
 
 Row = dict[str, Any]  # one line of a table: text and unrounded numbers by key

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from raysoft.config import RunConfig
-from raysoft.plan_table import write_plan
-from raysoft.planning import make_plan
-from raysoft.presets import load_config
-from raysoft.tracking import PLAN
+from raysoft.config.presets import load_config
+from raysoft.planning.stage import make_plan
+from raysoft.planning.table import write_plan
+from raysoft.rundir.folder import PLAN
 from studies.settings import Experiment, Setting
 
 PlanData = Mapping[str, Any]  # plan.json

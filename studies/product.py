@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from raysoft.report import page
 from raysoft.report.row_figures import Difference
 from raysoft.report.style import Look
-from raysoft.tracking import write_atomic
+from raysoft.rundir.folder import write_atomic
 from studies.sheets import Sheet
 
 DPI = 300  # figures half as wide as a page

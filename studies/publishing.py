@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from raysoft.errors import RaysoftError
-from raysoft.tracking import write_atomic
+from raysoft.rundir.folder import write_atomic
 from studies.outline import OUTLINE, Figure, Part, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

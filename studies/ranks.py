@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.bound import TERMS, Ranking, calibrate, ranking
+from raysoft.comparison.bound import TERMS, Ranking, calibrate, ranking
+from raysoft.comparison.statistics import mean_std
 from raysoft.config import ScoreWeights
 from raysoft.report import study_figures
 from raysoft.rng import Rng
-from raysoft.statistics import mean_std
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, difference_row
 from studies.plans import PlanData, budgets, terms_of

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raysoft.batch import Outcome
-from raysoft.tracking import strict, write_atomic
+from raysoft.comparison.batch import Outcome
+from raysoft.rundir.folder import strict, write_atomic
 from studies import frontiers, grain, headline, ranks, smaller, surrogate, sweeps
 from studies.loading import Results, read_results
 from studies.plans import PlanData, plans_of

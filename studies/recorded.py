@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysoft.batch import Job, Outcome
+from raysoft.comparison.batch import Job, Outcome
+from raysoft.comparison.readings import closing_values
+from raysoft.comparison.store import find, key_of
 from raysoft.config import RunConfig
-from raysoft.readings import closing_values
-from raysoft.run_reading import read_run
-from raysoft.store import find, key_of
-from raysoft.tracking import write_atomic
+from raysoft.rundir.folder import write_atomic
+from raysoft.rundir.reading import read_run
 
 FILE = Path(__file__).parent / "recorded.json"
 NUMBERS = ("final_accuracy", "final_bits_per_byte", "uplink_mb", "simulated_s", "energy_j")

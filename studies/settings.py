@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from raysoft.arms import Arm
-from raysoft.batch import Job
+from raysoft.comparison.arms import Arm
+from raysoft.comparison.batch import Job
 
 # The published runs were made with packs of ten, which `auto` then was for every tiny model.
 PACKS = "actors.pack_size=10"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from raysoft.comparison.statistics import mean_std
 from raysoft.report import row_figures, study_figures
 from raysoft.report.row_figures import Difference
-from raysoft.run_reading import Run
-from raysoft.statistics import mean_std
+from raysoft.rundir.reading import Run
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, cost_row, spread_row
 from studies.product import Product, brief, needs_reference, one_look, sentences

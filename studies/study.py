@@ -17,9 +17,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from raysoft.batch import Job, Outcome, run_batch
-from raysoft.comparison_console import BatchDisplay
-from raysoft.console import stdout
+from raysoft.comparison.batch import Job, Outcome, run_batch
+from raysoft.terminal.comparison_console import BatchDisplay
+from raysoft.terminal.console import stdout
 from studies.archive import unpack
 from studies.loading import found_only
 from studies.recorded import read_recorded, recorded_outcomes

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.bound import EQUAL, TERMS, bound_of_run, calibrate, phi_of, ranking
+from raysoft.comparison.bound import EQUAL, TERMS, bound_of_run, calibrate, phi_of, ranking
 from raysoft.errors import RaysoftError
 from raysoft.report import study_figures
 from raysoft.rng import Rng
-from raysoft.run_reading import Run
+from raysoft.rundir.reading import Run
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row
 from studies.plans import PlanData, budgets

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from raysoft.comparison.statistics import mean_std
 from raysoft.report import row_figures, study_figures
 from raysoft.report.row_figures import Difference
 from raysoft.report.study_figures import BudgetPoint
-from raysoft.statistics import mean_std
 from studies.loading import Metric, Results, by_seed, clock, metrics_of
 from studies.measures import Row, add_pooled, apart, cost_row, difference_row, spread_row
 from studies.product import Product, one_look, sentences

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raysoft.run_reading import read_run
+from raysoft.rundir.reading import read_run
 from tests.run_folders import BUDGET_S, make_run
 
 NAMES = ("ideal", "soft", "soft-plus", "topk 4 bit", "randomk", "random-components", "svd", "equal", "minmax", "greedy",

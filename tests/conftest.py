@@ -53,8 +53,8 @@ def summary(folder: Path) -> dict:
 @pytest.fixture(scope="session")
 def small_inline_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference for every comparison of executors: a short run of `soft` in this process."""
-    from raysoft.presets import load_config
-    from raysoft.runner import run
+    from raysoft.config.presets import load_config
+    from raysoft.runs.run import run
 
     folder = tmp_path_factory.mktemp("inline") / "run"
     run(load_config("soft", [*SMALL_RUN, "executor=inline"]), folder)

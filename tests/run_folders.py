@@ -16,10 +16,11 @@ import yaml
 
 from raysoft.config import RunConfig, parse_section
 from raysoft.rng import Rng
-from raysoft.summary import summarise
-from raysoft.trackers import Beginning, Trackers
-from raysoft.trackers.tensorboard import TensorBoard
-from raysoft.tracking import RunFolder, record_row
+from raysoft.rundir.folder import RunFolder, record_row
+from raysoft.rundir.summary import summarise
+from raysoft.runs.trackers.base import Beginning
+from raysoft.runs.trackers.fanout import Trackers
+from raysoft.runs.trackers.tensorboard import TensorBoard
 from raysoft.types import RoundRecord
 
 BUDGET_S = 0.22

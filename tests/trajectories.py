@@ -27,11 +27,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from raysoft import portable
-from raysoft.environment import environment
+from raysoft.config.presets import load_config, preset_names
+from raysoft.kernels import portable
 from raysoft.models import embedded
-from raysoft.presets import load_config, preset_names
-from raysoft.runner import run
+from raysoft.rundir.environment import environment
+from raysoft.runs.run import run
 
 GOLDEN = Path(__file__).parent / "golden"
 VIT = GOLDEN / "vit-digits.safetensors"

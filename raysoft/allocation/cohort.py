@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig
-from raysoft.allocation.fdma import solve_minmax
-from raysoft.allocation.inner import Problem
-from raysoft.allocation.menus import Menus, convex_knots
-from raysoft.allocation.rates import rate
+from raysoft.allocation.solvers.fdma import solve_minmax
+from raysoft.allocation.solvers.inner import Problem
+from raysoft.allocation.solvers.menus import Menus, convex_knots
 from raysoft.types import Allocation, Array, ClientReport, Curve, Participants
+from raysoft.wireless.rates import in_outage, rate
 
 CSI_BITS = 16  # a quantised channel gain, up
 PLAN_BITS = 32  # number of units and bandwidth share, 16 bits each, down
 SCORE_BITS = 8  # one logarithmic score a unit, up
-CURVE_BITS = 4 * 32  # of a reported curve: two errors and the range of the scores (codecs/report.py)
+CURVE_BITS = 4 * 32  # of a reported curve: two errors and the range of the scores (codecs/measure/report.py)
 
 
 def everyone(candidates_K: Array) -> Array:
@@ -40,19 +40,6 @@ def control_bits(curves: Sequence[Curve], *, needs_curve: bool) -> Array:
     """
     curve_K = np.array([CURVE_BITS + SCORE_BITS * curve.units + curve.told_bits for curve in curves], dtype=np.int64)
     return PLAN_BITS + CSI_BITS + (curve_K if needs_curve else np.zeros_like(curve_K))
-
-
-def in_outage(
-    start_s: Array, least_bits: Array, snr_hz: Array, link_hz: float, max_efficiency: float, limit_s: float | None
-) -> Array:
-    """Who cannot deliver the least even with an equal share: latency above `limit_s` (None: no rate at all).
-
-    Arrays [..., K]; the share is link_hz / K.
-    """
-    rate_bps = rate(link_hz / start_s.shape[-1], snr_hz, max_efficiency)
-    with np.errstate(divide="ignore"):
-        latency = start_s + least_bits / rate_bps
-    return ~(latency <= (np.inf if limit_s is None else limit_s)) | ~(rate_bps > 0)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig
 from raysoft.allocation.cohort import Cohort
-from raysoft.allocation.inner import solve_inner
 from raysoft.allocation.memoryless import Memoryless
-from raysoft.allocation.menus import round_to_menu
+from raysoft.allocation.solvers.inner import solve_inner
+from raysoft.allocation.solvers.menus import round_to_menu
 from raysoft.rng import Rng
 from raysoft.types import Allocation
 

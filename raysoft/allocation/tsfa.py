@@ -30,9 +30,9 @@ from pydantic import Field
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import Cohort, everyone
-from raysoft.allocation.inner import solve_inner
-from raysoft.allocation.menus import round_to_menu
-from raysoft.allocation.online import fastest_s, solve_online
+from raysoft.allocation.solvers.inner import solve_inner
+from raysoft.allocation.solvers.menus import round_to_menu
+from raysoft.allocation.solvers.online import fastest_s, solve_online
 from raysoft.config import NonNegative, Positive
 from raysoft.rng import Rng
 from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants

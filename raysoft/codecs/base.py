@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 import numpy as np
 from pydantic import Field, model_validator
 
-from raysoft.codecs.rotated import FINEST
+from raysoft.codecs.wire.rotated import FINEST
 from raysoft.config import Fraction, Positive, RunConfig, Section
 from raysoft.errors import ConfigError
 from raysoft.types import Array, Curve, Payload, Tensors, Update
@@ -48,7 +48,7 @@ class CodecConfig(Section):
     error_feedback: bool | Literal["transport"] = False
     error_feedback_decay: Fraction = 1.0  # share of the memory that is kept at each participation
     error_feedback_clip: Positive | None = None  # largest norm of the memory, relative to the update's
-    # uniform: unbiased stochastic rounding; rotated: 1 to 8 bits, the least error of an update (see rotated.py)
+    # uniform: unbiased stochastic rounding; rotated: 1 to 8 bits, the least error of an update (see wire/rotated.py)
     quantizer: Literal["uniform", "rotated"] = "uniform"
 
     rotates: ClassVar[bool] = False  # True where values travel as whole blocks, which is what rotation needs

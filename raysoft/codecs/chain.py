@@ -22,12 +22,12 @@ from pydantic import Field, field_validator, model_validator
 
 from raysoft.codecs import identity, quantize, randomk, rank_components, svd, topk
 from raysoft.codecs.base import Codec, CodecConfig
-from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
-from raysoft.codecs.entries import diagonal_spread
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Sent, Spread
-from raysoft.codecs.quantizer import ValueCoder, Values, block_peaks
+from raysoft.codecs.measure.entries import diagonal_spread
+from raysoft.codecs.measure.factors import Factors, Layout, Sent, Spread
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
+from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.quantizer import ValueCoder, Values, block_peaks
 from raysoft.config import Plugin, RunConfig, parse_section
 from raysoft.errors import ConfigError
 from raysoft.types import Array, ParamSpace

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysoft.codecs.factors import Factors, Group, Layout, Sent, zeros
-from raysoft.codecs.quantizer import Values
+from raysoft.codecs.measure.factors import Factors, Group, Layout, Sent, zeros
+from raysoft.codecs.wire.quantizer import Values
 from raysoft.types import Array
 
 

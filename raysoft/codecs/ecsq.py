@@ -4,7 +4,7 @@ An entry of column b_j moves the product by ||a_j||, an entry of row a_j by ||b_
 and rounded with one step for the whole model; then every bit is spent where it lowers the error in effective weights
 most (reverse water-filling; to first order exact where rows of A, and columns of B, are orthogonal). A component whose
 entries all round to zero is dropped, so sparsification is the coarse end of this codec. ECSQ with a dead zone:
-Sullivan, IEEE Trans. Inf. Theory 42(5), 1996. The arithmetic is in steps.py, the entropy coder in symbols.py.
+Sullivan, IEEE Trans. Inf. Theory 42(5), 1996. Arithmetic: measure/steps.py; entropy coder: wire/symbols.py.
 
 Payload: head tensors, kind, step, gains, symbols, zeros up to the bits of the menu. Units are steps, a third of an
 octave apart. Values are read with one gain a factor: `projection` leaves the least error of one client, `unbiased`
@@ -25,15 +25,15 @@ import numpy as np
 from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig, Encoded, told_revision
-from raysoft.codecs.bits import BitReader, BitWriter
-from raysoft.codecs.curves import convex_curve
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import KINDS, Layout, Sent, client_rank, read_update, write_update, zeros
 from raysoft.codecs.heads import HeadCoder
-from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.measure.curves import convex_curve
+from raysoft.codecs.measure.factors import KINDS, Layout, Sent, client_rank, read_update, write_update, zeros
+from raysoft.codecs.measure.steps import FLOAT_BITS, KIND_BITS, Entries, Gain, block_lengths, dequantise
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import sent_components
-from raysoft.codecs.steps import FLOAT_BITS, KIND_BITS, Entries, Gain, block_lengths, dequantise
-from raysoft.codecs.symbols import read_symbols, write_symbols
+from raysoft.codecs.wire.bits import BitReader, BitWriter
+from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.codecs.wire.symbols import read_symbols, write_symbols
 from raysoft.config import RunConfig
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 

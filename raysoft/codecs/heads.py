@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysoft.codecs.bits import BitReader, BitWriter
-from raysoft.codecs.factors import Layout
-from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.measure.factors import Layout
+from raysoft.codecs.wire.bits import BitReader, BitWriter
+from raysoft.codecs.wire.quantizer import ValueCoder, Values
 from raysoft.types import Array, Update
 
 

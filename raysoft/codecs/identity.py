@@ -9,11 +9,11 @@ import numpy as np
 
 from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.components import kept_sizes, kept_values, place_components
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Sent
-from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.measure.factors import Factors, Layout, Sent
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.rank_components import component_bits, losses
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.types import Array, ParamSpace
 
 

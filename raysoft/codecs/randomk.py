@@ -22,14 +22,14 @@ from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.components import kept_sizes, kept_values, place_components
-from raysoft.codecs.curves import cheapest_first, counts
-from raysoft.codecs.entries import entry_moments, entry_values, kept_blocks, menu_of, place_entries
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Part, Sent, split_flat
-from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.measure.curves import cheapest_first, counts
+from raysoft.codecs.measure.entries import entry_moments, entry_values, kept_blocks, menu_of, place_entries
+from raysoft.codecs.measure.factors import Factors, Layout, Part, Sent, split_flat
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.rank_components import component_bits
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
-from raysoft.lowrank import paired_gram
+from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.kernels.lowrank import paired_gram
 from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace
 

@@ -18,12 +18,10 @@ import numpy as np
 from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig, told_revision
-from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.components import kept_sizes, kept_values, place_components
-from raysoft.codecs.curves import count_of, counts
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Sent
-from raysoft.codecs.importance import (
+from raysoft.codecs.measure.curves import count_of, counts
+from raysoft.codecs.measure.factors import Factors, Layout, Sent
+from raysoft.codecs.measure.importance import (
     Importance,
     Losses,
     Ranking,
@@ -34,11 +32,13 @@ from raysoft.codecs.importance import (
     rank_greedily,
     with_lottery,
 )
-from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.unmatched import Unmatched
+from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.config import NonNegative, RunConfig, Unit
-from raysoft.lowrank import component_gram
+from raysoft.kernels.lowrank import component_gram
 from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace
 

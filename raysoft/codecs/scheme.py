@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from raysoft.codecs.base import CodecConfig, Encoded
-from raysoft.codecs.bits import BitReader, BitWriter
-from raysoft.codecs.curves import convex_curve, told_counts_bits
-from raysoft.codecs.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
-from raysoft.codecs.fading import AGE, LOTTERY
 from raysoft.codecs.heads import HeadCoder
-from raysoft.codecs.quantizer import BlockCoder, ValueCoder, Values
+from raysoft.codecs.measure.curves import convex_curve, told_counts_bits
+from raysoft.codecs.measure.factors import KINDS, Factors, Layout, Sent, client_rank, read_update, write_update, zeros
+from raysoft.codecs.memory.fading import AGE, LOTTERY
+from raysoft.codecs.wire.bits import BitReader, BitWriter
+from raysoft.codecs.wire.quantizer import BlockCoder, ValueCoder, Values
 from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
 
 Take = Callable[[int], int]

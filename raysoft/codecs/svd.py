@@ -19,13 +19,13 @@ import numpy as np
 
 from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.components import kept_sizes, kept_values, place_components
-from raysoft.codecs.curves import MAX_UNITS, cheapest_first
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Group, Layout, Sent, Spread
 from raysoft.codecs.identity import dense_bits, dense_errors, everything
-from raysoft.codecs.quantizer import ValueCoder, Values
+from raysoft.codecs.measure.curves import MAX_UNITS, cheapest_first
+from raysoft.codecs.measure.factors import Factors, Group, Layout, Sent, Spread
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
-from raysoft.lowrank import product_svd
+from raysoft.codecs.wire.quantizer import ValueCoder, Values
+from raysoft.kernels.lowrank import product_svd
 from raysoft.types import Array, ParamSpace
 
 Thin = tuple[Array, Array]

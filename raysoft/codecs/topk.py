@@ -19,13 +19,20 @@ import numpy as np
 from pydantic import model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
-from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
-from raysoft.codecs.entries import diagonal_spread, entry_moments, entry_values, kept_blocks, menu_of, place_entries
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Sent, split_flat
-from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.measure.entries import (
+    diagonal_spread,
+    entry_moments,
+    entry_values,
+    kept_blocks,
+    menu_of,
+    place_entries,
+)
+from raysoft.codecs.measure.factors import Factors, Layout, Sent, split_flat
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.state import StateCodec
+from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.types import Array, ParamSpace
 
 

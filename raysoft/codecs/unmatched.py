@@ -11,13 +11,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from raysoft.codecs.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.components import kept_sizes, kept_values, place_components
-from raysoft.codecs.curves import count_of, counts
-from raysoft.codecs.entries import diagonal_spread
-from raysoft.codecs.factors import Factors, Layout, Sent, Spread
-from raysoft.codecs.quantizer import ValueCoder
+from raysoft.codecs.measure.curves import count_of, counts
+from raysoft.codecs.measure.entries import diagonal_spread
+from raysoft.codecs.measure.factors import Factors, Layout, Sent, Spread
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, sent_components
+from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.types import Array
 
 

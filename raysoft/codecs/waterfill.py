@@ -3,7 +3,7 @@
 Reverse water-filling (Shannon 1959; Cover and Thomas, section 10.3): the error of a vector falls about four times a
 bit, so the bits that lower the error in effective weights the most for their cost are those that leave every vector
 the same weighted error. A column db_j counts ||db_j||^2 ||a_j||^2, a row da_j counts ||da_j||^2 ||b_j||^2; both are
-rounded as in rotated.py to 1..`max_bits` bits a value, or stay at home (0 bits), so this is sparsification and
+rounded as in wire/rotated.py to 1..`max_bits` bits a value, or stay at home (0 bits), so this is sparsification and
 quantisation in one. The unit u of 64 may spend u/64 of `bits` bits a value, all included; exactly that is sent.
 
 Payload: scales of the vectors that travel, their values, zeros up to the budget, then (read from the back) the
@@ -21,16 +21,16 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from raysoft.codecs.base import Codec, CodecConfig
-from raysoft.codecs.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_rank
 from raysoft.codecs.components import kept_sizes, kept_values, place_components
-from raysoft.codecs.curves import MAX_UNITS
-from raysoft.codecs.error_feedback import wrap
-from raysoft.codecs.factors import Factors, Layout, Sent
-from raysoft.codecs.gradings import Grades, grade
 from raysoft.codecs.identity import everything
-from raysoft.codecs.quantizer import ValueCoder, Values
-from raysoft.codecs.rotated import FINEST, SCALE_BITS, restore_blocks, round_blocks
+from raysoft.codecs.measure.curves import MAX_UNITS
+from raysoft.codecs.measure.factors import Factors, Layout, Sent
+from raysoft.codecs.measure.gradings import Grades, grade
+from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.quantizer import ValueCoder, Values
+from raysoft.codecs.wire.rotated import FINEST, SCALE_BITS, restore_blocks, round_blocks
 from raysoft.types import Array, ParamSpace
 
 

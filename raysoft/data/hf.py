@@ -13,8 +13,8 @@ from typing import Any
 
 from raysoft.config import DataConfig
 from raysoft.data.columns import assemble, pick
+from raysoft.data.hub import hub_is_offline
 from raysoft.data.raw import RawSamples, RawTask
-from raysoft.environment import hub_is_offline
 from raysoft.errors import ConfigError
 
 

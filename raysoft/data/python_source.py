@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from raysoft.data.raw import RawSamples, RawTask
+from raysoft.data.stdlib_source import PRETRAINING_PACKAGES, read_packages
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
-from raysoft.stdlib_source import PRETRAINING_PACKAGES, read_packages
 
 PACKAGE_BYTES = 16384
 

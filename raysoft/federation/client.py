@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from raysoft import registry
 from raysoft.codecs.base import Codec, Encoded
-from raysoft.codecs.fading import LOTTERY
-from raysoft.codecs.report import quantize_curve
-from raysoft.config import RunConfig
+from raysoft.codecs.measure.report import quantize_curve
+from raysoft.codecs.memory.fading import LOTTERY
+from raysoft.config import RunConfig, registry
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
 from raysoft.federation.pack_sums import PackSum, folded
@@ -124,7 +123,7 @@ class Worker:
     @cached_property
     def trainer(self) -> Any:
         """The packed trainer; torch is imported here, on the process that trains."""
-        from raysoft.models.packed_lora import PackedTrainer
+        from raysoft.models.trainers.packed_lora import PackedTrainer
 
         return PackedTrainer(
             self.workload.base, self.workload.space, self.config.train.device, self.config.actors.threads

@@ -1,6 +1,6 @@
 """The coordinator: builds the parts from a configuration, owns the run's state, advances it round by round.
 
-It draws nothing and writes no file; the caller does (see runner.py). Under Ray it lives in its own actor.
+It draws nothing and writes no file; the caller does (see runs/run.py). Under Ray it lives in its own actor.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from raysoft import registry
 from raysoft.allocation.base import AllocationContext
 from raysoft.codecs.base import value_bits
-from raysoft.config import RunConfig
+from raysoft.config import RunConfig, registry
 from raysoft.errors import ConfigError
 from raysoft.federation.evaluation import evaluate, evaluate_clients
 from raysoft.federation.executor import Executor

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from raysoft.config import RunConfig
 from raysoft.federation.client import Worker
+from raysoft.federation.liveness import Steps
 from raysoft.federation.workload import Workload, WorkloadInfo, describe, prepare
-from raysoft.liveness import Steps
 
 
 class Executor(Protocol):

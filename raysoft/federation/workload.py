@@ -61,7 +61,7 @@ def prepare(config: RunConfig, planning: bool = False) -> Workload:
     from raysoft.models.base import load_base
     from raysoft.models.probe import called_linears, with_padding_side
     from raysoft.models.targets import check_rank, lora_space
-    from raysoft.tasks import build_partition, build_task
+    from raysoft.models.tasks import build_partition, build_task
 
     rng = Rng(config.seed)
     data, source, kind = build_task(config)

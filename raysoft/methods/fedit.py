@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from raysoft.methods.base import add_sum, broadcast_all, difference, downlink_bits
-from raysoft.methods.senders import AveragingConfig, contribution, mean_change
+from raysoft.methods.rules.senders import AveragingConfig, contribution, mean_change
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 

@@ -7,7 +7,7 @@ component is close to its singular value and unimportant components can be left 
 `rank_components` codec). The server averages what arrives; what a client did not send keeps the broadcast's value.
 Uploaded: the change of the kept rank components and of a trained head.
 The penalties are this project's reading of the paper's idea, not quoted equations. An option beyond the paper:
-`shared_mask`, one order of components for all clients (see shared_order.py).
+`shared_mask`, one order of components for all clients (see rules/shared_order.py).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pydantic import model_validator
 
 from raysoft.config import NonNegative, Positive, Unit
 from raysoft.methods.base import add_sum, broadcast_all, difference, downlink_bits
-from raysoft.methods.gauge import reorthogonalized
-from raysoft.methods.senders import AveragingConfig, contribution, mean_change
-from raysoft.methods.shared_order import observed, order_bits, shared_order
+from raysoft.methods.rules.gauge import reorthogonalized
+from raysoft.methods.rules.senders import AveragingConfig, contribution, mean_change
+from raysoft.methods.rules.shared_order import observed, order_bits, shared_order
 from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Config(AveragingConfig):
     penalty: Penalty = "cosine"
     penalty_weight: NonNegative = 1e-3
     norm_floor: Positive = 1e-2  # cosine: shorter rows count as this long, so that B = 0 has a bounded gradient
-    reorthogonalize: bool = False  # broadcast the factors in singular coordinates, largest first (see gauge.py)
+    reorthogonalize: bool = False  # broadcast the factors in singular coordinates, largest first (see rules/gauge.py)
     # All clients send the first components of one order, which the server makes of the mean changes it has seen: no bit
-    # for masks, and no mean over clients that did not send (see shared_order.py). With reorthogonalize a component is
-    # a place in the order of singular values.
+    # for masks, and no mean over clients that did not send (see rules/shared_order.py). With reorthogonalize a
+    # component is a place in the order of singular values.
     shared_mask: bool = False
     shared_mask_age_bonus: Positive = 0.02  # a round of waiting in units of the largest score
     shared_mask_memory: Unit = 0.5  # share of a component's score that is kept when it arrives again

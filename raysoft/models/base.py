@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysoft.data.base import TaskKind
-from raysoft.environment import hub_is_offline
+from raysoft.data.hub import hub_is_offline
 from raysoft.errors import ConfigError
 from raysoft.models.frozen import (
     FrozenBase,
@@ -73,7 +73,7 @@ def load_base(
         )
     if kind == "causal-lm":
         _check_causal(module, name_or_folder)
-    if fresh:  # tasks.py sees to it that such a head is trained
+    if fresh:  # models/tasks.py sees to it that such a head is trained
         _log.info("%s: %s not in the checkpoint, drawn from the run's seed", name_or_folder, ", ".join(fresh))
     elif label_names:
         fresh = _reorder_labels(module, old_names, label_names)

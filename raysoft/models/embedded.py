@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
-from raysoft import portable
+from raysoft.config.identity import EMBEDDED
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.identity import EMBEDDED
+from raysoft.kernels import portable
 from raysoft.types import Array
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _digit_data() -> tuple[tuple[Array, ...], str]:
 
 
 def _byte_data() -> tuple[tuple[Array, ...], str]:
-    from raysoft.stdlib_source import PRETRAINING_PACKAGES, read_packages
+    from raysoft.data.stdlib_source import PRETRAINING_PACKAGES, read_packages
 
     packages = read_packages(only=PRETRAINING_PACKAGES)
     text = b"\n".join(packages[name] for name in sorted(packages))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from raysoft import portable
 from raysoft.errors import ResourceError
+from raysoft.kernels import portable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BYTES = 1 << 30
@@ -64,7 +64,7 @@ _rooted = threading.local()  # PyTorch keeps such modes thread by thread
 
 
 def exact_roots() -> None:
-    """In a portable process: exact square roots in this thread from here on (see raysoft.portable)."""
+    """In a portable process: exact square roots in this thread from here on (see raysoft.kernels.portable)."""
     if portable.active() and not hasattr(_rooted, "mode"):
         _rooted.mode = _ExactRoots()
         _rooted.mode.__enter__()

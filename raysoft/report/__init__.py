@@ -1,9 +1,12 @@
-"""Figures and self-contained HTML pages from folders of runs, comparisons and sweeps; no torch, no Ray."""
+"""Figures and self-contained HTML pages from folders of runs, comparisons and sweeps; no torch, no Ray.
 
-from raysoft.report.closing import closing_rows
-from raysoft.report.comparison import write_comparison_report
+May use rundir, wireless and below.
+"""
+
+from raysoft.report.comparison.html import write_comparison_report
 from raysoft.report.folders import draw_folders
-from raysoft.report.html import write_report
-from raysoft.report.sweep import write_sweep_report
+from raysoft.report.run.closing import closing_rows
+from raysoft.report.run.html import write_report
+from raysoft.report.sweep.html import write_sweep_report
 
 __all__ = ["closing_rows", "draw_folders", "write_comparison_report", "write_report", "write_sweep_report"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysoft.errors import ConfigError
-from raysoft.report.comparison import write_comparison_report
-from raysoft.report.comparison_file import is_comparison
-from raysoft.report.html import write_report
-from raysoft.report.sweep import write_sweep_report
-from raysoft.report.sweep_file import is_sweep
+from raysoft.report.comparison.file import is_comparison
+from raysoft.report.comparison.html import write_comparison_report
+from raysoft.report.run.html import write_report
+from raysoft.report.sweep.file import is_sweep
+from raysoft.report.sweep.html import write_sweep_report
 
 
 def draw_folders(folders: Sequence[Path], out: Path | None = None) -> Path:

@@ -15,7 +15,7 @@ from string import Template
 from matplotlib.figure import Figure
 
 from raysoft.report import style
-from raysoft.report.closing import NOT_MEASURED, Rows
+from raysoft.report.run.closing import NOT_MEASURED, Rows
 
 LONG = frozenset({"radio"})  # sections that may break across printed pages
 

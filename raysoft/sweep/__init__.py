@@ -1,0 +1,1 @@
+"""Ray Tune over any configuration keys; each trial is a resumable run. May use comparison and below."""

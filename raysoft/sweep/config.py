@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raysoft.config import NAME_PATTERN, Count, Section, apply_override, parse_section
+from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError
-from raysoft.yaml12 import load_mapping
 
 MAX_TRIALS = 10_000
 GRID, CHOICE = "grid", "choice"

@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from raysoft import portable
 from raysoft.config import RunConfig
+from raysoft.config.identity import EMBEDDED
+from raysoft.distributed.resources import Machine, trial_bundles
+from raysoft.distributed.session import joins_cluster, running_ray
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
-from raysoft.federation.ray_session import joins_cluster, running_ray
-from raysoft.federation.resources import Machine, trial_bundles
-from raysoft.identity import EMBEDDED
+from raysoft.kernels import portable
 from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
 from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
 from raysoft.sweep.placing import concurrency, share_of
@@ -99,7 +99,7 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
 
 def conclude(sweep: Sweep, folder: SweepFolder) -> SweepResult:
     """Tables and report from whatever the trials have left."""
-    from raysoft.report.sweep import write_sweep_report
+    from raysoft.report.sweep.html import write_sweep_report
 
     known = folder.remembered()
     found = collect(sweep, folder, all_trials(sweep, known), known)
@@ -117,8 +117,8 @@ def _check_settings(sweep: Sweep) -> None:
 
 
 def check_sweep_inputs(sweep: Sweep, download: bool = True) -> None:
-    """See raysoft.federation.inputs; of every known point. Raises ConfigError naming the point."""
-    from raysoft.federation.inputs import check_all_inputs
+    """See raysoft.runs.inputs; of every known point. Raises ConfigError naming the point."""
+    from raysoft.runs.inputs import check_all_inputs
 
     points = sweep.points or (sweep.first(),)
     named = {", ".join(f"{key}={value}" for key, value in point.items()): point for point in points}
@@ -137,7 +137,7 @@ def _carries(sweep: Sweep) -> Any:
 
 
 def _cluster() -> list[Machine]:
-    from raysoft.federation.ray_placement import machines, total_resources
+    from raysoft.distributed.placement import machines, total_resources
 
     return machines(total_resources())
 

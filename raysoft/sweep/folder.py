@@ -23,10 +23,10 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.rundir.folder import strict, write_atomic
 from raysoft.sweep.config import SweepConfig, dump, parse_sweep
-from raysoft.tracking import strict, write_atomic
-from raysoft.yaml12 import load_mapping
 
 SWEEP, JOURNAL, TRIALS, TUNE, LOCK = "sweep.yaml", "journal.jsonl", "trials", ".tune", ".lock"
 STOPPED, FAILED, CHOSEN, CHANGED = "stopped", "failed", "chosen", "changed"  # events of the journal

@@ -9,8 +9,8 @@ from typing import Any
 
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
-from raysoft.folder_checks import is_number
-from raysoft.summary import SUMMARY_KEYS, summarise
+from raysoft.rundir.checks import is_number
+from raysoft.rundir.summary import SUMMARY_KEYS, summarise
 from raysoft.types import RoundRecord
 
 _TEXTS = {"adapter_sha256", "config_hash", "identity", "status", "metrics", "drop_reasons", "model"}

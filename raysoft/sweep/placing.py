@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from raysoft.config import RunConfig
-from raysoft.federation.resources import CONTROL_BYTES, PROCESS_BYTES, Machine, trial_bundles
+from raysoft.distributed.resources import CONTROL_BYTES, PROCESS_BYTES, Machine, trial_bundles
 from raysoft.sweep.config import SweepConfig
 
 

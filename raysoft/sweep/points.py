@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from raysoft.config import RunConfig
+from raysoft.config.presets import load_tree, with_overrides
+from raysoft.config.registry import resolve
 from raysoft.errors import ConfigError
-from raysoft.presets import load_tree, with_overrides
-from raysoft.registry import resolve
 from raysoft.rng import Rng
 from raysoft.sweep.config import CHOICE, GRID, MAX_TRIALS, Axis, Pbt, SweepConfig, leaves
 from raysoft.sweep.metrics import check_metric, check_task, lower_is_better

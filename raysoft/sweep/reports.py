@@ -12,9 +12,9 @@ from ray import tune
 
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
-from raysoft.run_reading import read_run
+from raysoft.rundir.folder import FIGURES, REPORT, RUN_ID, WANDB, record_row
+from raysoft.rundir.reading import read_run
 from raysoft.sweep.metrics import reading, values_so_far
-from raysoft.tracking import FIGURES, REPORT, RUN_ID, WANDB, record_row
 from raysoft.types import RoundRecord
 
 WORST = 1e30  # what a trial without the metric reports, on the wrong side

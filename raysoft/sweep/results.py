@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raysoft.comparison_tables import inert
+from raysoft.comparison.readings import closing_values
+from raysoft.comparison.statistics import mean_std
+from raysoft.comparison.tables import inert
 from raysoft.errors import RaysoftError
-from raysoft.readings import closing_values
-from raysoft.run_reading import Run, read_run
-from raysoft.statistics import mean_std
-from raysoft.summary import summarise
+from raysoft.rundir.folder import CONFIG, strict, write_atomic
+from raysoft.rundir.reading import Run, read_run
+from raysoft.rundir.summary import summarise
 from raysoft.sweep.folder import FAILED, STOPPED, Remembered, SweepFolder
 from raysoft.sweep.metrics import numbers, reading, values_so_far
 from raysoft.sweep.points import Sweep, Trial, plain_value
-from raysoft.tracking import CONFIG, strict, write_atomic
 
 RESULTS_PARQUET, RESULTS_CSV, POINTS_CSV = "results.parquet", "results.csv", "points.csv"
 RESULTS_JSON, BEST = "results.json", "best.yaml"

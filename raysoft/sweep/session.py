@@ -8,16 +8,16 @@ from contextlib import contextmanager
 import ray
 
 from raysoft.config import RunConfig
+from raysoft.distributed.executor import RayExecutor
+from raysoft.distributed.placement import Reservation
+from raysoft.distributed.resources import Machine, trial_plan
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor, pin_threads
-from raysoft.federation.ray_executor import RayExecutor
-from raysoft.federation.ray_placement import Reservation
-from raysoft.federation.resources import Machine, trial_plan
-from raysoft.runner import Sessions
+from raysoft.runs.run import Sessions
 
 
 def trial_sessions(share: Sequence[Machine]) -> Sessions:
-    """What runner.run takes for `session`; `share` is what the trial's resources were planned with."""
+    """What runs.run.run takes for `session`; `share` is what the trial's resources were planned with."""
 
     @contextmanager
     def session(config: RunConfig) -> Iterator[Coordinator]:

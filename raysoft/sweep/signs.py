@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from raysoft.liveness import BEAT_S, Steps, Vitals
+from raysoft.federation.liveness import BEAT_S, Steps, Vitals
 
 NAMESPACE = b"raysoft"
 

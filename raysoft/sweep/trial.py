@@ -17,17 +17,17 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from raysoft.config import RunConfig
+from raysoft.distributed.resources import Machine
 from raysoft.errors import RaysoftError
-from raysoft.federation.resources import Machine
-from raysoft.liveness import Pulse
+from raysoft.federation.liveness import Pulse
+from raysoft.rundir.folder import CONFIG, WANDB
+from raysoft.runs.trackers.fanout import in_sweep
 from raysoft.sweep.folder import FAILED, STOPPED, SWEEP, TRIALS
 from raysoft.sweep.points import run_config
 from raysoft.sweep.reports import RUN, Carried, Reports, read_marker
 from raysoft.sweep.results import DONE
 from raysoft.sweep.signs import give_sign
 from raysoft.sweep.stored import newest_stored
-from raysoft.trackers import in_sweep
-from raysoft.tracking import CONFIG, WANDB
 
 OLD_TRIAL_S = 60.0  # how long the process of a trial may outlive its driver
 
@@ -78,7 +78,7 @@ def _run_trial(setup: Setup, job: Mapping[str, Any], name: str) -> None:
 
 
 def _compute(setup: Setup, config: RunConfig, folder: Path, told: Reports) -> None:
-    from raysoft.runner import resume, run
+    from raysoft.runs.run import resume, run
     from raysoft.sweep.session import trial_sessions
 
     sessions = trial_sessions(setup.share)

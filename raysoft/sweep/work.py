@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysoft.errors import RaysoftError
-from raysoft.run_reading import read_json
+from raysoft.rundir.folder import SUMMARY
+from raysoft.rundir.reading import read_json
 from raysoft.sweep.config import Asha, HyperBand
 from raysoft.sweep.folder import STOPPED, Remembered, SweepFolder
 from raysoft.sweep.points import Sweep, Trial, Values
 from raysoft.sweep.results import DONE
-from raysoft.tracking import SUMMARY
 
 Job = dict[str, Any]  # what a trial's process is given
 

@@ -1,0 +1,1 @@
+"""How payloads reach the server: latency, energy, who is heard. May use wireless and below."""

@@ -1,0 +1,1 @@
+"""Channels, links and rates: one channel a file. May use config, types and units."""

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raysoft import cli, tracking
+from raysoft.rundir import folder as tracking
+from raysoft.terminal import cli
 from tests.conftest import SMALL_RUN
 from tests.hf_folders import LABELS, make_folder
 
@@ -302,8 +303,8 @@ def test_an_encoder_that_looks_ahead_is_no_causal_language_model(command, tmp_pa
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    from raysoft.presets import load_config
-    from raysoft.runner import run
+    from raysoft.config.presets import load_config
+    from raysoft.runs.run import run
 
     folder = tmp_path_factory.mktemp("finished") / "run"
     run(load_config("soft", RUN), folder)
@@ -408,12 +409,12 @@ def test_a_full_disk_ends_a_run_with_the_name_of_the_file(command, tmp_path, mon
     (MemoryError(), 3, "not enough memory"), (OSError(28, "No space left on device"), 1, "No space left on device"),
 ])  # fmt: skip
 def test_what_the_machine_lacks_is_one_sentence(command, tmp_path, monkeypatch, error, code, words):
-    import raysoft.runner
+    import raysoft.runs.run
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(raysoft.runner, "run", fail)
+    monkeypatch.setattr(raysoft.runs.run, "run", fail)
     refused(command("run", "soft", *RUN, "--out", tmp_path / "run"), words, code=code)
 
 
@@ -465,12 +466,12 @@ def test_places_where_no_run_can_go(command, tmp_path, out, words):
 ])  # fmt: skip
 def test_what_can_be_known_without_ray_is_said_before_it_starts(command, models, tmp_path, monkeypatch, words, said):
     """A start of Ray takes many seconds; a dry run never gets there."""
-    import raysoft.federation.ray_session
+    import raysoft.distributed.session
 
     def start(*_: Any) -> None:
         raise AssertionError("Ray is started")
 
-    monkeypatch.setattr(raysoft.federation.ray_session, "ray_session", start)
+    monkeypatch.setattr(raysoft.distributed.session, "ray_session", start)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "texts.csv").write_text(TEXTS)
     settings = [f"model.name={models['roberta']}", "data.task=sequence-classification", HEAD]

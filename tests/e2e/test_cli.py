@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysoft.presets import preset_names
+from raysoft.config.presets import preset_names
 from tests.conftest import SMALL_RUN, records, summary
 
 ROOT = Path(__file__).parents[2]
@@ -116,8 +116,8 @@ def test_a_budget_that_training_uses_up_is_refused_before_ray(tmp_path, budget, 
 def test_the_budgets_of_presets_need_no_look_at_the_model(preset):
     """It would load torch into the driver, for seconds, before every run."""
     code = (
-        "import sys; from raysoft.presets import load_config\n"
-        "from raysoft.federation.inputs import check_tight_budget\n"
+        "import sys; from raysoft.config.presets import load_config\n"
+        "from raysoft.runs.inputs import check_tight_budget\n"
         f"check_tight_budget(load_config({preset!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import raysoft.registry
+import raysoft.config.registry
 import raysoft.report
 from raysoft.allocation.tsfa import WARM_UP
 from raysoft.config import RunConfig
+from raysoft.config.presets import load_config
 from raysoft.errors import RaysoftError
-from raysoft.presets import load_config
-from raysoft.runner import run
+from raysoft.runs.run import run
 from tests.conftest import records, summary
 
 TINY = [
@@ -125,13 +125,13 @@ class Counted:
 
 def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, report: bool = False) -> RunConfig:
     """Run, and hold the records against what every run obeys."""
-    build, payloads = raysoft.registry.build, []
+    build, payloads = raysoft.config.registry.build, []
 
     def counting(kind: str, *args: Any) -> Any:
         built = build(kind, *args)
         return Counted(built, payloads) if kind == "codec" else built
 
-    monkeypatch.setattr(raysoft.registry, "build", counting)
+    monkeypatch.setattr(raysoft.config.registry, "build", counting)
     if not report:
         monkeypatch.setattr(raysoft.report, "write_report", lambda path: path)
     run(load_config("soft", [*TINY, *overrides]), folder)

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysoft.comparison import compare
+from raysoft.comparison.compare import compare
+from raysoft.comparison.store import claim, key_of, run_name
+from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.presets import load_config
-from raysoft.report.comparison_file import read_comparison
-from raysoft.store import claim, key_of, run_name
+from raysoft.report.comparison.file import read_comparison
 from tests.conftest import SMALL_RUN, records, summary
 
 SETTINGS = [word for word in SMALL_RUN if word != "rounds=3"] + ["rounds=2"]
@@ -130,7 +130,7 @@ def test_other_labels_and_an_equal_reading_need_no_new_run(place, second):
 
 
 def test_a_run_of_the_store_is_what_raysoft_run_makes(place, second, tmp_path):
-    from raysoft.runner import run
+    from raysoft.runs.run import run
 
     config = load_config("soft", [*SETTINGS, "seed=1", "executor=inline"])
     run(config, tmp_path / "alone", report=False)
@@ -181,7 +181,7 @@ def test_the_api_gives_the_same_numbers(place, second, monkeypatch):
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(words, says, tmp_path, monkeypatch, capsys):
-    from raysoft import cli
+    from raysoft.terminal import cli
 
     (tmp_path / "full").mkdir()
     (tmp_path / "full/a.txt").write_text("x")

@@ -5,10 +5,10 @@ import json
 
 import yaml
 
-from raysoft.plan_table import write_plan
-from raysoft.planning import make_plan
-from raysoft.presets import load_config
-from raysoft.runner import run
+from raysoft.config.presets import load_config
+from raysoft.planning.stage import make_plan
+from raysoft.planning.table import write_plan
+from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN, records, summary
 from tests.e2e.test_cli import raysoft
 

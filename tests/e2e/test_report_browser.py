@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raysoft.report import write_comparison_report, write_report
-from raysoft.report.figures import DRAWINGS
+from raysoft.report.run.figures import DRAWINGS
 from tests.browser import Browser, find_chromium
 from tests.comparison_folders import make_comparison
 from tests.run_folders import make_run

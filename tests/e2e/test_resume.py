@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysoft.checkpoint import load, save
+from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.workload import describe
-from raysoft.presets import load_config
-from raysoft.resuming import find_resumable
-from raysoft.runner import Silent, resume, run
+from raysoft.runs.checkpoint import load, save
+from raysoft.runs.resuming import find_resumable
+from raysoft.runs.run import Silent, resume, run
 from tests.conftest import SMALL_RUN, records, summary
 from tests.hf_folders import LABELS, make_folder
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from raysoft.presets import load_config
-from raysoft.runner import run
+from raysoft.config.presets import load_config
+from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN, records, summary
 
 VIRTUAL = ["data.partition=virtual", "data.samples_per_client=16", "train.batch_size=4", "tracking.tensorboard=false"]

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from raysoft.config import RunConfig, WandbConfig, parse_section
-from raysoft.presets import load_config
-from raysoft.run_reading import read_run
-from raysoft.runner import Silent, resume, run
-from raysoft.trackers import Beginning, Trackers, curves, in_sweep
-from raysoft.trackers.wandb_tracker import Wandb
+from raysoft.config.presets import load_config
+from raysoft.rundir.reading import read_run
+from raysoft.runs.run import Silent, resume, run
+from raysoft.runs.trackers.base import Beginning, curves
+from raysoft.runs.trackers.fanout import Trackers, in_sweep
+from raysoft.runs.trackers.wandb_tracker import Wandb
 from tests.conftest import SMALL_RUN, summary
 from tests.run_folders import config_tree, make_run
 from tests.wandb_server import API_KEY, wandb_processes, wandb_run, wandb_server

@@ -10,12 +10,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from raysoft.config import UserFile
+from raysoft.config.presets import load_config
+from raysoft.distributed.executor import RayExecutor
+from raysoft.distributed.placement import reserve
 from raysoft.errors import ResourceError
 from raysoft.federation.coordinator import Coordinator
-from raysoft.federation.ray_executor import RayExecutor
-from raysoft.federation.ray_placement import reserve
-from raysoft.presets import load_config
-from raysoft.runner import Silent, run
+from raysoft.runs.run import Silent, run
 from raysoft.wireless import rayleigh
 from tests.conftest import SMALL_RUN, records, summary
 

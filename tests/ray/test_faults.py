@@ -13,18 +13,18 @@ import pytest
 import ray
 from ray._private.node import Node
 
+from raysoft.config.presets import load_config
+from raysoft.distributed import session as ray_session
+from raysoft.distributed.executor import RayExecutor
+from raysoft.distributed.placement import Reservation
+from raysoft.distributed.resources import plan_actors
+from raysoft.distributed.start import start_ray
 from raysoft.errors import RaysoftError, ResourceError
-from raysoft.federation import ray_session
 from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.coordinator import Coordinator
-from raysoft.federation.ray_executor import RayExecutor
-from raysoft.federation.ray_placement import Reservation
-from raysoft.federation.ray_start import start_ray
-from raysoft.federation.resources import plan_actors
+from raysoft.federation.liveness import Steps
 from raysoft.federation.sampling import make_packs
-from raysoft.liveness import Steps
-from raysoft.presets import load_config
-from raysoft.runner import Silent, run
+from raysoft.runs.run import Silent, run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]

@@ -9,9 +9,9 @@ import urllib.request
 import pytest
 import ray
 
-from raysoft.presets import load_config
-from raysoft.runner import Silent, run
-from raysoft.trackers.prometheus import GAUGES
+from raysoft.config.presets import load_config
+from raysoft.runs.run import Silent, run
+from raysoft.runs.trackers.prometheus import GAUGES
 from tests.conftest import SMALL_RUN, summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]

@@ -7,8 +7,8 @@ import time
 import psutil
 import pytest
 
-from raysoft.presets import load_config
-from raysoft.runner import Silent, run
+from raysoft.config.presets import load_config
+from raysoft.runs.run import Silent, run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = pytest.mark.timeout(280)

@@ -8,9 +8,9 @@ import time
 import pytest
 import ray
 
+from raysoft.config.presets import load_config
 from raysoft.federation.pack_sums import GROUP
-from raysoft.presets import load_config
-from raysoft.runner import run
+from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = pytest.mark.timeout(900)

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysoft.run_reading import read_run
-from raysoft.trackers import curves
+from raysoft.rundir.reading import read_run
+from raysoft.runs.trackers.base import curves
 from tests.conftest import summary
 from tests.wandb_server import wandb_processes, wandb_run
 

@@ -6,9 +6,11 @@ The contracts themselves (layers, siblings) are in pyproject.toml and run here t
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,12 @@ HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplot
 # Who may import a library at all (a folder ends in "/"); and of these, who only inside functions.
 MAY_IMPORT = {
     "ray": (
-        "federation/actors.py",
-        "federation/ray_executor.py",
-        "federation/ray_placement.py",
-        "federation/ray_session.py",
-        "federation/ray_start.py",
+        "distributed/client_actor.py",
+        "distributed/coordinator_actor.py",
+        "distributed/executor.py",
+        "distributed/placement.py",
+        "distributed/session.py",
+        "distributed/start.py",
         "sweep/driver.py",
         "sweep/reports.py",
         "sweep/search.py",
@@ -36,24 +39,24 @@ MAY_IMPORT = {
         "sweep/stored.py",
         "sweep/trial.py",
         "sweep/watch.py",
-        "trackers/prometheus.py",
+        "runs/trackers/prometheus.py",
     ),
     "torch": ("models/", "methods/soft.py"),
-    "transformers": ("models/", "tasks.py"),
+    "transformers": ("models/tasks.py", "models/"),
     "peft": ("models/",),
     "matplotlib": ("report/", "models/glyphs.py"),
-    "tensorboardX": ("trackers/tensorboard.py",),
-    "wandb": ("trackers/wandb_process.py",),
+    "tensorboardX": ("runs/trackers/tensorboard.py",),
+    "wandb": ("runs/trackers/wandb_process.py",),
     "datasets": ("data/",),
-    "fsspec": ("storage.py",),
+    "fsspec": ("rundir/remote.py",),
     "optuna": ("sweep/search.py",),
-    "typer": ("cli.py",),
-    "rich": ("console.py", "comparison_console.py", "sweep_console.py"),
+    "typer": ("terminal/cli.py",),
+    "rich": ("terminal/console.py", "terminal/comparison_console.py", "terminal/sweep_console.py"),
 }
 ONLY_INSIDE_FUNCTIONS = {
-    ("torch", "methods/soft.py"), ("tensorboardX", "trackers/tensorboard.py"), ("wandb", "trackers/wandb_process.py"),
-    ("ray", "trackers/prometheus.py"), ("datasets", "data/"), ("transformers", "tasks.py"), ("fsspec", "storage.py"),
-    ("ray", "sweep/driver.py"), ("optuna", "sweep/search.py"),
+    ("torch", "methods/soft.py"), ("tensorboardX", "runs/trackers/tensorboard.py"), ("optuna", "sweep/search.py"),
+    ("wandb", "runs/trackers/wandb_process.py"), ("ray", "runs/trackers/prometheus.py"), ("datasets", "data/"),
+    ("transformers", "models/tasks.py"), ("fsspec", "rundir/remote.py"), ("ray", "sweep/driver.py"),
 }  # fmt: skip
 
 
@@ -85,7 +88,7 @@ def parsed(path):
 
 def test_there_are_files_to_check():
     names = {name_of(path) for path in FILES}
-    assert {"config.py", "registry.py", "federation/round.py", "models/base.py"} <= names
+    assert {"config/sections.py", "config/registry.py", "federation/round.py", "models/base.py"} <= names
 
 
 def room_of(library, name):
@@ -130,11 +133,13 @@ def loaded_after(code, libraries=HEAVY):
     return done.stdout.splitlines()[-1].removeprefix("loaded:").split()
 
 
-LIGHT = ["config", "registry", "types", "rng", "units", "errors", "tracking", "trackers", "cli", "presets"]
+LIGHT = ["types", "rng", "units", "errors", "terminal.cli"]
 LIGHT += ["sweep.config", "sweep.points", "sweep.folder", "sweep.results"]
 LIGHT += sorted(
-    f"{folder}.{path.stem}" for folder in ("codecs", "allocation", "uplinks", "wireless", "methods")
-    for path in (PACKAGE / folder).glob("*.py") if path.stem != "__init__"
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for folder in ("config", "kernels", "codecs", "allocation", "uplinks", "wireless", "methods", "rundir",
+                   "runs/trackers")
+    for path in (PACKAGE / folder).rglob("*.py") if path.stem != "__init__"
 )  # fmt: skip
 
 
@@ -144,14 +149,14 @@ def test_everything_a_configuration_needs_is_imported_without_torch_and_ray():
 
 
 def test_a_preset_is_validated_without_torch_and_ray():
-    code = "from raysoft.presets import load_config; load_config('soft', ())"
+    code = "from raysoft.config.presets import load_config; load_config('soft', ())"
     assert set(loaded_after(code)) <= {"scipy"}
 
 
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['raysoft', '--help']\n"
-        "from raysoft.cli import main\n"
+        "from raysoft.terminal.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code"
     )
@@ -253,16 +258,109 @@ def test_the_search_for_hidden_inputs_finds_them():
     assert hidden_inputs(ast.parse("\n".join(fine))) == []
 
 
+# ------------------------------------------------------------------------------------------------------ the house
+
+
+def dotted(path):
+    return ".".join(("raysoft", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def modules_used(tree, known):
+    """Modules of raysoft that a module imports anywhere but under `if TYPE_CHECKING:`."""
+
+    def walk(node):
+        for child in ast.iter_child_nodes(node):
+            if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+                yield child
+                yield from walk(child)
+
+    for node in walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from (name if name in known else node.module for name in names)
+
+
+def circles(graph):
+    """Modules that reach themselves: whoever is left when those that use nothing of the rest are taken away."""
+    left = {name: set(used) - {name} for name, used in graph.items()}
+    while free := {name for name, used in left.items() if not used & left.keys()}:
+        left = {name: used for name, used in left.items() if name not in free}
+    while unused := left.keys() - set().union(*left.values()):
+        left = {name: used for name, used in left.items() if name not in unused}
+    return sorted(left)
+
+
+def test_no_circle_of_imports_inside_folders_or_between_them():
+    known = {dotted(path): path for path in FILES}
+    assert circles({name: set(modules_used(parsed(path), known)) for name, path in known.items()}) == []
+
+
+def test_the_search_for_circles_finds_them():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": set()}) == ["b", "c"]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    tree = ast.parse("if TYPE_CHECKING:\n    import x.a\ndef f():\n    from x import b, c")
+    assert sorted(modules_used(tree, {"x", "x.a", "x.b"})) == ["x", "x.b"]
+
+
+ROOT = PACKAGE.parent
+needs_source = pytest.mark.skipif(
+    not (ROOT / "pyproject.toml").exists(), reason="raysoft is installed without its source tree"
+)
+
+
+def floors():
+    """The layers of the import contract, top down: a list of the rooms of each floor."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    return [[room.strip() for room in floor.split("|")] for floor in layers if floor != "__main__"]
+
+
+@needs_source
+def test_the_documents_show_the_house_as_it_is():
+    readme = (ROOT / "README.md").read_text().partition("```\nraysoft/\n")[2].partition("```")[0]
+    shown = [re.match(r"  ([a-z ]+[a-z])/? {2,}\S", line) for line in readme.splitlines()]
+    assert all(shown), readme
+    rooms = [room for floor in floors() for room in floor]
+    assert [name for match in shown for name in match[1].split()] == rooms
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    block = " ".join(contributing.partition("Imports point downward only:")[2].partition("\n\nSiblings")[0].split())
+    assert block == " → ".join(" | ".join(floor) for floor in floors())
+
+
+def test_the_hall_is_small_and_every_room_says_what_it_is_for():
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        said = ast.get_docstring(parsed(path)) or ""
+        assert said.endswith((".", ")", "]")), f"{name_of(path)} says nothing"
+        if path.parent.parent == PACKAGE:
+            assert "May use" in said or "may use" in said, f"{name_of(path)} does not say what it may use"
+
+
+def test_tests_follow_the_rooms():
+    here = {path.name for path in Path(__file__).parent.iterdir() if (path / "__init__.py").exists()}
+    assert here <= {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"studies"}
+    assert sorted(path.name for path in Path(__file__).parent.glob("test_*.py")) == ["test_imports.py", "test_rng.py"]
+
+
+def test_no_source_is_ignored_by_git():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    here = [str(path.relative_to(ROOT)) for path in FILES]
+    words = ["git", "-C", str(ROOT), "check-ignore", "--no-index", *here]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout  # 1: none of them
+
+
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
+@needs_source
 def test_import_contracts_hold():
-    root = PACKAGE.parent
-    if not (root / "pyproject.toml").exists():
-        pytest.skip("raysoft is installed without its source tree")
     done = subprocess.run(
         [sys.executable, "-c", LINT, "--no-cache"],
-        cwd=root, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert " 0 broken" in done.stdout

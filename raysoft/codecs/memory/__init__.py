@@ -1,0 +1,1 @@
+"""What a client keeps of what it has not sent. Numpy and kernels."""

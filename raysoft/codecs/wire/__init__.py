@@ -1,0 +1,1 @@
+"""Values to bits and back: writers, symbols, quantisers. Numpy only."""

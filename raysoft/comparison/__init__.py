@@ -1,0 +1,1 @@
+"""Many runs: arms and seeds, their store, statistics, tables. May use runs and below."""

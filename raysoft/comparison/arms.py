@@ -1,0 +1,117 @@
+"""What is compared: each arm is `[LABEL:]TARGET [key=value ...]` in one argument; bare settings go to every arm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysoft.config import RunConfig
+from raysoft.config.presets import load_config
+from raysoft.errors import ConfigError
+from raysoft.rundir.folder import name_of
+
+MAX_LABEL = 60
+MAX_SEEDS = 10_000
+_KEY = r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*="
+_SETTING = re.compile(_KEY)
+_BETWEEN = re.compile(rf"\s+(?={_KEY})")  # values may hold spaces: codec={name: quantize, bits: 4}
+_LABELLED = re.compile(r"([^:=]*):(?!//)\s*(.*)", re.DOTALL)
+_SET_BY_OPTION = {"seed": "--seeds and --first-seed", "executor": "the comparison (runs are inline)"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting under comparison; `overrides` are its own, after those of all arms."""
+
+    label: str
+    target: str
+    overrides: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()  # settings of all arms, applied first
+
+    def config(self, seed: int) -> RunConfig:
+        """The complete configuration at one seed. Raises ConfigError naming the arm."""
+        try:
+            return load_config(self.target, [*self.shared, *self.overrides, f"seed={seed}"], "inline")
+        except ConfigError as error:
+            where = f"arm {self.label!r}"
+            raise ConfigError(f"{where}, {error.field}" if error.field else where, error.message) from None
+
+
+def parse_arms(arguments: Sequence[str]) -> list[Arm]:
+    """Arms from the arguments of a command line, in their order.
+
+    >>> [arm.label for arm in parse_arms(["soft", "q4: soft codec.bits_per_value=4", "rounds=3"])]
+    ['soft', 'q4']
+
+    Raises ConfigError for an empty argument, an unreadable one, equal labels, or no arm at all.
+    """
+    shared: list[str] = []
+    arms: list[Arm] = []
+    for text in arguments:
+        if not text.strip():
+            raise ConfigError("arm", "must name a preset or a YAML file, got an empty argument")
+        if _SETTING.match(text.strip()):
+            shared += _settings(_BETWEEN.split(text.strip()))
+        else:
+            arms.append(_arm(text.strip()))
+    if not arms:
+        raise ConfigError("arms", "give at least one preset or YAML file, e.g. raysoft compare soft ideal")
+    labels = [arm.label for arm in arms]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise ConfigError("arms", f"two arms are called {twice!r}; name them apart, e.g. 'first: {arms[0].target}'")
+    return [Arm(arm.label, arm.target, arm.overrides, tuple(shared)) for arm in arms]
+
+
+def _arm(text: str) -> Arm:
+    head, *settings = _BETWEEN.split(text)
+    label: str | None = None
+    target = head
+    if match := _LABELLED.fullmatch(head):
+        label, target = match[1].strip(), match[2].strip()
+        if not label or len(label) > MAX_LABEL or not label.isprintable():
+            raise ConfigError("arm", f"{text[:80]!r}: the label before ':' must have 1 to {MAX_LABEL} characters")
+    if not target or (re.search(r"\s", target) and not Path(target).exists()):
+        raise ConfigError("arm", f"{text[:80]!r} must have the form [LABEL:]TARGET [key=value ...]")
+    settings = _settings(settings)
+    return Arm(label or _short(target, settings), target, tuple(settings))
+
+
+def _settings(settings: Sequence[str]) -> list[str]:
+    for text in settings:
+        key = text.partition("=")[0]
+        if key in _SET_BY_OPTION:
+            raise ConfigError(key, f"is set by {_SET_BY_OPTION[key]}; leave out {text[:80]!r}")
+    return list(settings)
+
+
+def _short(target: str, settings: Sequence[str]) -> str:
+    """The label of an arm without one: target and settings, each key by its last word."""
+    words = [text.partition("=") for text in settings]
+    text = " ".join([name_of(target), *(f"{key.rpartition('.')[2]}={value.strip()}" for key, _, value in words)])
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+
+
+def pick_reference(arms: Sequence[Arm], wanted: str | None) -> str:
+    """The label of the reference: the one asked for, else `ideal`, else the first. Raises ConfigError.
+
+    `ideal` is the arm of that label, else the first one of a preset `ideal` or `ideal-...` (of another task).
+    """
+    labels = [arm.label for arm in arms]
+    if wanted is None:
+        presets = [arm.label for arm in arms if arm.target == "ideal" or arm.target.startswith("ideal-")]
+        return "ideal" if "ideal" in labels else [*presets, *labels][0]
+    if wanted not in labels:
+        raise ConfigError("--reference", f"{wanted[:80]!r} is not one of the arms: {', '.join(labels)}")
+    return wanted
+
+
+def seed_range(count: int, first: int) -> range:
+    """The seeds first..first+count-1. Raises ConfigError."""
+    if not 1 <= count <= MAX_SEEDS:
+        raise ConfigError("--seeds", f"must be between 1 and {MAX_SEEDS}, got {count}")
+    if not 0 <= first <= 2**62:
+        raise ConfigError("--first-seed", f"must be between 0 and 2^62, got {first}")
+    return range(first, first + count)

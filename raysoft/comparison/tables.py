@@ -1,0 +1,225 @@
+"""The tables of a comparison: table.csv (numbers), table.md and table.tex (formatted, one row an arm)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysoft.rundir.folder import write_atomic
+
+TABLE_CSV, TABLE_MD, TABLE_TEX = "table.csv", "table.md", "table.tex"
+UNITS = {"bits": "bits", "seconds": "simulated seconds", "joules": "joules"}
+# Heading, key, factor, digits. A column without a number in any arm is left out.
+_COLUMNS: tuple[tuple[str, str, float, int], ...] = (
+    ("{accuracy} %", "final_accuracy", 100.0, 1),
+    ("at equal {equal} %", "equal_accuracy", 100.0, 1),
+    ("bits/byte", "final_bits_per_byte", 1.0, 3),
+    ("bits/byte at equal {equal}", "equal_bits_per_byte", 1.0, 3),
+    ("recovered gap %", "recovered_gap", 100.0, 0),
+    ("worst 10 % clients %", "worst10_client_accuracy", 100.0, 1),
+    ("uplink MB", "uplink_mb", 1.0, 2),
+    ("of dense 32 bit %", "share_dense32", 100.0, 1),
+    ("of dense same bits %", "share_dense_same_bits", 100.0, 1),
+    ("latency s", "mean_latency_s", 1.0, 3),
+    ("latency / budget", "latency_over_budget", 1.0, 3),
+    ("simulated s", "simulated_s", 1.0, 1),
+    ("energy J", "energy_j", 1.0, 1),
+    ("kept %", "kept_fraction", 100.0, 1),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading and rows of cells, all text."""
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def arms_table(data: Mapping[str, Any]) -> Table:
+    """One row an arm: mean ± standard deviation over seeds."""
+    arms = data["arms"]
+    words = {"equal": UNITS.get(data["equal"], ""), "accuracy": data.get("accuracy_name", "accuracy")}
+    shown = [column for column in _COLUMNS if any(arm["mean"].get(column[1]) is not None for arm in arms)]
+    heading = ("arm", "seeds", *(name.format(**words) for name, *_ in shown))
+    rows = []
+    for arm in arms:
+        cells = [_spread(arm["mean"].get(key), arm["std"].get(key), scale, digits) for _, key, scale, digits in shown]
+        rows.append((arm["label"], str(len(arm["runs"])), *cells))
+    return Table(heading, tuple(rows))
+
+
+def pairs_table(data: Mapping[str, Any]) -> Table:
+    """One row an arm and metric: paired difference to the reference, interval, verdicts."""
+    heading = (
+        "arm", f"difference to {data['reference']}", "95 % interval", "seeds", "p non-inferior", "Holm", "non-inferior",
+        "equivalent",
+    )  # fmt: skip
+    rows = []
+    for pair in data["pairs"]:
+        scale, digits = (1.0, 3) if pair["metric"] == "bits_per_byte" else (100.0, 2)
+        unit = " bits/byte" if pair["metric"] == "bits_per_byte" else " points"
+        interval = f"{_signed(pair['low'], scale, digits)} to {_signed(pair['high'], scale, digits)}"
+        rows.append((
+            pair["arm"], _signed(pair["difference"], scale, digits) + unit,
+            "-" if pair["low"] is None else interval, str(pair["seeds"]), _p(pair["p_noninferior"]),
+            _p(pair["p_holm"]), _verdict(pair["noninferior"]), _verdict(pair["equivalent"]),
+        ))  # fmt: skip
+    return Table(heading, tuple(rows))
+
+
+def time_to_table(data: Mapping[str, Any]) -> Table:
+    """One row an arm and target: what it cost to get there."""
+    accuracy = f"{data.get('accuracy_name', 'accuracy')} %"
+    heading = ("arm", "of the gain", accuracy, "rounds", "simulated s", "uplink MB", "energy J", "seeds there")
+    seeds = {arm["label"]: len(arm["runs"]) for arm in data["arms"]}
+    rows = []
+    for row in data["time_to"]:
+        costs = [_number(row[key], 1.0, digits) for key, digits in _COSTS]
+        there = f"{row['seeds_reached']} of {seeds[row['arm']]}"
+        rows.append((row["arm"], row["target"], _number(row["value"], 100.0, 1), *costs, there))
+    return Table(heading, tuple(rows))
+
+
+_COSTS = (("rounds", 1), ("seconds", 2), ("mb", 2), ("joules", 1))
+
+
+def sideways(table: Table) -> Table:
+    """Rows as columns: one column an arm."""
+    columns = [table.heading, *table.rows]
+    rows = [tuple(column[i] for column in columns) for i in range(len(table.heading))]
+    return Table(rows[0], tuple(rows[1:]))
+
+
+def text_table(table: Table) -> str:
+    """Columns padded with spaces, the first to the left; never cut, a terminal may wrap it."""
+    lines = [table.heading, *table.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(table.heading))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if not i else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def note(data: Mapping[str, Any]) -> str:
+    """How to read the tables, in a few sentences."""
+    points = f"{100 * data['margin']:g}"
+    margin = f"{points} point{'' if points == '1' else 's'} of {data.get('accuracy_name', 'accuracy')}"
+    text = 100 * data["margin_bits_per_byte_relative"]
+    if any(pair["metric"] == "bits_per_byte" for pair in data["pairs"]):
+        margin += f", {text:g} % of the reference's bits per byte"
+    out = (
+        "Mean ± standard deviation over seeds. Differences are paired by seed; a verdict is yes where its p-value "
+        f"(paired t tests, Holm over the table) is at most 5 %; margin {margin}."
+    )
+    if data["equal"]:
+        read = "; ".join(
+            f"{arm['label']} after round {_number(arm['mean']['equal_round'], 1.0, 1)}" for arm in data["arms"]
+        )
+        out += f" Differences are at equal {UNITS[data['equal']]}: read on average {read}."
+    return out
+
+
+def write_tables(data: Mapping[str, Any], folder: Path) -> None:
+    """table.csv, table.md and table.tex. Raises RaysoftError where one cannot be written."""
+    arms, pairs = arms_table(data), pairs_table(data)
+    tables = [arms, *([pairs] if pairs.rows else []), time_to_table(data)]
+    write_atomic(folder / TABLE_CSV, _csv(data))
+    write_atomic(folder / TABLE_MD, "\n".join([*(_markdown(table) for table in tables), _plain(note(data)), ""]))
+    write_atomic(folder / TABLE_TEX, "\n".join(_latex(table) for table in tables))
+
+
+def _csv(data: Mapping[str, Any]) -> str:
+    """One row an arm; unrounded means, standard deviations and tests."""
+    by_arm = {(pair["arm"], pair["metric"]): pair for pair in data["pairs"]}
+    keys = list(data["arms"][0]["mean"])
+    tests = ("difference", "low", "high", "p_noninferior", "p_holm", "noninferior", "p_equivalent", "equivalent")
+    metrics = [m for m in ("accuracy", "bits_per_byte") if any(pair["metric"] == m for pair in data["pairs"])]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([
+        "arm", "target", "overrides", "seeds",
+        *(f"{key}_{kind}" for key in keys for kind in ("mean", "std")),
+        *(f"{metric}_{test}" for metric in metrics for test in tests),
+    ])  # fmt: skip
+    for arm in data["arms"]:
+        values = [arm[kind].get(key) for key in keys for kind in ("mean", "std")]
+        found = [by_arm.get((arm["label"], metric), {}).get(test) for metric in metrics for test in tests]
+        texts = [inert(text) for text in (arm["label"], arm["target"], " ".join(arm["overrides"]))]
+        writer.writerow([*texts, len(arm["runs"]), *values, *found])
+    return out.getvalue()
+
+
+def inert(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula; numbers such as -1.5 stay what they are.
+
+    >>> inert("=1+1"), inert("-1.5"), inert("soft")
+    ("'=1+1", '-1.5', 'soft')
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is: nobody's label becomes a tag."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    rule = "|---|" + "---:|" * (len(table.heading) - 1)
+    return "\n".join([line(table.heading), rule, *(line(row) for row in table.rows), ""])
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$",
+    "…": r"\ldots{}", "−": "$-$",
+}  # fmt: skip
+
+
+def _latex(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(_TEX.get(char, char) for char in cell) for cell in cells) + r" \\"
+
+    return "\n".join([
+        "% needs \\usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.heading) - 1)}}}",
+        r"\toprule", line(table.heading), r"\midrule", *(line(row) for row in table.rows), r"\bottomrule",
+        r"\end{tabular}", "",
+    ])  # fmt: skip
+
+
+def _number(value: float | None, scale: float, digits: int) -> str:
+    return "-" if value is None else f"{scale * value:.{digits}f}"
+
+
+def _spread(mean: float | None, std: float | None, scale: float, digits: int) -> str:
+    text = _number(mean, scale, digits)
+    return text if std is None or mean is None else f"{text} ± {_number(std, scale, digits)}"
+
+
+def _signed(value: float | None, scale: float, digits: int) -> str:
+    return "-" if value is None else f"{scale * value:+.{digits}f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _verdict(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"

@@ -1,0 +1,1 @@
+"""Numpy kernels and numerical switches that siblings share. May use types and errors."""

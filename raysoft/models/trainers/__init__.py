@@ -1,0 +1,1 @@
+"""Training of many clients in one pass."""

@@ -1,0 +1,1 @@
+"""What a comparison looks like: its panels, captions and page."""

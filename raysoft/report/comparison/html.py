@@ -1,0 +1,169 @@
+"""The report of a comparison: figures and one HTML page from comparison.json and the run folders it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raysoft.errors import RaysoftError
+from raysoft.report import page
+from raysoft.report.comparison.captions import EQUAL_UNITS, plural
+from raysoft.report.comparison.data import Trace, trace
+from raysoft.report.comparison.file import ComparisonFile, Pair, read_comparison
+from raysoft.report.comparison.panels import Part, parts
+from raysoft.report.page import Section
+from raysoft.report.run.closing import NOT_MEASURED, radio_rows
+from raysoft.report.run.html import footer, limits_of, settings_of
+from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
+from raysoft.rundir.reading import Run, read_run
+
+DPI = 300  # of figures half as wide as a page
+_COLUMNS = (  # heading, key, factor, most decimals
+    ("Final accuracy (%)", "final_accuracy", 100.0, 2),
+    ("Bits per byte", "final_bits_per_byte", 1.0, 4),
+    ("Accuracy at equal {equal} (%)", "equal_accuracy", 100.0, 2),
+    ("Bits per byte at equal {equal}", "equal_bits_per_byte", 1.0, 4),
+    ("Read at round", "equal_round", 1.0, 1),
+    ("Recovered gap (%)", "recovered_gap", 100.0, 1),
+    ("Worst tenth of clients (%)", "worst10_client_accuracy", 100.0, 2),
+    ("Uplink (MB)", "uplink_mb", 1.0, 4),
+    ("Of dense 32-bit (%)", "share_dense32", 100.0, 2),
+    ("Of dense, same bits (%)", "share_dense_same_bits", 100.0, 2),
+    ("Kept fraction (%)", "kept_fraction", 100.0, 2),
+    ("Round latency (s)", "mean_latency_s", 1.0, 4),
+    ("Of its budget (%)", "latency_over_budget", 100.0, 1),
+    ("Simulated time (s)", "simulated_s", 1.0, 2),
+    ("Energy (J)", "energy_j", 1.0, 3),
+)
+
+
+@dataclass
+class Loaded:
+    """What could be read of the runs: traces by label, one whole run an arm (for settings), and remarks."""
+
+    traces: dict[str, list[Trace]] = field(default_factory=dict)
+    example: dict[str, Run] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_comparison_report(folder: Path | str) -> Path:
+    """Draw a comparison folder and return its `report.html`; `figures/*.png` beside it.
+
+    A run folder that is missing or damaged is left out of the curves and named under "Limits".
+    Raises RaysoftError where `folder` holds no readable comparison.json, or cannot be written.
+    """
+    folder = Path(folder)
+    file = read_comparison(folder)
+    loaded = load_runs(folder, file)
+    found = parts(file, loaded.traces)
+    drawings = {name: draw for part in found for name, draw in part.drawings.items()}
+    pictures = page.draw(drawings, DPI)
+    target = folder / REPORT
+    try:
+        old = [path.stem for path in (folder / FIGURES).glob("*.png")]
+        page.write_pictures(folder / FIGURES, pictures, old)
+        write_atomic(target, render(file, found, pictures, loaded))
+    except OSError as error:
+        raise RaysoftError(f"{error.filename or target}: cannot be written: {error.strerror}") from None
+    return target
+
+
+def load_runs(folder: Path, file: ComparisonFile) -> Loaded:
+    """Read every run once and keep what the figures need; only one run an arm stays in memory."""
+    out = Loaded()
+    for arm in file.arms:
+        out.traces[arm.label] = []
+        for row in arm.runs:
+            try:
+                run = read_run(folder / row.folder)
+            except RaysoftError as error:
+                out.notes.append(f"{arm.label}, seed {row.seed}: not in the curves: {error}.")
+                continue
+            out.traces[arm.label].append(trace(run, row.seed))
+            out.example.setdefault(arm.label, run)
+    return out
+
+
+def render(file: ComparisonFile, found: Sequence[Part], pictures: Mapping[str, bytes], loaded: Loaded) -> str:
+    """The HTML text of a comparison."""
+    sections = [Section("result", "Result", arms_table(file))]
+    if file.pairs:
+        sections.append(Section("pairs", f"Against {file.reference}", pairs_table(file)))
+    for part in found:
+        shown = [name for name in part.drawings if name in pictures]
+        if shown:
+            images = "".join(page.image(pictures[name], f"{part.title}. {part.caption}") for name in shown)
+            sections.append(Section(f"figure-{part.name}", part.title, page.figure(images, part.caption, "panels")))
+    runs, titles = list(loaded.example.values()), list(loaded.example)
+    remarks = [*file.notes, *(limits_of(runs, titles) if runs else ()), *loaded.notes]
+    below = []
+    if remarks:
+        sections.append(Section("limits", "Limits", page.notes(remarks)))
+    if runs:
+        sections.append(Section("radio", "Radio", page.table([radio_rows(run) for run in runs], titles, "Arm")))
+        below.append(settings_of(runs, titles))
+    return page.render_page(file.name, _subtitle(file), sections, footer(runs), below)
+
+
+def _subtitle(file: ComparisonFile) -> str:
+    counts = sorted({len(arm.runs) for arm in file.arms})
+    seeds = plural(counts[-1], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    text = f"{plural(len(file.arms), 'arm')}, {seeds} each with common random numbers; reference: {file.reference}"
+    text += f"; read at equal {EQUAL_UNITS[file.equal]}" if file.equal else ""
+    return text + ". Times, energies and bits are simulated. One look an arm in every figure."
+
+
+def arms_table(file: ComparisonFile) -> str:
+    """One line an arm, mean ± standard deviation over seeds; columns that no arm has are left out."""
+    used = [column for column in _COLUMNS if any(getattr(arm.mean, column[1]) is not None for arm in file.arms)]
+    head = [title.format(equal=EQUAL_UNITS.get(file.equal or "", "")) for title, *_ in used]
+    lines = [
+        [
+            arm.label,
+            *(_spread(getattr(arm.mean, key), getattr(arm.std, key), factor, most) for _, key, factor, most in used),
+        ]
+        for arm in file.arms
+    ]
+    return page.grid(["Arm", *head], lines, "arms")
+
+
+def _spread(mean: float | None, std: float | None, factor: float, decimals: int) -> str:
+    """`86.10 ± 0.80`: both with as many decimals as two figures of the spread need, but at most `decimals`."""
+    if mean is None:
+        return NOT_MEASURED
+    if not std:
+        return f"{factor * mean:.4g}"
+    needed = next((d for d in range(decimals) if factor * std * 10**d >= 9.5), decimals)
+    return f"{factor * mean:.{needed}f} ± {factor * std:.{needed}f}"
+
+
+def pairs_table(file: ComparisonFile) -> str:
+    """One line an arm and metric: difference, interval, p-values, verdicts."""
+    head = ["Arm", "Difference in", "Seeds", "Difference", "95 % interval", "p (non-inferior)", "p (Holm)"]
+    head += ["Non-inferior", "Equivalent"]
+    return page.grid(head, [_pair(pair) for pair in file.pairs if pair.arm != file.reference], "arms")
+
+
+def _pair(pair: Pair) -> list[str]:
+    points = pair.metric == "accuracy"
+    metric, factor, decimals = ("accuracy (points)", 100.0, 2) if points else ("bits per byte", 1.0, 4)
+
+    def signed(value: float) -> str:
+        return f"{factor * value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+    interval = "–" if pair.low is None or pair.high is None else f"{signed(pair.low)} to {signed(pair.high)}"
+    return [
+        pair.arm, metric, str(pair.seeds), NOT_MEASURED if pair.difference is None else signed(pair.difference),
+        interval, _p(pair.p_noninferior), _p(pair.p_holm), _verdict(pair.noninferior), _verdict(pair.equivalent),
+    ]  # fmt: skip
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
+
+
+def _verdict(value: bool | None) -> str:
+    return "–" if value is None else "yes" if value else "not shown"

@@ -1,0 +1,207 @@
+"""What a comparison's report shows, part by part: the figures, and a caption with the numbers seen in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from raysoft.report import row_figures as rows_of
+from raysoft.report.comparison import captions, figures
+from raysoft.report.comparison.data import Trace, kept_by_gain, mean_curve
+from raysoft.report.comparison.figures import Point
+from raysoft.report.comparison.file import Arm, ComparisonFile
+from raysoft.report.labels import looks_of
+from raysoft.report.row_figures import Difference, Looks, Reach, Sample
+
+AXIS_LABELS = {
+    "rounds": "Round",
+    "seconds": "Simulated time (s)",
+    "mb": "Uplink (MB)",
+    "joules": "Energy of all devices (J)",
+}
+METRIC_LABELS = {"accuracy": "Accuracy (%)", "bits_per_byte": "Bits per byte"}
+COSTS = (
+    ("mb", "uplink_mb", "Uplink in total (MB)"), ("latency", "mean_latency_s", "Mean round latency (s)"),
+    ("joules", "energy_j", "Energy of all devices (J)"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """One section of the report: figures by file name, and a caption in words and numbers."""
+
+    name: str
+    title: str
+    drawings: Mapping[str, Callable[[], Figure | None]]
+    caption: str
+    alt: Mapping[str, str] = field(default_factory=dict)
+
+
+def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[Part]:
+    """All parts that these data can fill; `traces` holds what is known of the runs, by label."""
+    looks = looks_of(file.labels)
+    metrics = ["accuracy"]
+    if any(arm.values("final_bits_per_byte") for arm in file.arms):
+        metrics.append("bits_per_byte")
+    labels = METRIC_LABELS | {"accuracy": f"{file.accuracy_name.capitalize()} (%)"}
+    found = [progress(metric, traces, looks, labels[metric]) for metric in metrics]
+    found += [differences(file, metric, looks) for metric in metrics]
+    found += [fronts(file, metric, looks, labels[metric]) for metric in metrics]
+    found += [
+        reach(file, looks), latencies(traces, looks), recovered(file, looks), fairness(file, looks), kept(traces, looks)
+    ]  # fmt: skip
+    return [part for part in found if part is not None]
+
+
+def _factor(metric: str) -> float:
+    return 100.0 if metric == "accuracy" else 1.0
+
+
+def progress(
+    metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks, y_label: str | None = None
+) -> Part | None:
+    """The metric against round, simulated time, megabytes and joules."""
+    drawings: dict[str, Callable[[], Figure | None]] = {}
+    y_label = y_label or METRIC_LABELS[metric]
+    shown = None
+    for axis, x_label in AXIS_LABELS.items():
+        ends = [float(item.costs[axis][-1]) for seeds in traces.values() for item in seeds]
+        positive = [end for end in ends if end > 0]
+        log = axis != "rounds" and len(positive) > 1 and max(positive) >= 8 * min(positive)
+        lines = []
+        for label, seeds in traces.items():
+            line = mean_curve(label, seeds, axis, metric, log)
+            if line is not None:
+                lines.append(line.scaled(_factor(metric)))
+        if lines:
+            shown = shown or lines
+            drawings[f"{metric}_{axis}"] = partial(
+                figures.curves, lines, x_label, y_label, looks, log, axis == "rounds"
+            )
+    if not shown:
+        return None
+    return Part(
+        f"{metric}", y_label.removesuffix(" (%)"), drawings, captions.progress(shown, metric)
+    )  # fmt: skip
+
+
+def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
+    """Paired differences to the reference with 95 % intervals and the margin."""
+    scale = _factor(metric)
+    pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
+    items = [
+        Difference(
+            pair.arm, scale * pair.difference, _times(pair.low, scale), _times(pair.high, scale), pair.noninferior
+        )
+        for pair in pairs
+        if pair.difference is not None
+    ]
+    if not items:
+        return None
+    margin: float | None = scale * file.margin
+    if metric == "bits_per_byte":
+        of_reference = file.reference_arm.mean
+        mean = of_reference.equal_bits_per_byte if file.equal else of_reference.final_bits_per_byte
+        margin = None if mean is None else file.margin_bits_per_byte_relative * mean
+    unit = "accuracy (points)" if metric == "accuracy" else "bits per byte"
+    draw = partial(
+        rows_of.forest, items, f"Difference in {unit}", margin, file.reference, metric == "bits_per_byte", looks
+    )  # fmt: skip
+    title = "Paired differences" + ("" if metric == "accuracy" else " in bits per byte")
+    pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
+    return Part(
+        f"difference_{metric}", title, {f"difference_{metric}": draw}, captions.differences(file, pairs, margin)
+    )
+
+
+def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = None) -> Part | None:
+    """Final metric against uplink, latency and energy with Pareto fronts."""
+    drawings: dict[str, Callable[[], Figure | None]] = {}
+    best: dict[str, list[Point]] = {}
+    label = label or METRIC_LABELS[metric]
+    y_label = "Final " + label[0].lower() + label[1:]
+    for short, key, x_label in COSTS:
+        points = [point for arm in file.arms if (point := _point(arm, key, f"final_{metric}", _factor(metric)))]
+        if points:
+            best[x_label] = points
+            drawings[f"pareto_{metric}_{short}"] = partial(
+                figures.scatter, points, x_label, y_label, True, metric == "bits_per_byte", looks
+            )  # fmt: skip
+    if not drawings:
+        return None
+    title = "Cost and final " + y_label.removesuffix(" (%)").lower()
+    return Part(f"pareto_{metric}", title, drawings, captions.fronts(best, metric))
+
+
+def _point(arm: Arm, x_key: str, y_key: str, y_scale: float, x_scale: float = 1.0) -> Point | None:
+    x, y = getattr(arm.mean, x_key), getattr(arm.mean, y_key)
+    if x is None or y is None:
+        return None
+    x_std, y_std = _times(getattr(arm.std, x_key), x_scale), _times(getattr(arm.std, y_key), y_scale)
+    return Point(arm.label, x_scale * x, y_scale * y, x_std, y_std)
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
+
+
+def reach(file: ComparisonFile, looks: Looks) -> Part | None:
+    """Seconds and megabytes to reach parts of the reference's gain."""
+    drawings: dict[str, Callable[[], Figure | None]] = {}
+    for name, x_label in (("seconds", "Simulated time to target (s)"), ("mb", "Uplink to target (MB)")):
+        rows = [
+            Reach(label, {row.target: getattr(row, name) for row in file.time_to if row.arm == label})
+            for label in file.labels
+        ]
+        if any(value is not None for row in rows for value in row.needed.values()):
+            drawings[f"time_to_{name}"] = partial(rows_of.time_to, rows, x_label, looks)
+    if not drawings:
+        return None
+    return Part("time_to", "Time to accuracy", drawings, captions.reach(file))
+
+
+def latencies(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | None:
+    """Distribution of the round latency over all seeds, with the budgets."""
+    samples = [
+        Sample(label, np.concatenate([item.latency_s_R for item in seeds])) for label, seeds in traces.items() if seeds
+    ]
+    budgets = sorted({item.budget_s for seeds in traces.values() for item in seeds if item.budget_s is not None})
+    if not any(len(sample.values) for sample in samples):
+        return None
+    draw = partial(figures.distribution, samples, "Round latency (s)", budgets, looks)
+    return Part("latency", "Round latency", {"latency_cdf": draw}, captions.latencies(traces, budgets))
+
+
+def recovered(file: ComparisonFile, looks: Looks) -> Part | None:
+    """Recovered share of the reference's gain, seed by seed."""
+    samples = [Sample(arm.label, [100 * value for value in arm.values("recovered_gap")]) for arm in file.arms]
+    if not any(len(sample.values) for sample in samples):
+        return None
+    draw = partial(rows_of.dots, samples, "Recovered gap (%)", 100.0, looks)
+    return Part("recovered_gap", "Recovered gap", {"recovered_gap": draw}, captions.recovered(file, samples))
+
+
+def fairness(file: ComparisonFile, looks: Looks) -> Part | None:
+    """Accuracy of the worst tenth of the clients against the mean accuracy."""
+    points = [
+        point for arm in file.arms if (point := _point(arm, "final_accuracy", "worst10_client_accuracy", 100.0, 100.0))
+    ]  # fmt: skip
+    if not points:
+        return None
+    draw = partial(
+        figures.scatter, points, "Final accuracy (%)", "Worst tenth of the clients (%)", False, False, looks
+    )  # fmt: skip
+    return Part("worst10", "Worst tenth of the clients", {"worst10_clients": draw}, captions.fairness(points))
+
+
+def kept(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | None:
+    """Kept fraction against mean gain, for arms in which it differs between clients."""
+    lines = [line for label, seeds in traces.items() if (line := kept_by_gain(label, seeds)) is not None]
+    if not lines:
+        return None
+    draw = partial(figures.curves, lines, "Mean channel gain of the client (dB)", "Mean kept fraction", looks)
+    return Part("kept", "Kept fraction by channel gain", {"kept_by_gain": draw}, captions.kept(lines))

@@ -1,0 +1,1 @@
+"""What a single run looks like: its figures, its page, its closing table."""

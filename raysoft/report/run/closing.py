@@ -1,0 +1,172 @@
+"""The tables of a report: closing figures, radio, settings, and the limits a reader has to know. Plain text only.
+
+The command line prints the same closing rows at the end of a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from raysoft.config import RunConfig, parse_section, registry
+from raysoft.errors import ConfigError
+from raysoft.report.run.data import after_base, latency_budget_s
+from raysoft.rundir.reading import Run
+from raysoft.rundir.summary import accuracy_name
+
+Rows = list[tuple[str, str]]
+NOT_MEASURED = "not measured"
+
+
+def closing_rows(run: Run) -> Rows:
+    """Names and values (with units) of what a run achieved and what it cost; "not measured" where it does not say."""
+    summary = run.summary or {}
+    name = accuracy_name(str(_section(run, "data").get("task"))).capitalize()
+    rows: Rows = [(f"{name}, before and after", _change(run, "accuracy", "final_accuracy", 100.0, " %"))]
+    if _finite(run.column("metrics.bits_per_byte")):
+        rows.append(("Bits per byte, before and after", _change(run, "metrics.bits_per_byte", None, 1.0, "")))
+    metrics = summary.get("metrics", {})
+    worst, mean = (metrics.get(key) for key in ("worst10_client_accuracy", "client_accuracy_mean"))
+    if worst is not None and mean is not None:
+        rows.append(("Worst tenth of the clients", f"{_percent(worst)} (mean {_percent(mean)}; own training samples)"))
+    keep = after_base(run)
+    seconds = run.column("round_latency_s")[keep]
+    wall = summary.get("wall_time_s", float(np.nansum(run.column("wall_time_s"))))
+    return [
+        *rows,
+        ("Rounds", f"{int(keep.sum())}" + ("" if run.summary else " (not finished)")),
+        ("Uplink", _uplink(run)),
+        ("Mean round latency", _against_budget(seconds, latency_budget_s(run))),
+        ("Simulated time", _quantity(run.column("simulated_time_s")[-1], "s")),
+        ("Energy of all devices", _quantity(float(np.nansum(run.column("energy_j")[keep])), "J")),
+        ("Updates that arrived", _arrived(run)),
+        ("Computing time", _quantity(wall, "s")),
+        ("Adapter (SHA-256)", str(summary.get("adapter_sha256") or NOT_MEASURED)),
+    ]
+
+
+def _finite(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).any())
+
+
+def _change(run: Run, key: str, final_key: str | None, factor: float, unit: str) -> str:
+    """`before → after`; after is the summary's mean of the last evaluations, else the last evaluation."""
+    values = run.column(key)
+    seen = values[np.isfinite(values)]
+    if not len(seen):
+        return NOT_MEASURED
+    name = final_key or "final_" + key.partition(".")[2]
+    summary = run.summary or {}
+    final = summary.get(name, summary.get("metrics", {}).get(name))
+    last = float(seen[-1]) if final is None else float(final)
+    before = f"{values[0] * factor:.3g}{unit}" if math.isfinite(values[0]) else NOT_MEASURED
+    return f"{before} → {last * factor:.3g}{unit}"
+
+
+def _uplink(run: Run) -> str:
+    """Megabytes on the air, and their share of what dense uploads would have cost, as the summary has it."""
+    metrics = (run.summary or {}).get("metrics", {})
+    text = f"{float(np.nansum(run.column('uplink_bits'))) / 8e6:.4g} MB"
+    shares = {key: metrics.get(f"uplink_share_of_{key}") for key in ("dense32", "dense_same_bits")}
+    if shares["dense32"] is not None:
+        text += f" = {_percent(shares['dense32'])} of the dense 32-bit uplink"
+    if shares["dense_same_bits"] not in (None, shares["dense32"]):
+        text += f", {_percent(shares['dense_same_bits'])} of the dense uplink at the same value bits"
+    return text
+
+
+def _against_budget(seconds: np.ndarray, budget: float | None) -> str:
+    if not len(seconds):
+        return NOT_MEASURED
+    text = _quantity(float(seconds.mean()), "s")
+    return text if not budget else f"{text} = {_percent(seconds.mean() / budget)} of the budget of {budget:g} s"
+
+
+def _arrived(run: Run) -> str:
+    keep = after_base(run)
+    arrived, dropped = (float(np.nansum(run.column(key)[keep])) for key in ("participants", "dropped"))
+    if arrived + dropped == 0:
+        return NOT_MEASURED
+    reasons: dict[str, float] = {}
+    for row in run.records:
+        for reason, count in (row.get("drop_reasons") or {}).items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    why = "; ".join(f"{reason} {count:g}" for reason, count in sorted(reasons.items()))
+    return f"{arrived:g} of {arrived + dropped:g}" + (f" ({why})" if why else "")
+
+
+def _quantity(value: float | None, unit: str) -> str:
+    return NOT_MEASURED if value is None or not math.isfinite(value) else f"{value:.4g} {unit}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def radio_rows(run: Run) -> Rows:
+    """The radio table of the run's channel and devices; the bare settings where the channel model is not installed."""
+    from raysoft.wireless.table import radio_table
+
+    try:
+        config = parse_section(RunConfig, run.config)
+        return radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
+    except ConfigError:
+        return [row for row in settings_rows(run) if row[0].partition(".")[0] in ("channel", "device")]
+
+
+def settings_rows(run: Run) -> Rows:
+    """Every setting of the run by its dotted name."""
+    return [(name, _shown(value)) for name, value in _flat(run.config)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def limits(run: Run) -> list[str]:
+    """What the numbers of this run do not say, in sentences."""
+    device, channel = (_section(run, name) for name in ("device", "channel"))
+    out = list(run.notes)
+    summary = run.summary or {}
+    if (status := summary.get("status", "done")) != "done":
+        why = summary.get("metrics", {}).get("error")
+        out.append(f"The run ended early ({status})" + (f": {why}" if why else "."))
+    out.append("Times, energies and bits on the air are simulated; only the computing time was measured on a clock.")
+    for key, what in (("payload_scale", "Every upload counts as"), ("compute_scale", "Every computation counts as")):
+        if device.get(key, 1) != 1:
+            out.append(f"{what} {device[key]:g} times its size ({key}), so that a small model stands for a large one.")
+    if channel.get("csi_error", 0) == 0 and channel.get("name") in registry.CHANNELS:  # another may report anything
+        out.append("The server knows the channel gains exactly (csi_error 0).")
+    shown = max((_cohort_size(row) for row in run.records), default=0)
+    whole = max(((row.get("participants") or 0) + (row.get("dropped") or 0) for row in run.records), default=0)
+    if 0 < shown < whole:
+        out.append(f"Figures of single clients show {shown} of up to {whole} clients a round, the first by number.")
+    return out
+
+
+def _section(run: Run, name: str) -> dict[str, Any]:
+    section = run.config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _cohort_size(row: Mapping[str, Any]) -> int:
+    clients = row.get("metrics", {}).get("clients")
+    ids = clients.get("id") if isinstance(clients, Mapping) else None
+    return len(ids) if isinstance(ids, list) else 0

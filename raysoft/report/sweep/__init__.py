@@ -1,0 +1,1 @@
+"""What a sweep looks like: its figures and page."""

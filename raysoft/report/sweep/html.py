@@ -1,0 +1,271 @@
+"""The report of a sweep: figures and one HTML page from results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from raysoft.errors import RaysoftError
+from raysoft.report import page
+from raysoft.report.page import Section
+from raysoft.report.study_figures import heat
+from raysoft.report.sweep.figures import (
+    CATEGORIES,
+    Column,
+    Measured,
+    effects,
+    front_of,
+    parallel,
+    pareto,
+    scale_of,
+    scattered,
+    shown,
+)
+from raysoft.report.sweep.file import AxisFile, Row, SweepFile, number, read_sweep, spread
+from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
+
+DPI = 300
+TITLES = {  # heading, factor, most decimals
+    "final_accuracy": ("Final accuracy (%)", 100.0, 2),
+    "accuracy": ("Accuracy (%)", 100.0, 2),
+    "best_accuracy": ("Best accuracy (%)", 100.0, 2),
+    "last_accuracy": ("Accuracy at the end (%)", 100.0, 2),
+    "worst10_client_accuracy": ("Worst tenth of clients (%)", 100.0, 2),
+    "final_bits_per_byte": ("Bits per byte", 1.0, 4),
+    "mean_latency_s": ("Round latency (s)", 1.0, 4),
+    "mean_round_latency_s": ("Round latency (s)", 1.0, 4),
+    "latency_over_budget": ("Of its budget (%)", 100.0, 1),
+    "uplink_mb": ("Uplink (MB)", 1.0, 3),
+    "share_dense32": ("Of dense 32-bit (%)", 100.0, 2),
+    "kept_fraction": ("Kept fraction (%)", 100.0, 2),
+    "simulated_s": ("Simulated time (s)", 1.0, 2),
+    "energy_j": ("Energy (J)", 1.0, 3),
+}
+_PICTURES = (  # name, title, caption
+    ("pareto", "Accuracy, latency and bits", "Each point of the space by its number. Diamonds: no other point is as "
+     "good in value, latency and bits together. Colour: the third of them."),
+    ("map", "Map of {rows} and {columns}", "{metric} over two axes{over}."),
+    ("effects", "Effect of each axis", "Dots: points, with the standard deviation over seeds where there are several. "
+     "Line: mean of all points with the same value."),
+    ("parallel", "All points", "One line a point, from settings to what came out; colour: {metric}. Thick: the best."),
+)  # fmt: skip
+
+
+def write_sweep_report(folder: Path | str) -> Path:
+    """Draw the folder of a sweep and return its `report.html`; `figures/*.png` beside it.
+
+    Raises RaysoftError where it holds no readable results.json, or cannot be written.
+    """
+    folder = Path(folder)
+    file = read_sweep(folder)
+    drawings = {
+        "pareto": partial(_pareto, file), "map": partial(_map, file), "effects": partial(_effects, file),
+        "parallel": partial(_parallel, file),
+    }  # fmt: skip
+    pictures = page.draw(drawings, DPI)
+    target = folder / REPORT
+    try:
+        page.write_pictures(folder / FIGURES, pictures, list(drawings))
+        write_atomic(target, render(file, pictures))
+    except OSError as error:
+        raise RaysoftError(f"{error.filename or target}: cannot be written: {error.strerror}") from None
+    return target
+
+
+def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
+    """The HTML text of a sweep."""
+    sections = [Section("result", "Result", _result(file))]
+    words = {
+        "metric": title(file.metric), "rows": file.axes[0].label, "over": _over(file),
+        "columns": file.axes[1].label if len(file.axes) > 1 else "",
+    }  # fmt: skip
+    for name, heading, caption in _PICTURES:
+        if name in pictures:
+            text = caption.format(**words)
+            picture = page.image(pictures[name], f"{heading.format(**words)}. {text}")
+            content = page.figure(picture, text)
+            if name == "pareto":
+                content += _front_table(file)
+            sections.append(Section(f"figure-{name}", heading.format(**words), content))
+    sections.append(Section("points", "Points", _points_table(file, _order(file))))
+    ended = [row for row in file.trials if row["status"] != "done"]
+    if ended:
+        lines = [[str(row["trial"]), str(row["status"]), str(row.get("reason") or "–")] for row in ended]
+        sections.append(
+            Section(
+                "early", "Trials that did not run to their end", page.grid(["Trial", "Status", "Reason"], lines, "arms")
+            )
+        )
+    space = [[axis.key, axis.kind, ", ".join(shown(value) for value in axis.values)] for axis in file.axes]
+    below = [page.details("The space", page.grid(["Key", "Kind", "Values"], space, "arms"), opened=False)]
+    return page.render_page(file.name, _subtitle(file), sections, "", below)
+
+
+def title(metric: str) -> str:
+    """A metric's name as a heading."""
+    return TITLES.get(metric, (metric, 1.0, 4))[0]
+
+
+def _subtitle(file: SweepFile) -> str:
+    seeds = f"{len(file.seeds)} seed{'s' if len(file.seeds) != 1 else ''}"
+    done = sum(row["status"] == "done" for row in file.trials)
+    text = f"Sweep of {', '.join(axis.label for axis in file.axes)}: {len(file.points)} points, {seeds} each, "
+    text += f"{done} of {len(file.trials)} trials ran to their end"
+    text += f"; scheduler {file.scheduler}" if file.scheduler != "none" else ""
+    return text + ". Times, energies and bits are simulated."
+
+
+def _over(file: SweepFile) -> str:
+    others = [axis.label for axis in file.axes[2:]]
+    text = f"; of the points that differ in {', '.join(others)} only, the best one is shown" if others else ""
+    early = any(row.get("stopped") and not row.get("done") for row in file.points)
+    return text + ("; a point that was stopped early counts with what it had by then" if early else "")
+
+
+def _result(file: SweepFile) -> str:
+    if file.best is None:
+        return page.notes(["No trial ran to its end."])
+    rows = [(axis.label, shown(file.best[axis.label])) for axis in file.axes]
+    rows += [(title(key), cell(file.best, key)) for key in _figures(file)]
+    rows.append(("Seeds", str(file.best.get("done", ""))))
+    aim = "largest" if file.mode == "max" else "smallest"
+    note = f"Point {file.best['point']} has the {aim} {file.metric} of all points with a finished trial."
+    return page.table([rows], [file.name]) + page.notes([note])
+
+
+def _figures(file: SweepFile) -> list[str]:
+    names = dict.fromkeys([file.metric, *(name for name in TITLES if any(name in row for row in file.points))])
+    return [name for name in names if any(number(row, name) is not None for row in file.points)]
+
+
+def cell(row: Row, key: str) -> str:
+    """`86.10 ± 0.80`: both with as many decimals as two figures of the spread need, but at most as many as sensible."""
+    value, std = number(row, key), spread(row, key)
+    _, factor, most = TITLES.get(key, (key, 1.0, 4))
+    if value is None:
+        return "–"
+    if not std:
+        return f"{factor * value:.4g}"
+    needed = next((d for d in range(most) if factor * std * 10**d >= 9.5), most)
+    return f"{factor * value:.{needed}f} ± {factor * std:.{needed}f}"
+
+
+def _points_table(file: SweepFile, rows: Sequence[Row]) -> str:
+    figures = _figures(file)
+    head = ["Point", *(axis.label for axis in file.axes), "Trials", *(title(name) for name in figures)]
+    lines = [
+        [
+            str(row["point"]), *(shown(row[axis.label]) for axis in file.axes), _trials(row),
+            *(cell(row, name) for name in figures),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return page.grid(head, lines, "arms")
+
+
+def _trials(row: Row) -> str:
+    counts = [(int(row.get(name) or 0), name) for name in ("done", "stopped", "failed", "unfinished")]
+    return ", ".join(f"{count} {name}" for count, name in counts if count) or "–"
+
+
+def _order(file: SweepFile) -> list[Row]:
+    sign = -1.0 if file.mode == "max" else 1.0
+
+    def place(row: Row) -> tuple[bool, float]:
+        value = number(row, file.metric)
+        return value is None, 0.0 if value is None else sign * value
+
+    return sorted(file.points, key=place)
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+
+
+def _quality(file: SweepFile) -> str:
+    """What the Pareto front is of, beside latency and bits."""
+    text = any(number(row, "final_bits_per_byte") is not None for row in file.points)
+    return "final_bits_per_byte" if text else "final_accuracy"
+
+
+def _measured(file: SweepFile) -> list[Measured]:
+    key = _quality(file)
+    factor = TITLES[key][1]
+    out = []
+    for row in file.points:
+        value, latency, mb = number(row, key), number(row, "mean_latency_s"), number(row, "uplink_mb")
+        if row.get("done") and value is not None and latency is not None and mb is not None:
+            out.append(Measured(int(row["point"]), factor * value, latency, mb))
+    return out
+
+
+def _pareto(file: SweepFile) -> Figure | None:
+    key = _quality(file)
+    return pareto(_measured(file), title(key), key == "final_bits_per_byte")
+
+
+def _front_table(file: SweepFile) -> str:
+    points = _measured(file)
+    front = {points[place].number for place in front_of(points, _quality(file) == "final_bits_per_byte")}
+    rows = [row for row in file.points if row["point"] in front]
+    rows.sort(key=lambda row: number(row, "mean_latency_s") or 0.0)
+    return _points_table(file, rows)
+
+
+def _column(file: SweepFile, key: str) -> Column:
+    factor = TITLES.get(key, (key, 1.0, 4))[1]
+    values = [number(row, key) for row in file.points]
+    return Column(title(key), [None if value is None else factor * value for value in values])
+
+
+def _axis(file: SweepFile, axis: AxisFile) -> Column:
+    return Column(axis.label, [row[axis.label] for row in file.points])
+
+
+def _map(file: SweepFile) -> Figure | None:
+    """The first two axes; numbers written in where both have few values."""
+    if len(file.axes) < 2 or not file.points:
+        return None
+    rows, columns, metric = _axis(file, file.axes[0]), _axis(file, file.axes[1]), _column(file, file.metric)
+    down, across = scale_of(rows.values), scale_of(columns.values)
+    if not (down.categories and across.categories) or max(len(down.ticks), len(across.ticks)) > CATEGORIES:
+        return scattered(columns, rows, metric)
+    best = np.full((len(down.ticks), len(across.ticks)), np.nan)
+    for r, c, value in zip(down.place_N, across.place_N, metric.values, strict=True):
+        if value is not None and np.isfinite(r) and np.isfinite(c):
+            old = best[int(r), int(c)]
+            keep = np.isnan(old) or (value > old if file.mode == "max" else value < old)
+            best[int(r), int(c)] = value if keep else old
+    if not np.isfinite(best).any():
+        return None
+    digits = 1 if np.nanmax(np.abs(best)) >= 10 else 3
+    return heat(
+        best, down.names, across.names, metric.name, row_label=rows.name, column_label=columns.name, digits=digits
+    )
+
+
+def _effects(file: SweepFile) -> Figure | None:
+    keys = [file.metric, *(name for name in ("mean_latency_s", "uplink_mb") if name != file.metric)]
+    if file.metric == "mean_round_latency_s":
+        keys.remove("mean_latency_s")
+    keys = [key for key in keys if any(number(row, key) is not None for row in file.points)]
+    factors = [TITLES.get(key, (key, 1.0, 4))[1] for key in keys]
+    stds = [
+        [None if (std := spread(row, key)) is None else factor * std for row in file.points]
+        for key, factor in zip(keys, factors, strict=True)
+    ]
+    return effects([_axis(file, axis) for axis in file.axes], [_column(file, key) for key in keys], stds)
+
+
+def _parallel(file: SweepFile) -> Figure | None:
+    keys = dict.fromkeys(["mean_latency_s", "uplink_mb", file.metric])
+    columns = [_axis(file, axis) for axis in file.axes]
+    columns += [_column(file, key) for key in keys if any(number(row, key) is not None for row in file.points)]
+    best: Any = None
+    if file.best is not None:
+        best = next((i for i, row in enumerate(file.points) if row["point"] == file.best["point"]), None)
+    return parallel(columns, _column(file, file.metric), best)

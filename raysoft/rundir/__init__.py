@@ -1,0 +1,1 @@
+"""What lies on disk: files, run folders, their reading and summary. May use config and below."""

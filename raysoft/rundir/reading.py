@@ -1,0 +1,119 @@
+"""A run folder as read back, however it was left: T records, line 0 the untouched base. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raysoft.config.yaml12 import load_mapping
+from raysoft.errors import RaysoftError
+from raysoft.rundir.checks import is_number, row_problem, summary_problem
+from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
+from raysoft.types import Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as read back: T records (line 0 is the untouched base)."""
+
+    path: Path
+    config: dict[str, Any]
+    records: tuple[dict[str, Any], ...]
+    summary: dict[str, Any] | None  # None: the run has not ended
+    environment: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what was odd about the folder, for the reader
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    def column(self, key: str) -> Array:
+        """[T] float64 values of one record key, or of `metrics.KEY`; NaN where there is no such number."""
+        head, _, rest = key.partition(".")
+        values: list[Any] = [row.get(head, {}).get(rest) if rest else row.get(head) for row in self.records]
+        return np.array([v if is_number(v) else math.nan for v in values], dtype=np.float64)
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a run folder. Raises RaysoftError naming file and line; a half-written last line becomes a note."""
+    path = Path(path)
+    if not path.is_dir():
+        raise RaysoftError(f"{path}: no such run folder")
+    for name in (CONFIG, ROUNDS):
+        if not (path / name).is_file():
+            raise RaysoftError(f"{path / name}: missing, so {path} is not a run folder")
+    records, notes = _read_rounds(path / ROUNDS)
+    summary = read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
+    if summary is not None and (problem := summary_problem(summary)):
+        raise RaysoftError(f"{path / SUMMARY}: {problem}")
+    if summary is None:
+        notes.append("The run has not written a summary: it is still running or was interrupted.")
+    surroundings, torn = read_advisory(path / ENVIRONMENT)
+    notes += torn
+    return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RaysoftError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RaysoftError(f"{path}: is not UTF-8 text") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises RaysoftError naming file and line."""
+    text = _read_text(path)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise RaysoftError(f"{path}, line {line}: not valid JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(value, dict):
+        raise RaysoftError(f"{path}: must hold a JSON object")
+    return value
+
+
+def read_advisory(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a file holds on which nothing depends; empty, with a sentence, where it is damaged."""
+    if not path.is_file():
+        return {}, []
+    try:
+        return read_json(path), []
+    except RaysoftError as error:
+        return {}, [f"{error}; it is left out of account."]
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    lines = _read_text(path).split("\n")
+    records: list[dict[str, Any]] = []
+    notes: list[str] = []
+    last = len(lines) - 1  # text after the last newline: empty, unless a write was cut short
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+            problem = row_problem(row)
+        except (ValueError, RecursionError) as error:
+            problem = f"not valid JSON: {getattr(error, 'msg', error)}"
+        if problem is None:
+            records.append(row)
+        elif number == last:
+            notes.append(f"{path.name}, line {number + 1}: half-written and ignored.")
+        else:
+            raise RaysoftError(f"{path}, line {number + 1}: {problem}")
+    if not records:
+        raise RaysoftError(f"{path}, line 1: holds no complete round yet")
+    return records, notes

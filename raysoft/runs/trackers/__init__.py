@@ -1,0 +1,1 @@
+"""Where a run is shown while it goes on, besides its own folder: TensorBoard, W&B, Prometheus."""

@@ -1,0 +1,444 @@
+"""The command line. Heavy imports stay inside the commands, so that `raysoft --help` answers at once."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
+UsageError: Any = typer.BadParameter.__base__
+
+INTERRUPTED = 130
+_how_to_go_on: list[str] = []  # for `main`, which says why a command has ended
+
+app = typer.Typer(
+    name="raysoft",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Simulate federated LoRA fine-tuning by many devices over a wireless link.",
+    epilog="Start with: raysoft run soft",
+)
+Target = Annotated[
+    str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `raysoft list`) or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. train.lr=1e-2 rounds=10.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from raysoft import __version__
+
+        typer.echo(f"raysoft {__version__}")
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=None)
+def run(
+    target: Target,
+    overrides: Overrides = None,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URI", help="Run folder, or storage such as s3://bucket/run (default: outputs/NAME)."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run (default: the preset's or file's name).")] = None,
+    executor: Annotated[str | None, typer.Option(metavar="inline|ray", help="Where to compute; same result.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the settings, print the plan, run nothing.")
+    ] = False,
+) -> None:
+    """Run a configuration: train, transmit, measure, and write a report.
+
+    model.lora.rank=plan chooses the LoRA rank first (see `raysoft plan --help`); plan.json in the run folder says why.
+    RAYSOFT_OUTPUTS replaces outputs/ (a Ray job without it keeps its runs in ~/raysoft-outputs of the cluster's node).
+    """
+    from raysoft.config.presets import load_config
+    from raysoft.rundir.destination import destination
+    from raysoft.rundir.folder import check_name, name_of
+
+    config = load_config(target, overrides or (), executor)
+    place = destination(out, name_of(target) if name is None else check_name(name))
+    from raysoft.terminal import console as display
+
+    console = display.stdout()
+    from raysoft.rundir.remote import check_free, staged
+
+    if dry_run:
+        check_free(place, "--out", overwrite)
+        display.print_plan(console, config, place)
+        return
+    from raysoft.runs.run import run as run_config
+
+    with (
+        staged(place, "--out", overwrite) as stage,
+        _resumable(stage.folder, stage.place),
+        display.RunDisplay(console, stage.changed) as shown,
+    ):
+        result = run_config(config, stage.folder, overwrite=overwrite, events=shown)
+    console.print()
+    display.say(console, display.closing_table(result, stage.place), indent=14)
+
+
+@app.command()
+def resume(
+    folder: Annotated[str, typer.Argument(metavar="DIR|URI", help="The folder of a run that was interrupted.")],
+    overrides: Overrides = None,
+) -> None:
+    """Go on with an interrupted run from its last checkpoint, with the result of a run that was never interrupted.
+
+    KEY=VALUE may change what has no influence on the result (executor, actors, tracking, checkpoint) and let `rounds`
+    grow; a damaged checkpoint is passed over for the one before. A finished run is left as it is.
+    """
+    from raysoft.rundir.remote import is_uri, staged
+    from raysoft.runs.run import resume as resume_run
+    from raysoft.terminal import console as display
+
+    console = display.stdout()
+    place = folder if is_uri(folder) else Path(folder)
+    with (
+        staged(place, "DIR", fetch=True) as stage,
+        _resumable(stage.folder, stage.place, resuming=True),
+        display.RunDisplay(console, stage.changed) as shown,
+    ):
+        result = resume_run(stage.folder, overrides or (), events=shown)
+    console.print()
+    display.say(console, display.closing_table(result, stage.place), indent=14)
+
+
+@app.command()
+def show(target: Target, overrides: Overrides = None) -> None:
+    """Print the complete configuration of a preset or file, every default written out."""
+    from raysoft.config.presets import load_config
+    from raysoft.runs.run import to_yaml
+
+    typer.echo(to_yaml(load_config(target, overrides or ())), nl=False)
+
+
+@app.command()
+def plan(
+    target: Target,
+    overrides: Overrides = None,
+    ranks: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="Candidate ranks (default: plan.ranks, 1,2,4,8,16).")
+    ] = None,
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            metavar="keep-scale|rslora",
+            help="How alpha follows the rank: s = alpha/rank stays (the default), or s falls with sqrt(rank).",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the plan (default: outputs/NAME-plan).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the plan (default: the preset's or file's name).")] = None,
+    validate: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Then run every feasible rank with N seeds and say how well the plan chose."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --validate: runs side by side, one thread each.")] = 2,
+    store: Annotated[
+        Path | None, typer.Option(help="With --validate: folder of the runs (default: outputs/runs).")
+    ] = None,
+) -> None:
+    """Choose the LoRA rank before training (TSFA's offline stage): a table, a figure, and the reasons.
+
+    For each rank: phi, what it cannot hold of a full update; the largest kept fraction within the latency budget; eps
+    and kappa, what sparsifying and averaging the factors lose there. The lowest weighted sum wins. Only the server's
+    proxy samples are used. `raysoft run ... model.lora.rank=plan` plans and runs in one go; the section `plan` sets
+    how it is measured.
+
+    --validate: regret accuracy(best) - accuracy(chosen) with its paired 95 % interval, the same for always taking the
+    middle rank, Kendall's tau of -score and accuracy, and constants fitted to these runs (plan.weights takes them).
+    Runs have the configuration's rounds, read the validation split, and are found again in --store.
+    """
+    from raysoft.config.presets import load_config
+    from raysoft.rundir.destination import local_destination
+    from raysoft.rundir.folder import check_name, name_of
+
+    words = [*(overrides or ()), *(() if ranks is None else [f"plan.ranks=[{ranks}]"])]
+    words += [] if alpha is None else [f"plan.alpha={alpha}"]
+    config = load_config(target, words)
+    if validate is not None:
+        from raysoft.comparison.plan_validation import check_validation
+
+        check_validation(config, validate, workers)
+    folder = local_destination(out, f"{name_of(target) if name is None else check_name(name)}-plan")
+    kept = local_destination(None if store is None else str(store), "runs", "--store")
+    from raysoft.planning.table import check_folder, summary_rows, text_table, write_plan
+    from raysoft.terminal import console as display
+
+    check_folder(folder)
+    from raysoft.planning.stage import make_plan
+
+    console = display.stdout()
+    with display.RunDisplay(console) as shown:
+        found = make_plan(config, shown)
+    write_plan(folder, found)
+    console.print()
+    console.print(text_table(found), highlight=False, markup=False)
+    console.print()
+    rows = [*summary_rows(found), ("folder", display.relative(folder))]
+    display.say(console, display.aligned(rows), indent=14)
+    found.rank()  # says why, where no rank is left
+    if validate is not None:
+        from raysoft.comparison.plan_validation import validate as run_ranks
+        from raysoft.comparison.plan_validation import validation_rows, write_validation
+        from raysoft.terminal.comparison_console import BatchDisplay
+
+        console.print()
+        with BatchDisplay(console) as bar:
+            checked = run_ranks(config, found, validate, kept, workers, bar)
+        write_validation(folder, checked)
+        display.say(console, display.aligned(validation_rows(checked)), indent=14)
+        if checked.failed:
+            raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    arms: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ARM...",
+            help="'[LABEL:]PRESET|FILE.yaml [key=value ...]' each; a bare key=value goes to every arm.",
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="Runs of each arm, with seeds FIRST, FIRST+1, ...")] = 5,
+    first_seed: Annotated[int, typer.Option(metavar="FIRST", help="The first seed.")] = 0,
+    equal: Annotated[
+        str | None, typer.Option(metavar="bits|seconds|joules", help="Compare where all arms have spent the same.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Arm to compare with (default: that of an ideal preset, else the first)."),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Accuracy that counts as no worse; 0.01 is one point.")] = 0.01,
+    workers: Annotated[int, typer.Option(help="Runs side by side, one thread each.")] = 2,
+    name: Annotated[str | None, typer.Option(help="Name of the comparison (default: from the arms).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison (default: outputs/NAME).")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the runs, shared by comparisons (default: outputs/runs).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the settings, list runs to do and runs found, run nothing.")
+    ] = False,
+) -> None:
+    """Run several settings with several seeds each and compare them: tables, tests, figures, one report.
+
+    Example: raysoft compare soft ideal 'q4: soft codec.bits_per_value=4' rounds=40 --seeds 10
+
+    All arms of a seed share data split, cohorts and channels, so differences are paired by seed. Each run is a folder
+    of --store and is found there again by its configuration: a second call runs only what is missing, so an
+    interrupted comparison goes on where it stopped, and comparisons share runs. A run that fails does not stop the
+    others: what finished is compared, what failed is named, and the exit code is 1. RAYSOFT_OUTPUTS replaces outputs/.
+
+    Final values are means of the last 5 evaluations, or of as many as there are after round 0. Differences to the
+    reference come with 95 % t intervals, and with paired t tests of non-inferiority and equivalence (TOST) within
+    --margin (bits per byte: 2 % of the reference), Holm-adjusted over the table. Recovered gap: (accuracy - base) /
+    (reference - base). Time to accuracy: cost until the mean of 5 evaluations in a row first reaches the base plus 50,
+    90, 95 % of the reference's gain.
+
+    --equal: for each seed, every arm is read at the largest total (uplink bits, simulated seconds or joules) that all
+    arms have reached, that is at the smallest of their final totals: the mean of its last 5 evaluations at or before
+    that total. Differences and tests are then of these values, and the tables say after which round each arm was read.
+    An arm that never spends any of it is read at its end. An ideal link hardly spends seconds: give it more rounds
+    ('ideal rounds=400'), or leave it out and name another --reference.
+    """
+    from raysoft.comparison import compare as comparison
+    from raysoft.terminal import comparison_console as display
+    from raysoft.terminal.console import stdout
+
+    plan = comparison.plan_comparison(
+        arms, seeds, first_seed, equal, reference, margin, workers, name, out, store
+    )  # fmt: skip
+    console = stdout()
+    if dry_run:
+        display.print_comparison_plan(console, plan)
+        return
+    with _repeatable(), display.BatchDisplay(console) as shown:
+        found = comparison.carry_out(plan, workers, shown)
+    display.print_comparison(console, found)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A sweep, e.g. one of tune_configs/.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."
+        ),
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted sweep; start it where there is none.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep (default: its `name`, or the file's).")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the sweep (default: outputs/NAME).")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every point, list the trials, run nothing.")
+    ] = False,
+) -> None:
+    """Search a space of settings with Ray Tune: many runs, some stopped early, one table and one report.
+
+    Example: raysoft tune tune_configs/rank_sparsity_latency.yaml rounds=60
+
+    Each trial is a run in its own process (executor: inline), or a coordinator with its client actors in one placement
+    group (executor: ray); with RAY_ADDRESS set, as in a Ray job, on that cluster. outputs/NAME/ gets results.parquet,
+    results.csv, points.csv, best.yaml, report.html, and the run folder of every trial. A sweep that was interrupted,
+    however, goes on with --resume and ends with the same table. Exit 1 where trials failed; docs/tune.md tells more.
+    """
+    from raysoft.rundir.destination import local_destination
+    from raysoft.rundir.folder import check_name, name_of
+    from raysoft.sweep.config import load_sweep
+    from raysoft.sweep.points import make_sweep
+
+    config = load_sweep(file, overrides or ())
+    sweep = make_sweep(config)  # before Ray loads
+    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(str(file)))
+    from raysoft.terminal import sweep_console as display
+    from raysoft.terminal.console import stdout
+
+    console = stdout()
+    if dry_run:
+        display.print_sweep_plan(console, sweep, folder)
+        return
+    from raysoft.sweep.driver import run_sweep
+
+    with _repeatable(*([] if go_on else ["--resume"])), display.SweepDisplay(console) as shown:
+        found = run_sweep(config, folder, shown, resume=go_on)
+    display.print_sweep(console, found)
+    if any(row["status"] == "failed" for row in found.results.rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Run folders, several are drawn together; or one comparison or sweep folder."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where to write the report of runs.")] = None,
+) -> None:
+    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
+    from raysoft.report import draw_folders
+
+    typer.echo(str(draw_folders(folders, out)))
+
+
+@app.command(name="list")
+def list_names(
+    matrix: Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")] = False,
+) -> None:
+    """List presets, methods, codecs, allocators, uplinks and channels."""
+    from raysoft.terminal import console as display
+
+    console = display.stdout()
+    console.print(display.matrix_table() if matrix else display.names_table())
+
+
+@contextmanager
+def _resumable(folder: Path, place: Path | str, resuming: bool = False) -> Iterator[None]:
+    """Where a run ends early and has left rounds: how to go on with it. `place`: where its folder is in the end."""
+    from raysoft.errors import ConfigError
+    from raysoft.rundir.folder import ROUNDS
+
+    def rounds() -> tuple[int, int] | None:
+        with suppress(OSError):
+            found = (folder / ROUNDS).stat()
+            return (found.st_ino, found.st_size) if found.st_size else None
+        return None
+
+    before = None if resuming else rounds()  # of another run, which may not have been replaced yet
+    try:
+        yield
+    except ConfigError:
+        raise
+    except BaseException:
+        now = rounds()
+        if now is not None and (before is None or now[0] != before[0]):
+            _how_to_go_on.append(f"go on with: raysoft resume {shlex.quote(str(place))}")
+        raise
+
+
+@contextmanager
+def _repeatable(*more: str) -> Iterator[None]:
+    """Where a command over many runs is interrupted: the command that goes on with them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _how_to_go_on.append(f"go on with: {shlex.join(['raysoft', *sys.argv[1:], *more])}")
+        raise
+
+
+def _say(sentence: str) -> None:
+    """Why the command has ended, and how to go on."""
+    print("; ".join([f"raysoft: {sentence}", *_how_to_go_on]), file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: one clear sentence and the contract's exit code for every expected failure."""
+    from raysoft.errors import HeadLostError, RaysoftError
+    from raysoft.kernels.portable import NotPortableError, restart
+    from raysoft.terminal.interruption import end_on_sigterm, terminated
+
+    end_on_sigterm()
+    _how_to_go_on.clear()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an old terminal, or a file name that is not UTF-8
+    try:
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # Typer turns KeyboardInterrupt into an exit, in some versions
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except UsageError as error:  # a wrong option: click's own sentence
+        error.show()
+        sys.exit(2)
+    except NotPortableError:  # before anything was computed or written
+        restart()
+    except RaysoftError as error:
+        _say(str(error))
+        if isinstance(error, HeadLostError):  # without its head Ray cannot be taken down: it waits, aborts or crashes
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(error.exit_code)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        if terminated():
+            _say("terminated")
+            sys.exit(143)
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
+    except MemoryError:
+        _say("not enough memory; use fewer clients, a smaller data.max_train_samples or batch")
+        sys.exit(3)
+    except BrokenPipeError:  # `raysoft list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        if _how_to_go_on:
+            _say("nobody reads the output any more, so the run was ended")
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that vanished
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
+        _say(f"{place}{error.strerror or error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""What a run shows on the terminal: a progress bar, one quiet line a round, a closing table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from textwrap import TextWrapper
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from raysoft.config import RunConfig, merge
+from raysoft.rundir.summary import FINAL_EVALUATIONS, accuracy_name
+from raysoft.runs.run import RunResult
+from raysoft.types import RoundRecord
+
+
+class RunDisplay:
+    """Events of a run drawn on a console; a context manager. Without a terminal only the lines are printed.
+
+    `changed` is called whenever there is something new in the run's folder.
+    """
+
+    def __init__(self, console: Console, changed: Callable[[], None] = lambda: None) -> None:
+        self.console = console
+        self.changed = changed
+        self.progress = progress_bar(console)
+        self._task: Any = None
+        self._text: str | None = None
+        self._accuracy = "accuracy"
+
+    def __enter__(self) -> RunDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def preparing(self, fraction: float, text: str) -> None:
+        """Progress of what goes on before the first round and after the last."""
+        if self._text != text:
+            if self._task is not None:
+                self.progress.remove_task(self._task)
+            # Work of unknown length is a bar that moves by itself.
+            self._task = self.progress.add_task(text, total=100 if fraction else None)
+            self._text = text
+            if not self.console.is_terminal:
+                self.console.print(text, highlight=False, markup=False)
+        if fraction:
+            self.progress.update(self._task, total=100, completed=int(100 * fraction))
+
+    def started(self, config: RunConfig, description: Mapping[str, str]) -> None:
+        """The head of the log, and a bar over the rounds."""
+        if self._task is not None:
+            self.progress.remove_task(self._task)
+        for name, text in (*description.items(), ("method", plugins(config))):
+            say(self.console, f"{name:>9}: {text}", indent=11)
+        self._task = self.progress.add_task("rounds", total=config.rounds)
+        self._accuracy = accuracy_name(config.data.task)
+
+    def round(self, record: RoundRecord) -> None:
+        """One line."""
+        say(self.console, round_line(record, self._accuracy), indent=11)
+        if self._task is not None:
+            self.progress.update(self._task, completed=record.round)
+        self.changed()
+
+    def checkpoint(self, tick: int, folder: Path) -> None:
+        """No line: one a round is enough."""
+        self.changed()
+
+
+def say(console: Console, text: str, indent: int = 0) -> None:
+    """Print lines as they are; on a terminal, wrapped between words, with what follows set in by `indent`."""
+    if console.is_terminal:
+        hang = " " * min(indent, max(console.width - 20, 0))
+        wrap = TextWrapper(console.width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(wrap.fill(line) if line.strip() else line for line in text.split("\n"))
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many; nothing while it is not known of how many."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        return Text("") if task.total is None else super().render(task)
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with its count and times, gone when it ends; nothing where there is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), _Count(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal, transient=True,
+    )  # fmt: skip
+
+
+def plugins(config: RunConfig) -> str:
+    """The five plug-ins of a run, e.g. `soft + rank_components + tsfa + fdma + rayleigh`."""
+    return " + ".join(
+        section.name for section in (config.method, config.codec, config.allocator, config.uplink, config.channel)
+    )
+
+
+def round_line(record: RoundRecord, accuracy: str = "accuracy") -> str:
+    """A round in one line; `accuracy`: what it is called (summary.accuracy_name)."""
+    parts = [f"round {record.round:>4}"]
+    if record.accuracy is not None:
+        parts.append(f"{accuracy} {record.accuracy:.3f}")
+    if "bits_per_byte" in record.metrics:
+        parts.append(f"bits/byte {record.metrics['bits_per_byte']:.3f}")
+    if record.round:
+        parts.append(f"latency {record.round_latency_s:.3f} s")
+        parts.append(f"up {record.uplink_bits / 8e6:.2f} MB")
+        if record.kept_fraction_mean is not None:
+            parts.append(f"kept {record.kept_fraction_mean:.2f}")
+        if record.queue_s is not None:
+            parts.append(f"queue {record.queue_s:.2f} s")
+        if record.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in record.drop_reasons.items())
+            parts.append(f"lost {reasons}")
+    return "  ".join(parts)
+
+
+def closing_table(result: RunResult, place: Path | str | None = None) -> str:
+    """The figures a reader wants first, one a line; `place`: where the run's folder is in the end, if not there."""
+    place = place or result.folder
+    summary, metrics = result.summary, result.summary["metrics"]
+    rows = [(accuracy_name(result.task), _accuracy(summary, metrics))]
+    if "final_bits_per_byte" in metrics:
+        before, after = metrics.get("base_bits_per_byte"), metrics["final_bits_per_byte"]
+        rows.append(("bits per byte", f"{_number(before)} -> {_number(after)}"))
+    if "worst10_client_accuracy" in metrics:
+        rows.append(("clients", _clients(metrics)))
+    rows.append(("uplink", _uplink(summary, metrics)))
+    budget = summary["latency_budget_s"]
+    latency = _number(summary["mean_round_latency_s"], " s")
+    if budget and summary["mean_round_latency_s"] is not None:
+        latency += f", {summary['mean_round_latency_s'] / budget:.3f} x the budget of {budget:g} s"
+    rows += [
+        ("mean latency", latency),
+        ("energy", _energy(summary)),
+        ("wall time", _wall_time(summary)),
+        ("adapter", _inside(place, "adapter")),
+    ]
+    if result.report is not None:
+        rows.append(("report", _inside(place, result.report.name)))
+    rows += [(name, _elsewhere(note, result.folder, place)) for name, note in result.notes.items()]
+    return aligned(rows)
+
+
+def _wall_time(summary: Mapping[str, Any]) -> str:
+    rate = summary["client_updates_per_s"]
+    return f"{summary['wall_time_s']:.1f} s" + ("" if rate is None else f", {rate:.1f} client updates/s")
+
+
+def _energy(summary: Mapping[str, Any]) -> str:
+    spent = summary["energy_j_total"]
+    return f"{'-' if spent is None else f'{spent:.1f} J'} over {summary['simulated_time_s']:.1f} simulated s"
+
+
+def _accuracy(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Before and after, and what "after" is: round 0, the untouched base, has no part in it."""
+    before, after = _number(summary["base_accuracy"]), _number(summary["final_accuracy"])
+    count = metrics.get("evaluations_in_mean", FINAL_EVALUATIONS)
+    if count == 0:
+        return f"{before} (the base; no round was evaluated)"
+    if count == 1:
+        return f"{before} -> {after} (the only evaluation)"
+    last = _number(metrics.get("last_accuracy"))
+    return f"{before} -> {after} (mean of the last {count} evaluations; the saved adapter: {last})"
+
+
+def _elsewhere(note: str, folder: Path, place: Path | str) -> str:
+    """A tracker's line about a folder that has moved to a store when the reader sees it."""
+    moved = note.replace(str(folder.resolve()), str(place))
+    return note if isinstance(place, Path) or moved == note else f"{moved} (once that folder is on this machine)"
+
+
+def _clients(metrics: Mapping[str, Any]) -> str:
+    """How the saved adapter does on the clients' own training samples."""
+    worst, mean = (_number(metrics.get(key)) for key in ("worst10_client_accuracy", "client_accuracy_mean"))
+    text = f"worst tenth of the clients {worst} (mean {mean})"
+    if "worst10_client_bits_per_byte" in metrics:
+        text += f", {_number(metrics['worst10_client_bits_per_byte'])} bits per byte"
+    return text + ", on their own training samples"
+
+
+def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    if summary["uplink_bits_total"] is None:
+        return f"not known: the records of {metrics.get('rounds_lost', 0)} rounds are lost"
+    text = f"{summary['uplink_bits_total'] / 8e6:.2f} MB"
+    share = metrics.get("uplink_share_of_dense32")
+    if share is not None:
+        text += f", {share:.1%} of the dense 32-bit uplink"
+    same = metrics.get("uplink_share_of_dense_same_bits")
+    if same is not None and same != share:
+        text += f", {same:.1%} of the dense uplink at the same value bits"
+    return text
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.3f}{unit}"
+
+
+def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
+    """What a run would do, without doing it."""
+    from raysoft.config import registry
+    from raysoft.wireless.table import radio_table
+
+    clients = "a client a group" if config.data.partition == "natural" else f"{config.data.clients} clients"
+    steps = config.train.steps
+    rows = [
+        ("folder", str(folder)),
+        ("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}"),
+        ("data", f"{config.data.task}, {clients}, {config.data.partition} partition"),
+        ("method", plugins(config)),
+        (
+            "rounds",
+            f"{config.rounds} of {config.cohort.size} clients x "
+            f"{steps if isinstance(steps, int) else f'{steps.low} to {steps.high}'} steps, seed {config.seed}",
+        ),
+    ]
+    from raysoft.runs.inputs import check_inputs, check_tight_budget
+
+    check_inputs(config, download=False)
+    check_tight_budget(config)
+    if config.executor == "ray":
+        from raysoft.distributed.resources import plan_actors
+
+        plan = plan_actors(config)
+        rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
+    rows += radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
+    rows.append(("config hash", config.config_hash()))
+    say(console, aligned(rows), indent=14)
+    console.print("The settings are valid and their files are there; nothing was run.")
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Names to the right, texts to the left of one column; long texts are left to the terminal."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:>{width}}  {text}" for name, text in rows)
+
+
+def names_table() -> Table:
+    """Every short name with its first sentence."""
+    from raysoft.config import registry
+    from raysoft.config.presets import describe_preset, preset_names
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "name", "what it is"):
+        table.add_column(column, no_wrap=column != "what it is")
+    for name in preset_names():
+        table.add_row("preset", name, describe_preset(name))
+    for kind in registry.KINDS:
+        for name in registry.names(kind):
+            table.add_row(kind, name, first_sentence(registry.plugin(kind, name).__doc__))
+    return table
+
+
+def first_sentence(doc: str | None) -> str:
+    """A docstring's first sentence on one line."""
+    return " ".join((doc or "").split("\n\n")[0].split())
+
+
+def matrix_table() -> Table:
+    """Which pairs of plug-ins the registry accepts, found by asking it."""
+    from raysoft.config import registry
+    from raysoft.config.presets import load_tree
+    from raysoft.errors import ConfigError
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("pair", "accepted", "refused, because"):
+        table.add_column(column, no_wrap=column != "refused, because")
+    tree = merge(load_tree("soft"), {"model": {"lora": {"train_head": True}}})  # some methods need a head to train
+    for first, second in (("allocator", "uplink"), ("method", "codec"), ("uplink", "channel")):
+        for one in registry.names(first):
+            for two in registry.names(second):
+                pair = {first: _section(tree, first, one), second: _section(tree, second, two)}
+                if ("allocator" not in pair and two == "ideal") or (one == "ideal" and first == "uplink"):
+                    pair["allocator"] = {"name": "ideal"}
+                try:
+                    registry.resolve({**tree, **pair})
+                    table.add_row(f"{first} {one} + {second} {two}", "yes", "")
+                except ConfigError as error:
+                    table.add_row(f"{first} {one} + {second} {two}", "no", str(error))
+    return table
+
+
+def _section(tree: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """The preset's section where the name agrees, else a minimal one."""
+    if tree[kind]["name"] == name:
+        return tree[kind]
+    extra: dict[str, Any] = {"latency_budget_s": 0.22} if kind == "allocator" and name != "ideal" else {}
+    if kind == "codec" and name == "chain":
+        extra = {"codecs": [{"name": "rank_components"}, {"name": "quantize"}]}
+    return {"name": name, **extra}
+
+
+class _Console(Console):
+    """Rich itself would leave with SystemExit in the middle of a run, which would not know why."""
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on. Raises BrokenPipeError."""
+        raise BrokenPipeError
+
+
+def stdout() -> Console:
+    """The console of results and logs."""
+    return _Console(file=sys.stdout, soft_wrap=True)
+
+
+def _inside(place: Path | str, name: str) -> str:
+    return relative(place / name) if isinstance(place, Path) else f"{place}/{name}"
+
+
+def relative(path: Path) -> str:
+    """A path as a person would type it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

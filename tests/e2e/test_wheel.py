@@ -1,0 +1,65 @@
+"""The package as somebody else gets it: a wheel, in an empty folder, away from the source tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PathDistribution
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SMALL_RUN, summary
+
+ROOT = Path(__file__).parents[2]
+BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The unpacked wheel of this source tree."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "raysoft", source / "raysoft", ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(source / "dist")],
+        cwd=source, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = (source / "dist").glob("raysoft-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(site)
+    return site
+
+
+def test_the_wheel_holds_every_file_of_the_package(site):
+    def files(folder):
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+    assert files(site / "raysoft") == files(ROOT / "raysoft")
+
+
+def test_the_command_of_the_wheel_is_there(site):
+    (metadata,) = site.glob("raysoft-*.dist-info")
+    scripts = [entry for entry in PathDistribution(metadata).entry_points if entry.group == "console_scripts"]
+    assert [entry.name for entry in scripts] == ["raysoft"]
+    assert callable(scripts[0].load())
+
+
+def test_a_run_from_the_wheel_in_an_empty_folder(site, tmp_path):
+    words = ["run", "soft", *SMALL_RUN, "executor=inline", "--out", "mine"]
+    where = "import raysoft; print(raysoft.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    for command in (["-c", where], ["-m", "raysoft", *words]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        if command[0] == "-c":
+            assert Path(done.stdout.strip()).is_relative_to(site)
+    assert summary(tmp_path / "mine")["status"] == "done"
+    assert (tmp_path / "mine" / "report.html").exists()

@@ -1,0 +1,227 @@
+"""What happens in a trial's process and in the search, with Ray Tune itself left out: its calls are recorded."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from ray import tune
+
+from raysoft.config.presets import load_config
+from raysoft.distributed.resources import Machine
+from raysoft.rundir.reading import read_run
+from raysoft.sweep.config import parse_sweep
+from raysoft.sweep.driver import run_sweep
+from raysoft.sweep.folder import opened
+from raysoft.sweep.points import make_sweep
+from raysoft.sweep.reports import MARKER, RUN, Reports
+from raysoft.sweep.search import OptunaPoints, make_scheduler
+from raysoft.sweep.trial import Setup, run_trial
+from raysoft.sweep.work import Work, job_of
+from tests.conftest import records as rows_of
+from tests.conftest import summary
+from tests.run_folders import make_run, records, run_config
+
+SMALL = {
+    "rounds": 3, "data": {"clients": 6}, "cohort": {"size": 3}, "train": {"steps": 1, "batch_size": 4},
+    "actors": {"pack_size": 3}, "tracking": {"tensorboard": False}, "metrics": {"clients": False},
+}  # fmt: skip
+
+
+@pytest.fixture
+def told(monkeypatch, tmp_path):
+    """Results that were reported; checkpoints are kept as copies, as Tune would."""
+    results, number = [], itertools.count()
+
+    def report(metrics, checkpoint=None):
+        kept = None
+        if checkpoint is not None:
+            kept = tmp_path / f"kept-{next(number)}"
+            shutil.copytree(checkpoint.path, kept)
+        results.append({**metrics, "kept": kept})
+
+    monkeypatch.setattr(tune, "report", report)
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
+    return results
+
+
+def as_trial(monkeypatch, name, checkpoint=None):
+    monkeypatch.setattr(tune, "get_context", lambda: SimpleNamespace(get_trial_name=lambda: name))
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: checkpoint and tune.Checkpoint.from_directory(str(checkpoint)))
+
+
+@contextmanager
+def sweep_folder(path, **more):
+    tree = {
+        "base": "soft",
+        "overrides": SMALL,
+        "space": {"train.lr": {"loguniform": [0.01, 0.3]}},
+        "samples": 2,
+        **more,
+    }
+    sweep = make_sweep(parse_sweep(tree))
+    with opened(path, sweep.config, resume=False) as folder:
+        yield sweep, folder
+
+
+def setup_of(sweep, folder, **more):
+    return Setup(sweep.tree, folder.path, sweep.config.metric, sweep.mode, (Machine(2, 10**10),), **more)
+
+
+def test_a_trial_tells_each_round_once_and_the_last_with_its_closing_figures(told, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with sweep_folder(tmp_path / "sweep") as (sweep, folder):
+        trial = sweep.trials()[0]
+        as_trial(monkeypatch, trial.name)
+        run_trial(setup_of(sweep, folder), job_of(trial, {}))
+        closing = summary(folder.run(trial.name))
+        assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "done")]
+        assert told[-1]["final_accuracy"] == closing["final_accuracy"]
+        assert told[-1]["done"]
+        before = rows_of(folder.run(trial.name))
+
+        told.clear()  # a second driver that has to hear of it
+        run_trial(setup_of(sweep, folder, replays=True), job_of(trial, {}))
+        assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "done")]
+        assert rows_of(folder.run(trial.name)) == before
+
+        told.clear()  # one that was stopped stays stopped
+        run_trial(setup_of(sweep, folder, replays=True), job_of(trial, {trial.name: 2}))
+        assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "stopped")]
+
+
+def test_a_trial_goes_on_from_another_ones_checkpoint_with_its_own_settings(told, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with sweep_folder(tmp_path / "sweep", scheduler="pbt") as (sweep, folder):
+        donor, heir = sweep.trials()
+        how = setup_of(sweep, folder, carries="run", explores=("train.lr",))
+        as_trial(monkeypatch, donor.name)
+        run_trial(how, job_of(donor, {}))
+        first = next(one for one in told if one["round"] == 1)
+        assert {path.name for path in first["kept"].iterdir()} == {RUN, MARKER}
+
+        told.clear()
+        as_trial(monkeypatch, heir.name, first["kept"])
+        run_trial(how, job_of(donor, {}) | {"values": {"train.lr": 0.123}})  # Tune hands over the donor's job, changed
+        assert told[-1]["status"] == "done", told[-1]
+        assert {one["copied_from"] for one in told} == {donor.name}
+        mine = read_run(folder.run(heir.name))
+        assert mine.config["train"]["lr"] == 0.123
+        theirs = rows_of(folder.run(donor.name))
+        rows = rows_of(folder.run(heir.name))
+        assert rows[:2] == theirs[:2], "the same up to the checkpoint"
+        assert rows[2] != theirs[2], "then other settings"
+
+
+def test_a_trial_without_the_sweeps_folder_says_what_is_needed(told, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with sweep_folder(tmp_path / "sweep") as (sweep, _folder):
+        trial = sweep.trials()[0]
+        as_trial(monkeypatch, trial.name)
+        away = Setup(sweep.tree, tmp_path / "elsewhere", "final_accuracy", "max", (Machine(2, 10**10),))
+        run_trial(away, job_of(trial, {}))
+    assert told[0]["status"] == "failed"
+    assert "`storage`" in told[0]["reason"]
+    assert told[0]["final_accuracy"] < -1e20, "on the wrong side, so that no scheduler prefers it"
+
+
+def test_the_run_folder_travels_through_storage(told, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with sweep_folder(tmp_path / "sweep") as (sweep, folder):
+        trial = sweep.trials()[0]
+        how = setup_of(sweep, folder, carries="run", storage=str(tmp_path / "store" / "sweep"))
+        as_trial(monkeypatch, trial.name)
+        run_trial(how, job_of(trial, {}))
+        whole = rows_of(told[-1]["kept"] / RUN)
+        assert len(whole) == 4
+        assert summary(told[-1]["kept"] / RUN)["status"] == "done"
+        assert not folder.run(trial.name).exists()
+        stored = tmp_path / "store" / "sweep" / "attempt-1" / trial.name / "checkpoint_000000"
+        shutil.copytree(told[0]["kept"], stored)
+
+        told.clear()  # a second driver: its trial finds what the first one has left
+        run_trial(how, job_of(trial, {}))
+        assert [one["round"] for one in told][-1] == 3
+        assert told[-1]["status"] == "done"
+        assert rows_of(told[-1]["kept"] / RUN) == whole
+
+
+def test_reports_say_the_last_known_value(told, tmp_path):
+    folder = make_run(tmp_path / "run", rounds=5, finished=False)
+    mine = Reports("x", "accuracy", "max", "nothing", tmp_path)
+    mine.begin(run_config(rounds=5), folder, replay_to=3)
+    assert [one["round"] for one in told] == [1, 2, 3]
+    assert told[2]["accuracy"] == records(rounds=5)[3].accuracy
+    mine.begin(run_config(rounds=5), folder, replay_to=3)
+    assert len(told) == 3, "nothing is told twice"
+
+
+def test_a_search_asks_once_a_point_and_again_for_those_of_an_interrupted_sweep():
+    pytest.importorskip("optuna")
+    space = {
+        "train.lr": {"loguniform": [0.01, 0.3]},
+        "codec.name": {"choice": ["ecsq", "topk"]},
+        "train.steps": {"randint": [1, 4]},
+    }
+    sweep = make_sweep(parse_sweep({"base": "soft", "space": space, "samples": 4, "seeds": 2, "search": "optuna"}))
+
+    def ask(chosen):
+        noted = []
+        work = Work((), tuple(chosen), frozenset(), {}, left=True)
+        search = OptunaPoints(sweep, work, lambda point, values: noted.append((point, values)))
+        jobs = []
+        while isinstance(asked := search.suggest(f"t{len(jobs)}"), dict):
+            jobs.append(asked["job"])
+            name = f"t{len(jobs) - 1}"
+            search.on_trial_complete(name, {"final_accuracy": asked["job"]["values"]["train.lr"], "status": "done"})
+        return jobs, noted
+
+    jobs, noted = ask([])
+    assert len(jobs) == 8
+    assert [job["point"] for job in jobs] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [job["seed"] for job in jobs[:2]] == [0, 1]
+    assert jobs[0]["values"] == jobs[1]["values"]
+    assert [values for _, values in noted] == [job["values"] for job in jobs[::2]]
+    assert ask([])[0] == jobs, "seeded"
+    again, noted_again = ask([values for _, values in noted[:2]])
+    assert [job["values"] for job in again[:4]] == [job["values"] for job in jobs[:4]]
+    assert [point for point, _ in noted_again] == [2, 3]
+
+
+def test_what_pbt_explores_stays_in_the_space():
+    space = {
+        "train.lr": {"loguniform": [0.01, 0.3]},
+        "train.steps": {"randint": [1, 4]},
+        "codec.name": {"choice": ["ecsq", "topk"]},
+    }
+    sweep = make_sweep(parse_sweep({"base": "soft", "space": space, "samples": 4, "scheduler": "pbt"}))
+    explore = make_scheduler(sweep)._custom_explore_fn
+    job = {"trial": "x", "seed": 0, "values": {"train.lr": 0.36, "train.steps": 0, "codec.name": "topk"}}
+    assert explore({"job": job})["job"] == {**job, "values": {"train.lr": 0.3, "train.steps": 1, "codec.name": "topk"}}
+
+
+@pytest.mark.parametrize("scheduler", ["none", "asha", "hyperband"])
+def test_schedulers_can_be_built(scheduler):
+    sweep = make_sweep(parse_sweep({"base": "soft", "space": {"train.lr": {"grid": [0.1]}}, "scheduler": scheduler}))
+    assert make_scheduler(sweep) is not None
+    assert load_config("soft").rounds == sweep.rounds()
+
+
+@pytest.mark.parametrize("gauges", [False, True])
+def test_a_sweeps_own_ray_has_a_metrics_port_where_its_trials_show_gauges(gauges, monkeypatch, tmp_path):
+    class Asked(Exception):
+        pass
+
+    def started(cpus, gauges):
+        raise Asked(gauges)
+
+    monkeypatch.setattr("raysoft.sweep.driver.running_ray", started)
+    monkeypatch.setattr("raysoft.sweep.driver._ensure_bases", lambda *_: None)
+    tree = {"base": "soft", "overrides": [f"tracking.prometheus={str(gauges).lower()}"],
+            "space": {"train.lr": {"grid": [0.1]}}}  # fmt: skip
+    with pytest.raises(Asked) as asked:
+        run_sweep(parse_sweep(tree), tmp_path / "out", SimpleNamespace(preparing=lambda *_: None))
+    assert asked.value.args == (gauges,)
