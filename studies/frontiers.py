@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 from raysoft.comparison.statistics import mean_std
+from raysoft.quantities import number
 from raysoft.report import study_figures
 from raysoft.report.study_figures import FrontierPoint
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows
 from studies.product import Product, brief, needs_reference, sentences
-from studies.sheets import Column, Sheet, cost_columns, metric_columns, number, numeric, text
+from studies.sheets import Column, Sheet, cost_columns, metric_columns, numeric, text
 
 
 def read(results: Results) -> Product:

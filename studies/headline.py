@@ -11,6 +11,7 @@ from typing import Any
 from raysoft.comparison.compare import COMPARISON
 from raysoft.comparison.result import comparison_data
 from raysoft.comparison.tables import time_to_table, write_tables
+from raysoft.quantities import number
 from raysoft.report.comparison.data import trace
 from raysoft.report.comparison.html import write_comparison_report
 from raysoft.report.comparison.panels import progress
@@ -19,7 +20,7 @@ from raysoft.rundir.folder import FIGURES, write_atomic
 from studies.loading import ACCURACY, Metric, Results, metrics_of
 from studies.measures import Row
 from studies.product import Draw, Product
-from studies.sheets import Column, Sheet, cost_columns, metric_columns, number, numeric, plus_minus, text, verdict
+from studies.sheets import Column, Sheet, cost_columns, metric_columns, numeric, plus_minus, text, verdict
 
 MARGIN = 0.01  # of accuracy; bits per byte have comparison_json.RELATIVE_MARGIN
 PICTURES = (  # the comparison's figures that the study shows

@@ -1,4 +1,7 @@
-"""The order of docs/study.md: headings, tables and figures with factual captions. Nothing here reads a run."""
+"""The order of the study's two pages: headings, tables and figures with factual captions. Nothing here reads a run.
+
+docs/study_record.md is the full record; docs/study.md says in two printed pages what was found.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,19 @@ class Part:
 
     title: str
     blocks: tuple[Table | Figure, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file of docs/ and its sections."""
+
+    file: str
+    title: str
+    parts: tuple[Part, ...]
+
+    def figures(self) -> list[Figure]:
+        """Its figures, in their order."""
+        return [block for part in self.parts for block in part.blocks if isinstance(block, Figure)]
 
 
 DIGITS, TEXT = "digits", "python-source"
@@ -118,7 +134,7 @@ def _grain(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
 
 
 ACCURACY, BITS = ("accuracy", "accuracy"), ("bits_per_byte", "bits per byte")
-OUTLINE = (
+OUTLINE = (  # of the record
     Part("Settings", (Table("experiments"),)),
     Part("Digits: all arms against everything sent", _headline(DIGITS, *ACCURACY)),
     Part("Python source: all arms against everything sent", _headline(TEXT, *BITS)),
@@ -150,3 +166,24 @@ OUTLINE = (
     Part("What may be left out", (*_grain(DIGITS, *ACCURACY), *_grain(TEXT, *BITS))),
     Part("With a trained head", (Table(f"head-{DIGITS}"),)),
 )  # fmt: skip
+
+
+def _of_record(name: str) -> Figure:
+    (found,) = [one for one in RECORD.figures() if one.name == name]
+    return found
+
+
+RECORD = Page("study_record.md", "The study: the full record", OUTLINE)
+FINDINGS = Page(
+    "study.md",
+    "The study",
+    (
+        Part("Questions and answers", (Table("findings-answers"),)),
+        Part(
+            "Against everything sent",
+            (Table(f"findings-{DIGITS}"), Table(f"findings-{TEXT}"), _of_record(f"frontier-{TEXT}-accuracy")),
+        ),
+        Part("The paper's claims", (Table("findings-claims"),)),
+    ),
+)  # fmt: skip
+PAGES = (FINDINGS, RECORD)

@@ -1,7 +1,7 @@
-"""Copy figures to docs/images/study and put tables between their markers in docs/study.md.
+"""Copy figures to docs/images/study and put tables between their markers in docs/study.md and docs/study_record.md.
 
 A table NAME stands between `<!-- table: NAME -->` and `<!-- end -->`; a figure that is not drawn yet is a comment that
-the figure replaces. The text around is left alone. The page is made from `outline.py` where there is none.
+the figure replaces. The text around is left alone. A page is made from `outline.py` where there is none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 
 from raysoft.errors import RaysoftError
 from raysoft.rundir.folder import write_atomic
-from studies.outline import OUTLINE, Figure, Part, Table
+from studies.outline import PAGES, Figure, Page, Part, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 LARGEST_BYTES = 120_000
@@ -27,11 +27,10 @@ _TABLE = re.compile(r"(<!-- table: (?P<name>[\w.-]+) -->\n).*?(<!-- end -->)", r
 def publish_study(out: Path, docs: Path = DOCS) -> None:
     """Publish the tables and figures of OUT. What is missing there is named on stderr and left as it was.
 
-    Raises RaysoftError where a marker in the page has no end, or a file cannot be written.
+    Raises RaysoftError where a marker in a page has no end, or a file cannot be written.
     """
-    page = docs / "study.md"
+    at = docs
     try:
-        text = page.read_text(encoding="utf-8") if page.is_file() else new_page()
         pictures = docs / "images" / "study"
         pictures.mkdir(parents=True, exist_ok=True)
         for figure in figures():
@@ -41,16 +40,22 @@ def publish_study(out: Path, docs: Path = DOCS) -> None:
             else:
                 print(f"not published, because it is not drawn yet: {source}", file=sys.stderr)
         drawn = {figure.name for figure in figures() if (pictures / f"{figure.name}.png").is_file()}
-        write_atomic(page, with_figures(filled(text, out / "tables"), drawn))
+        for page in PAGES:
+            at = docs / page.file
+            text = at.read_text(encoding="utf-8") if at.is_file() else new_page(page)
+            write_atomic(at, with_figures(filled(text, out / "tables", page.file), drawn))
     except OSError as error:
-        raise RaysoftError(f"{error.filename or page}: cannot be written: {error.strerror}") from None
+        raise RaysoftError(f"{error.filename or at}: cannot be written: {error.strerror}") from None
 
 
-def filled(text: str, tables: Path) -> str:
-    """The page with every table that exists between its markers; others keep what stood there."""
+def filled(text: str, tables: Path, name: str) -> str:
+    """The page with every table that exists between its markers; others keep what stood there.
+
+    Raises RaysoftError, which calls the page by its file `name`, where a marker has no end.
+    """
     opened, whole = text.count("<!-- table:"), len(_TABLE.findall(text))
     if opened != whole:
-        raise RaysoftError(f"docs/study.md: {opened} tables are opened but {whole} are closed by `<!-- end -->`")
+        raise RaysoftError(f"docs/{name}: {opened} tables are opened but {whole} are closed by `<!-- end -->`")
 
     def put(match: re.Match[str]) -> str:
         file = tables / f"{match['name']}.md"
@@ -86,13 +91,13 @@ def small_png(path: Path) -> bytes:
 
 
 def figures() -> list[Figure]:
-    """The figures of the outline."""
-    return [block for part in OUTLINE for block in part.blocks if isinstance(block, Figure)]
+    """The figures of all pages, each once."""
+    return list({figure.name: figure for page in PAGES for figure in page.figures()}.values())
 
 
-def new_page() -> str:
+def new_page(page: Page) -> str:
     """Headings, markers and figures with their captions, nothing else."""
-    return "# The study\n\n" + "\n".join(_part(part) for part in OUTLINE)
+    return f"# {page.title}\n\n" + "\n".join(_part(part) for part in page.parts)
 
 
 def _part(part: Part) -> str:

@@ -14,13 +14,14 @@ import numpy as np
 from raysoft.comparison.bound import TERMS, Ranking, calibrate, ranking
 from raysoft.comparison.statistics import mean_std
 from raysoft.config import ScoreWeights
+from raysoft.quantities import number
 from raysoft.report import study_figures
 from raysoft.rng import Rng
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, difference_row
 from studies.plans import PlanData, budgets, terms_of
 from studies.product import Product
-from studies.sheets import Sheet, cost_columns, interval, number, numeric, plus_minus, text
+from studies.sheets import Sheet, cost_columns, interval, numeric, plus_minus, text
 
 MIDDLE, LARGE = 4, 8
 DEFAULT = "plan, default constants"
@@ -197,7 +198,7 @@ def _regret_sheet(rows: Sequence[Row], metric: Metric, tau: Ranking | None) -> S
     if tau is not None and tau.tau is not None:
         note += (
             f" Kendall's tau of the negative score and {metric.label.lower()} within budget and seed: "
-            f"{number(tau.tau)} [{number(tau.low)}, {number(tau.high)}]."
+            f"{number(tau.tau, digits=2)} [{number(tau.low, digits=2)}, {number(tau.high, digits=2)}]."
         )
     return Sheet(columns, tuple(rows), note)
 

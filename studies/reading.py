@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raysoft.comparison.batch import Outcome
 from raysoft.rundir.folder import strict, write_atomic
-from studies import frontiers, grain, headline, ranks, smaller, surrogate, sweeps
+from studies import findings, frontiers, grain, headline, ranks, smaller, surrogate, sweeps
 from studies.loading import Results, read_results
 from studies.plans import PlanData, plans_of
 from studies.product import Product, numbers_of, write_product
@@ -53,6 +53,8 @@ def report(
         drawn = write_product(product, out)
         numbers[product.name] = numbers_of(product)
         print(f"{product.name}: {len(product.sheets)} tables, {len(drawn)} figures. {product.remark}".rstrip())
+    for product in findings.read(numbers):  # of today's and earlier readings
+        write_product(product, out)
     write_atomic(out / NUMBERS, json.dumps(strict(numbers), indent=1, allow_nan=False) + "\n")
     if publish:
         from studies.publishing import publish_study

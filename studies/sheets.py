@@ -6,13 +6,10 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from raysoft.quantities import NOTHING, number, quantity
 from studies.loading import Metric
 from studies.measures import Row
-
-MINUS = "\N{MINUS SIGN}"
-NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,6 @@ class Sheet:
         return out.getvalue()
 
 
-def number(value: Any, factor: float = 1.0, digits: int = 2, signed: bool = False) -> str:
-    """A number as text, with a true minus; a dash for None."""
-    if value is None:
-        return NOTHING
-    return f"{factor * value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
-
-
 def text(heading: str, key: str) -> Column:
     """A column of words."""
     return Column(heading, lambda row: NOTHING if row.get(key) is None else str(row[key]), left=True)
@@ -68,7 +58,7 @@ def text(heading: str, key: str) -> Column:
 
 def numeric(heading: str, key: str, factor: float = 1.0, digits: int = 2, signed: bool = False) -> Column:
     """A column of one number."""
-    return Column(heading, lambda row: number(row.get(key), factor, digits, signed))
+    return Column(heading, lambda row: number(row.get(key), factor, digits, signed=signed))
 
 
 def plus_minus(heading: str, key: str, factor: float = 1.0, digits: int = 2) -> Column:
@@ -87,8 +77,8 @@ def interval(
     """`+0.12 [-0.30, +0.54]`."""
 
     def show(row: Row) -> str:
-        ends = [number(row.get(name), factor, digits, signed) for name in (low, high)]
-        mean = number(row.get(key), factor, digits, signed)
+        ends = [number(row.get(name), factor, digits, signed=signed) for name in (low, high)]
+        mean = number(row.get(key), factor, digits, signed=signed)
         return mean if NOTHING in ends else f"{mean} [{ends[0]}, {ends[1]}]"
 
     return Column(heading, show)
@@ -114,11 +104,9 @@ def metric_columns(metric: Metric, reference: str, ends: tuple[str, str] = ("low
 
 def cost_columns(*keys: str) -> list[Column]:
     """Columns of costs by key."""
-    known = {
-        "uplink_mb": ("Uplink MB", 1.0, 2), "share_dense32": ("Of dense 32 bit %", 100.0, 1),
-        "share_dense_same_bits": ("Of dense, same bits %", 100.0, 1), "kept_fraction": ("Kept %", 100.0, 1),
-        "mean_latency_s": ("Latency s", 1.0, 3), "latency_over_budget": ("Latency / budget", 1.0, 3),
-        "simulated_s": ("Simulated s", 1.0, 1), "energy_j": ("Energy J", 1.0, 1),
-        "worst10_client_accuracy": ("Worst 10 % clients %", 100.0, 1), "recovered_gap": ("Recovered gap %", 100.0, 0),
-    }  # fmt: skip
-    return [numeric(known[key][0], key, *known[key][1:]) for key in keys]
+    known = [quantity(key) for key in keys]
+    return [numeric(_first_up(one.narrow_heading()), one.key, one.factor, one.digits) for one in known]
+
+
+def _first_up(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -4,7 +4,8 @@
 
 Resumable: runs are kept in OUT/runs and found again by their configuration. Tables, figures, numbers.json and the
 reports of the headline comparisons go to OUT. `--read-only` runs nothing: it reads what is there and names what is
-missing. `--publish` copies figures into docs/images/study and tables into docs/study.md.
+missing. `--publish` copies figures into docs/images/study and tables into docs/study.md, which says what was found,
+and docs/study_record.md, the full record.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("--runs-only", action="store_true", help="no tables, no figures")
     parser.add_argument("--read-only", action="store_true", help="run nothing: read the finished runs and plans of OUT")
     parser.add_argument("--publish", action="store_true", help="copy figures and tables into docs/")
-    parser.add_argument("--published", action="store_true", help="start from the runs behind docs/study.md")
+    parser.add_argument("--published", action="store_true", help="start from the runs behind docs/study_record.md")
     args = parser.parse_args()
     experiments = everything(SHORT if args.short else Scale())
     if args.list:

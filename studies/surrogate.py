@@ -16,6 +16,7 @@ import numpy as np
 
 from raysoft.comparison.bound import EQUAL, TERMS, bound_of_run, calibrate, phi_of, ranking
 from raysoft.errors import RaysoftError
+from raysoft.quantities import number
 from raysoft.report import study_figures
 from raysoft.rng import Rng
 from raysoft.rundir.reading import Run
@@ -25,7 +26,7 @@ from studies.plans import PlanData, budgets
 from studies.product import Product
 from studies.settings import Task
 from studies.sheets import Column as _Column
-from studies.sheets import Sheet, number, numeric, text
+from studies.sheets import Sheet, numeric, text
 
 LETTERS = ("φ", "ε", "κ")
 
@@ -144,8 +145,9 @@ def _ranking(samples: Sequence[Sample], weights: Mapping[str, float]) -> Any:
 
 def _tau(heading: str, key: str) -> _Column:
     def show(row: Row) -> str:
-        tau, low, high = (row.get(f"{key}_{end}") for end in ("tau", "low", "high"))
-        return number(tau) if low is None or high is None else f"{number(tau)} [{number(low)}, {number(high)}]"
+        ends = [row.get(f"{key}_{end}") for end in ("tau", "low", "high")]
+        tau, low, high = (number(end, digits=2) for end in ends)
+        return tau if None in ends else f"{tau} [{low}, {high}]"
 
     return _Column(heading, show)
 

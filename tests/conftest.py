@@ -21,20 +21,31 @@ SMALL_RUN = [
 ]
 
 
-# Modules whose outcome hangs on floating-point arithmetic; `make test-cpus` runs them under several instruction sets.
+# Modules of tests/unit whose outcome hangs on floating-point arithmetic; `make test-cpus` runs them under several
+# instruction sets.
 NUMERICS = {
-    "test_adapter", "test_allocators", "test_architectures", "test_client_metric", "test_codecs_all",
-    "test_codecs_feedback",
-    "test_codecs_soft", "test_codecs_starvation", "test_codecs_transport", "test_codecs_waterfill", "test_diagnostics",
-    "test_ecsq", "test_embedded", "test_gauge", "test_head_only", "test_menus", "test_methods", "test_offline",
-    "test_packed_parity", "test_packed_training", "test_pilots", "test_rounds", "test_senders", "test_shared_order",
-    "test_solvers_inner", "test_solvers_minmax", "test_solvers_online", "test_solvers_rates", "test_trajectories",
+    "allocation/test_allocators", "allocation/test_menus", "allocation/test_offline", "allocation/test_solvers_inner",
+    "allocation/test_solvers_minmax", "allocation/test_solvers_online",
+    "codecs/test_all", "codecs/test_ecsq", "codecs/test_feedback", "codecs/test_rank_components",
+    "codecs/test_starvation", "codecs/test_transport", "codecs/test_waterfill",
+    "federation/test_client_metric", "federation/test_diagnostics", "federation/test_rounds",
+    "federation/test_trajectories",
+    "methods/test_gauge", "methods/test_head_only", "methods/test_methods", "methods/test_senders",
+    "methods/test_shared_order",
+    "models/test_adapter", "models/test_architectures", "models/test_embedded", "models/test_packed_parity",
+    "models/test_packed_training",
+    "planning/test_pilots",
+    "wireless/test_rates",
 }  # fmt: skip
+UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if missing := [name for name in sorted(NUMERICS) if not (UNIT / f"{name}.py").is_file()]:
+        raise pytest.UsageError(f"NUMERICS in tests/conftest.py names what is not there: {', '.join(missing)}")
+    numerics = {UNIT / f"{name}.py" for name in NUMERICS}
     for item in items:
-        if item.path.stem in NUMERICS:
+        if item.path in numerics:
             item.add_marker(pytest.mark.numerics)
 
 

@@ -95,7 +95,8 @@ class Config(CodecConfig):
 
     def revision_in(self, run: RunConfig) -> int:
         """The latest one of the chain and its members."""
-        return max(self.REVISION, *(_options(member).revision_in(run) for member in self.codecs))
+        members: list[int] = [_options(member).revision_in(run) for member in self.codecs]
+        return max(self.REVISION, *members)
 
     @property
     def superposable(self) -> bool:

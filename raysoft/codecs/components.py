@@ -56,4 +56,5 @@ def place_components(layout: Layout, kind: str, kept: Array, flat: Array) -> Sen
 
 def _of(kept: Array, letter: str, group: Group) -> Array:
     """What is kept of one factor of a group's matrices, bool [l, R]."""
-    return (kept if kept.ndim == 2 else kept["ba".index(letter)])[group.index]
+    kept_lR: Array = (kept if kept.ndim == 2 else kept["ba".index(letter)])[group.index]
+    return kept_lR

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from raysoft.comparison.store import find, key_of, open_store, run_name, settled
 from raysoft.comparison.workers import Pool, Reply
@@ -19,6 +18,7 @@ from raysoft.config import RunConfig
 from raysoft.config.identity import EMBEDDED
 from raysoft.errors import ConfigError
 from raysoft.kernels import portable
+from raysoft.planning.events import Preparing
 
 POLL_S = 2.0  # how often a run that another process computes is looked at again
 
@@ -41,54 +41,23 @@ class Outcome:
     error: str | None = None
 
 
-class BatchEvents(Protocol):
-    """What a caller may draw while a batch goes on."""
-
-    def preparing(self, fraction: float, text: str) -> None:
-        """An embedded base is being pretrained."""
-        ...
+class BatchEvents(Preparing):
+    """What a caller may draw while a batch goes on; these draw nothing."""
 
     def planned(self, total: int, reused: int, rounds: int) -> None:
         """`total` different runs, `reused` of them done before; the others have `rounds` rounds together."""
-        ...
 
     def begun(self, job: Job) -> None:
         """A worker has begun a run."""
-        ...
 
     def round(self, job: Job, tick: int) -> None:
         """A round of a run (0: the base) is on disk."""
-        ...
 
     def finished(self, outcome: Outcome) -> None:
         """A run is done, found done, or failed."""
-        ...
 
     def waiting(self, runs: int) -> None:
         """Nothing is left to do but `runs` runs that another process is computing."""
-        ...
-
-
-class SilentBatch:
-    """Events of a caller that draws nothing."""
-
-    def preparing(self, fraction: float, text: str) -> None:
-        """Nothing."""
-
-    def planned(self, total: int, reused: int, rounds: int) -> None:
-        """Nothing."""
-
-    def begun(self, job: Job) -> None:
-        """Nothing."""
-
-    def round(self, job: Job, tick: int) -> None:
-        """Nothing."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """Nothing."""
-
-    def waiting(self, runs: int) -> None:
-        """Nothing."""
 
 
 def _check_portable(configs: Sequence[RunConfig]) -> None:
@@ -110,7 +79,7 @@ def run_batch(
     usual `if __name__ == "__main__":`. Raises ConfigError("--store") where the store cannot be written.
     """
     _check_portable([job.config for job in jobs])
-    events = events or SilentBatch()
+    events = events or BatchEvents()
     store = open_store(Path(store))
     keys = [key_of(job.config) for job in jobs]
     unique: dict[str, Job] = {}

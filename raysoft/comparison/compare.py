@@ -17,7 +17,7 @@ from raysoft.comparison.tables import write_tables
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.content import content_of
 from raysoft.rundir.comparable import grounds_of, refusal
-from raysoft.rundir.destination import local_destination
+from raysoft.rundir.destination import local_destination, made
 from raysoft.rundir.folder import check_name, write_atomic
 from raysoft.rundir.reading import Run, read_run
 
@@ -143,10 +143,7 @@ def _check_folder(folder: Path) -> None:
 
 def carry_out(plan: Plan, workers: int, events: BatchEvents | None = None) -> Comparison:
     """Run what is missing, read all runs, write the folder. Raises RaysoftError where no arm has a finished run."""
-    try:
-        plan.folder.mkdir(parents=True, exist_ok=True)  # before hours of runs, not after
-    except OSError as error:
-        raise ConfigError("--out", f"{plan.folder} cannot be written: {error.strerror}") from None
+    made(plan.folder, "--out")  # before hours of runs, not after
     outcomes = run_batch(plan.jobs, plan.store, workers, events)
     runs: dict[str, dict[int, Run]] = {arm.label: {} for arm in plan.arms}
     for outcome in outcomes:

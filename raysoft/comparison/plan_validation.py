@@ -22,6 +22,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.planning.stage import with_rank
 from raysoft.planning.table import VALIDATION, Candidate, Plan
+from raysoft.quantities import number
 from raysoft.rng import Rng
 from raysoft.rundir.folder import strict, write_atomic
 from raysoft.rundir.reading import read_run
@@ -204,8 +205,12 @@ def validation_rows(found: Validation) -> list[tuple[str, str]]:
 
 
 def _points(one: Difference) -> str:
-    interval = "" if one.low is None or one.high is None else f" [{100 * one.low:+.2f}, {100 * one.high:+.2f}]"
-    return f"{100 * one.difference:+.2f} points{interval}"
+    interval = "" if one.low is None or one.high is None else f" [{_signed(one.low)}, {_signed(one.high)}]"
+    return f"{_signed(one.difference)} points{interval}"
+
+
+def _signed(share: float) -> str:
+    return number(share, 100.0, 2, signed=True)
 
 
 def _tau(one: Ranking) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from raysoft.quantities import keys_in
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import FINAL_EVALUATIONS
 from raysoft.types import Array
@@ -19,11 +20,7 @@ from raysoft.types import Array
 Cost = Literal["bits", "seconds", "joules"]
 COSTS: tuple[Cost, ...] = ("bits", "seconds", "joules")
 METRICS = {"accuracy": "accuracy", "bits_per_byte": "metrics.bits_per_byte"}  # name: record key
-VALUE_KEYS = (
-    "final_accuracy", "final_bits_per_byte", "equal_accuracy", "equal_bits_per_byte", "uplink_mb", "share_dense32",
-    "share_dense_same_bits", "mean_latency_s", "latency_over_budget", "simulated_s", "energy_j", "recovered_gap",
-    "worst10_client_accuracy", "kept_fraction",
-)  # fmt: skip
+VALUE_KEYS = keys_in("row", "arm")
 Values = dict[str, float | None]
 
 

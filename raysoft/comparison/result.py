@@ -12,6 +12,7 @@ from typing import Any
 
 from raysoft.comparison.arms import Arm
 from raysoft.comparison.readings import (
+    METRICS,
     VALUE_KEYS,
     Cost,
     EqualReading,
@@ -23,6 +24,7 @@ from raysoft.comparison.readings import (
     recovered_gap,
 )
 from raysoft.comparison.statistics import LEVEL, holm, margin_tests, mean_std, paired_difference
+from raysoft.quantities import quantity
 from raysoft.rundir.folder import strict
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import accuracy_name
@@ -116,7 +118,7 @@ def pairs(arms: Sequence[Mapping[str, Any]], reference: str, margin: float, equa
     """
     base = next(arm for arm in arms if arm["label"] == reference)
     rows = []
-    for metric in ("accuracy", "bits_per_byte"):
+    for metric in METRICS:
         key = f"{'equal' if equal else 'final'}_{metric}"
         b = _by_seed(base, key)
         for arm in arms:
@@ -125,9 +127,9 @@ def pairs(arms: Sequence[Mapping[str, Any]], reference: str, margin: float, equa
             if arm is base or not seeds:
                 continue
             a_S, b_S = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
-            text = metric == "bits_per_byte"
+            text, lower = quantity(metric).text_task, quantity(metric).lower_is_better
             found = paired_difference(a_S, b_S)
-            tests = margin_tests(a_S, b_S, RELATIVE_MARGIN if text else margin, relative=text, lower_is_better=text)
+            tests = margin_tests(a_S, b_S, RELATIVE_MARGIN if text else margin, relative=text, lower_is_better=lower)
             rows.append({
                 "arm": arm["label"], "metric": metric, "seeds": found.seeds, "difference": found.difference,
                 "low": found.low, "high": found.high, "p_noninferior": tests.noninferior,

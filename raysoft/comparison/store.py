@@ -20,9 +20,10 @@ from raysoft.config import RunConfig
 from raysoft.config.identity import EMBEDDED, Identity, differences, key_with, recorded
 from raysoft.config.registry import resolve
 from raysoft.config.yaml12 import load_mapping
-from raysoft.errors import ConfigError, RaysoftError
+from raysoft.errors import RaysoftError
 from raysoft.federation.content import content_of, identity_of
 from raysoft.federation.workload import embedded_pack_size
+from raysoft.rundir.destination import made
 from raysoft.rundir.folder import CONFIG, SUMMARY
 
 CLAIMS = ".claims"
@@ -59,11 +60,7 @@ def run_name(label: str, config: RunConfig) -> str:
 
 def open_store(path: Path) -> Path:
     """The store's folder, made where it does not exist. Raises ConfigError("--store")."""
-    try:
-        (path / CLAIMS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--store", f"{path} cannot be written: {error.strerror}") from None
-    return path
+    return made(path, "--store", CLAIMS)
 
 
 @contextmanager

@@ -9,27 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysoft.comparison.readings import METRICS
+from raysoft.quantities import NOTHING, keys_in, number, quantity
 from raysoft.rundir.folder import write_atomic
 
 TABLE_CSV, TABLE_MD, TABLE_TEX = "table.csv", "table.md", "table.tex"
 UNITS = {"bits": "bits", "seconds": "simulated seconds", "joules": "joules"}
-# Heading, key, factor, digits. A column without a number in any arm is left out.
-_COLUMNS: tuple[tuple[str, str, float, int], ...] = (
-    ("{accuracy} %", "final_accuracy", 100.0, 1),
-    ("at equal {equal} %", "equal_accuracy", 100.0, 1),
-    ("bits/byte", "final_bits_per_byte", 1.0, 3),
-    ("bits/byte at equal {equal}", "equal_bits_per_byte", 1.0, 3),
-    ("recovered gap %", "recovered_gap", 100.0, 0),
-    ("worst 10 % clients %", "worst10_client_accuracy", 100.0, 1),
-    ("uplink MB", "uplink_mb", 1.0, 2),
-    ("of dense 32 bit %", "share_dense32", 100.0, 1),
-    ("of dense same bits %", "share_dense_same_bits", 100.0, 1),
-    ("latency s", "mean_latency_s", 1.0, 3),
-    ("latency / budget", "latency_over_budget", 1.0, 3),
-    ("simulated s", "simulated_s", 1.0, 1),
-    ("energy J", "energy_j", 1.0, 1),
-    ("kept %", "kept_fraction", 100.0, 1),
-)
 
 
 @dataclass(frozen=True)
@@ -44,11 +29,12 @@ def arms_table(data: Mapping[str, Any]) -> Table:
     """One row an arm: mean ± standard deviation over seeds."""
     arms = data["arms"]
     words = {"equal": UNITS.get(data["equal"], ""), "accuracy": data.get("accuracy_name", "accuracy")}
-    shown = [column for column in _COLUMNS if any(arm["mean"].get(column[1]) is not None for arm in arms)]
-    heading = ("arm", "seeds", *(name.format(**words) for name, *_ in shown))
+    known = (quantity(key) for key in keys_in("row", "arm"))
+    shown = [one for one in known if any(arm["mean"].get(one.key) is not None for arm in arms)]
+    heading = ("arm", "seeds", *(one.narrow_heading(**words) for one in shown))
     rows = []
     for arm in arms:
-        cells = [_spread(arm["mean"].get(key), arm["std"].get(key), scale, digits) for _, key, scale, digits in shown]
+        cells = [one.spread(arm["mean"].get(one.key), arm["std"].get(one.key)) for one in shown]
         rows.append((arm["label"], str(len(arm["runs"])), *cells))
     return Table(heading, tuple(rows))
 
@@ -61,12 +47,10 @@ def pairs_table(data: Mapping[str, Any]) -> Table:
     )  # fmt: skip
     rows = []
     for pair in data["pairs"]:
-        scale, digits = (1.0, 3) if pair["metric"] == "bits_per_byte" else (100.0, 2)
-        unit = " bits/byte" if pair["metric"] == "bits_per_byte" else " points"
-        interval = f"{_signed(pair['low'], scale, digits)} to {_signed(pair['high'], scale, digits)}"
+        difference, interval = signed_difference(pair)
         rows.append((
-            pair["arm"], _signed(pair["difference"], scale, digits) + unit,
-            "-" if pair["low"] is None else interval, str(pair["seeds"]), _p(pair["p_noninferior"]),
+            pair["arm"], f"{difference} {quantity(pair['metric']).difference_unit()}", interval, str(pair["seeds"]),
+            _p(pair["p_noninferior"]),
             _p(pair["p_holm"]), _verdict(pair["noninferior"]), _verdict(pair["equivalent"]),
         ))  # fmt: skip
     return Table(heading, tuple(rows))
@@ -79,9 +63,9 @@ def time_to_table(data: Mapping[str, Any]) -> Table:
     seeds = {arm["label"]: len(arm["runs"]) for arm in data["arms"]}
     rows = []
     for row in data["time_to"]:
-        costs = [_number(row[key], 1.0, digits) for key, digits in _COSTS]
+        costs = [number(row[key], 1.0, digits) for key, digits in _COSTS]
         there = f"{row['seeds_reached']} of {seeds[row['arm']]}"
-        rows.append((row["arm"], row["target"], _number(row["value"], 100.0, 1), *costs, there))
+        rows.append((row["arm"], row["target"], quantity("accuracy").text(row["value"]), *costs, there))
     return Table(heading, tuple(rows))
 
 
@@ -113,7 +97,7 @@ def note(data: Mapping[str, Any]) -> str:
     points = f"{100 * data['margin']:g}"
     margin = f"{points} point{'' if points == '1' else 's'} of {data.get('accuracy_name', 'accuracy')}"
     text = 100 * data["margin_bits_per_byte_relative"]
-    if any(pair["metric"] == "bits_per_byte" for pair in data["pairs"]):
+    if any(quantity(pair["metric"]).text_task for pair in data["pairs"]):
         margin += f", {text:g} % of the reference's bits per byte"
     out = (
         "Mean ± standard deviation over seeds. Differences are paired by seed; a verdict is yes where its p-value "
@@ -121,7 +105,8 @@ def note(data: Mapping[str, Any]) -> str:
     )
     if data["equal"]:
         read = "; ".join(
-            f"{arm['label']} after round {_number(arm['mean']['equal_round'], 1.0, 1)}" for arm in data["arms"]
+            f"{arm['label']} after round {quantity('equal_round').text(arm['mean']['equal_round'])}"
+            for arm in data["arms"]
         )
         out += f" Differences are at equal {UNITS[data['equal']]}: read on average {read}."
     return out
@@ -141,7 +126,7 @@ def _csv(data: Mapping[str, Any]) -> str:
     by_arm = {(pair["arm"], pair["metric"]): pair for pair in data["pairs"]}
     keys = list(data["arms"][0]["mean"])
     tests = ("difference", "low", "high", "p_noninferior", "p_holm", "noninferior", "p_equivalent", "equivalent")
-    metrics = [m for m in ("accuracy", "bits_per_byte") if any(pair["metric"] == m for pair in data["pairs"])]
+    metrics = [m for m in METRICS if any(pair["metric"] == m for pair in data["pairs"])]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([
@@ -204,22 +189,19 @@ def _latex(table: Table) -> str:
     ])  # fmt: skip
 
 
-def _number(value: float | None, scale: float, digits: int) -> str:
-    return "-" if value is None else f"{scale * value:.{digits}f}"
-
-
-def _spread(mean: float | None, std: float | None, scale: float, digits: int) -> str:
-    text = _number(mean, scale, digits)
-    return text if std is None or mean is None else f"{text} ± {_number(std, scale, digits)}"
-
-
-def _signed(value: float | None, scale: float, digits: int) -> str:
-    return "-" if value is None else f"{scale * value:+.{digits}f}"
+def signed_difference(pair: Mapping[str, Any]) -> tuple[str, str]:
+    """A paired difference and its interval, with one decimal more than the metric itself has in tables."""
+    metric = quantity(pair["metric"])
+    digits = metric.digits + (metric.unit == "%")
+    low, difference, high = (
+        number(pair[key], metric.factor, digits, signed=True) for key in ("low", "difference", "high")
+    )
+    return difference, NOTHING if pair["low"] is None else f"{low} to {high}"
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+    return NOTHING if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _verdict(value: bool | None) -> str:
-    return "-" if value is None else "yes" if value else "no"
+    return NOTHING if value is None else "yes" if value else "no"

@@ -22,6 +22,7 @@ from raysoft.comparison.store import claim, find_claimed
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.liveness import BEAT_S, Pulse, Steps, Vitals
+from raysoft.runs.events import Events
 from raysoft.types import RoundRecord
 
 GRACE_S = 20.0  # an interrupted worker closes its run within a round's stage
@@ -170,7 +171,7 @@ def _interrupts_ignored() -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------- in the worker process
 
 
-class _Telling:
+class _Telling(Events):
     """Events of a run, told over the pipe. A pool that is gone ends the run: its pipe is broken."""
 
     def __init__(self, pipe: Connection, key: str) -> None:

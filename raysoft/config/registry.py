@@ -56,7 +56,8 @@ def plugin(kind: str, name: str) -> ModuleType:
         return import_module(KINDS[kind][name])
     for entry in entry_points(group=_GROUPS[kind]):
         if entry.name == name:
-            return entry.load()
+            module: ModuleType = entry.load()
+            return module
     close = difflib.get_close_matches(name, names(kind), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError(f"{kind}.name", f"unknown {kind} {name!r}, choose from {', '.join(names(kind))}{hint}")

@@ -237,7 +237,7 @@ class CheckpointConfig(Section):
 class ScoreWeights(Section):
     """The constants c_r, c_s and c_c of the rank's score (only their ratios matter).
 
-    The defaults were fitted on the study's python-source runs and judged on its digits runs (docs/study.md);
+    The defaults were fitted on the study's python-source runs and judged on its digits runs (docs/study_record.md);
     `raysoft plan --validate` fits one's own.
     """
 

@@ -11,7 +11,7 @@ node, and that no other node has room for, are away: the others do their work un
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -88,13 +88,23 @@ class Crew(Protocol):
 
 @dataclass(frozen=True)
 class _Job:
-    """A message on its way: which calls, where their handles will be, and until when it is waited for."""
+    """A message on its way: which calls (by their numbers), their handles to be, until when it is waited for."""
 
     items: list[int]
     made: Sequence[Any]
     slot: int
     began: float
     deadline: float
+
+    @property
+    def first(self) -> int:
+        """The call that is named when something goes wrong."""
+        return self.items[0]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a fault can only be this call's; of several calls nobody knows which one it was."""
+        return len(self.items) == 1
 
 
 class _Waiting:
@@ -103,20 +113,22 @@ class _Waiting:
     def __init__(self, homes: Iterable[int | None], workers: int) -> None:
         self._homes = list(homes)
         self._workers = workers
-        self._alone: set[int] = set()
+        self._alone: set[int] = set()  # calls that share a message with no other
         self._queues: defaultdict[int | None, deque[int]] = defaultdict(deque)
         for item, home in enumerate(self._homes):
             self._queues[home].append(item)
 
     def take(self, slot: int, most: int, away: Iterable[int]) -> list[int]:
-        """The next calls for this worker, at most `most` and half of its share, so that all end at about one time.
-
-        Those of workers that are away are anybody's.
-        """
-        home = next((one for one in (slot, None, *away) if self._queues[one]), None)
-        queue, workers = self._queues[home], 1 if home == slot else self._workers
-        most = min(most, len(queue) // (2 * workers))
-        items = [queue.popleft()] if queue else []
+        """The next calls for this worker, at most `most`: its own, else anybody's, else those of workers away."""
+        sources = (slot, None, *away)
+        source = next((one for one in sources if self._queues[one]), None)
+        queue = self._queues[source]
+        if not queue:
+            return []
+        # Half of a worker's share at a time: messages get shorter towards the end, and all end at about one time.
+        sharing = 1 if source == slot else self._workers
+        most = min(most, len(queue) // (2 * sharing))
+        items = [queue.popleft()]
         while len(items) < most and self._alone.isdisjoint((items[0], queue[0])):
             items.append(queue.popleft())
         return items
@@ -130,6 +142,23 @@ class _Waiting:
         for item in reversed(items):
             self._alone.add(item)
             self._queues[self._homes[item]].appendleft(item)
+
+
+@dataclass
+class _Stage:
+    """One `map` in progress. Every call, known by its number, is in one place: waiting, running, or done."""
+
+    name: str
+    calls: list[Call]  # a lost handle is replaced here
+    waiting: _Waiting
+    idle: list[int]  # workers, the next one to be given something first
+    stuck_at: float  # when it ends if nothing has run until then
+    attempts: Counter[int] = field(default_factory=Counter)
+    running: dict[Any, _Job] = field(default_factory=dict)  # by the reply that is waited for
+    results: dict[int, tuple[Any, Handle | None]] = field(default_factory=dict)
+
+    def is_done(self) -> bool:
+        return len(self.results) == len(self.calls)
 
 
 @dataclass
@@ -155,54 +184,72 @@ class Dispatcher:
     ) -> list[tuple[Any, Handle | None]]:
         """Replies and handles in request order. Raises RaysoftError naming stage, round and clients."""
         before: Sequence[tuple[Handle, ...]] = handles or [()] * len(requests)
-        calls = [Call(stage, down, request, made) for request, made in zip(requests, before, strict=True)]
-        waiting = _Waiting((self._home(call) for call in calls), self.crew.size)
-        idle = [slot for slot in range(self.crew.size) if slot not in self._away]
-        attempts = [0] * len(calls)
-        running: dict[Any, _Job] = {}
-        results: dict[int, tuple[Any, Handle | None]] = {}
-        stuck_at = self.clock() + self.timeout_s
-        while len(results) < len(calls):
-            idle += self._back()
-            for slot in list(idle):
-                if items := waiting.take(slot, self._most(stage), self._away):
-                    idle.remove(slot)
-                    reply, made = self.crew.start(slot, [calls[item] for item in items])
-                    running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
-            if running:
-                stuck_at = self.clock() + self.timeout_s
-            elif self.clock() > stuck_at:
-                stuck = calls[waiting.first()]
-                raise RaysoftError(f"{stuck}: no node has had room for a client actor {self._for_long()}")
-            ready = self.crew.wait(list(running), POLL_S)
-            for reply in ready or self._overdue(running):
-                job = running.pop(reply)
-                first = job.items[0]
+        work = self._begin(
+            stage, [Call(stage, down, request, made) for request, made in zip(requests, before, strict=True)]
+        )
+        while not work.is_done():
+            self._hand_out(work)
+            self._check_progress(work)
+            ready = self.crew.wait(list(work.running), POLL_S)
+            # Overdue calls are looked for only while no reply is there to be taken.
+            for reply in ready or self._overdue(work.running):
+                job = work.running.pop(reply)
                 try:
-                    if reply not in ready:
+                    if not ready:
                         raise WorkerLost(self._too_long())
                     values = self.crew.fetch(job.slot, reply)
                 except (WorkerLost, ResultLost) as fault:
-                    single = len(job.items) == 1
-                    attempts[first] += single  # of several calls nobody knows which one it was
-                    if self._recover(job.slot, calls[first], attempts[first], fault):
-                        if isinstance(fault, ResultLost) and single:
-                            calls[first] = self._with_handles(job.slot, calls[first])
-                        waiting.put_back(job.items)
-                    else:
-                        results[first] = (None, None)
-                    # A worker that was just replaced is alive for certain, so it gets the call again: among several
-                    # that died together, one call would otherwise use up its attempts.
-                    idle.insert(0, job.slot)
-                    if isinstance(fault, WorkerLost):
-                        idle = self._without_the_lost(idle, job.slot)
+                    self._after_fault(work, job, fault)
                 else:
-                    self._starting.discard(job.slot)
-                    self._seconds[stage] = (self.clock() - job.began) / len(job.items)
-                    for item, value, made in zip(job.items, values, job.made, strict=True):
-                        results[item] = (value, Handle(made, self._home(calls[item]), calls[item]))
-                    idle.append(job.slot)
-        return [results[item] for item in range(len(calls))]
+                    self._after_reply(work, job, values)
+        return [work.results[item] for item in range(len(work.calls))]
+
+    def _begin(self, stage: str, calls: list[Call]) -> _Stage:
+        waiting = _Waiting((self._home(call) for call in calls), self.crew.size)
+        idle = [slot for slot in range(self.crew.size) if slot not in self._away]
+        return _Stage(stage, calls, waiting, idle, stuck_at=self.clock() + self.timeout_s)
+
+    def _hand_out(self, work: _Stage) -> None:
+        """A message to every idle worker for which there is one."""
+        work.idle += self._back()
+        for slot in list(work.idle):
+            if items := work.waiting.take(slot, self._most(work.name), self._away):
+                work.idle.remove(slot)
+                reply, made = self.crew.start(slot, [work.calls[item] for item in items])
+                work.running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
+
+    def _check_progress(self, work: _Stage) -> None:
+        """Raises RaysoftError where calls have waited too long without any worker that could run one."""
+        if work.running:
+            work.stuck_at = self.clock() + self.timeout_s
+        elif self.clock() > work.stuck_at:
+            stuck = work.calls[work.waiting.first()]
+            raise RaysoftError(f"{stuck}: no node has had room for a client actor {self._for_long()}")
+
+    def _after_reply(self, work: _Stage, job: _Job, values: Sequence[Any]) -> None:
+        """The calls of a message are done, and its worker is idle again."""
+        self._starting.discard(job.slot)
+        self._seconds[work.name] = (self.clock() - job.began) / len(job.items)
+        for item, value, made in zip(job.items, values, job.made, strict=True):
+            call = work.calls[item]
+            work.results[item] = (value, Handle(made, self._home(call), call))
+        work.idle.append(job.slot)
+
+    def _after_fault(self, work: _Stage, job: _Job, fault: Exception) -> None:
+        """The calls of a message are run again, or the clients of its only call are dropped."""
+        call = work.calls[job.first]
+        work.attempts[job.first] += job.is_single
+        if self._recover(job.slot, call, work.attempts[job.first], fault):
+            if isinstance(fault, ResultLost) and job.is_single:
+                work.calls[job.first] = self._with_handles(job.slot, call)
+            work.waiting.put_back(job.items)
+        else:
+            work.results[job.first] = (None, None)
+        # A worker that was just replaced is alive for certain, so it gets the call again: among several that died
+        # together, one call would otherwise use up its attempts.
+        work.idle.insert(0, job.slot)
+        if isinstance(fault, WorkerLost):
+            work.idle = self._without_the_lost(work.idle, job.slot)
 
     def _home(self, call: Call) -> int | None:
         """The worker that has to run a call; None: any."""
@@ -212,7 +259,9 @@ class Dispatcher:
 
     def _most(self, stage: str) -> int:
         """How many calls a message may hold: one until it is known that they are short."""
-        if stage not in self._seconds or (stage == "train" and self.on_failure == "drop_client"):
+        if stage not in self._seconds:
+            return 1
+        if stage == "train" and self.on_failure == "drop_client":
             return 1  # a lost message must not drop the clients of several packs
         budget_s = min(MESSAGE_S, self.timeout_s / 10)
         return int(min(MOST_CALLS, budget_s / max(self._seconds[stage], 1e-9)))
@@ -279,8 +328,9 @@ class Dispatcher:
             except WorkerLost:
                 self._replace(slot)
                 self._without_the_lost([slot], slot)
+                # On another worker, where this one's node is gone; on this one, where all of them are.
                 slot = next((one for one in range(self.crew.size) if one not in self._away), slot)
-            except ResultLost:
+            except ResultLost:  # what it is made from is lost, too
                 call = self._with_handles(slot, call)
             else:
                 self._starting.discard(slot)

@@ -18,6 +18,7 @@ from raysoft.federation.workload import embedded_pack_size
 
 PROCESS_BYTES = 400_000_000  # an actor with torch, transformers and peft imported, measured 0.30-0.38 GB
 CONTROL_BYTES = 600_000_000  # Ray's own processes and the coordinator
+_SLACK = 1e-9  # a quotient may come out just below the whole number that it is
 NO_CORES = "start worker nodes, or set actors.wait_for_nodes_s=600 where an autoscaler adds them"
 
 
@@ -93,65 +94,125 @@ def plan_on_nodes(config: RunConfig, nodes: Sequence[Machine]) -> ActorPlan:
 
     Raises ResourceError with a setting that fits.
     """
-    actors = config.actors
-    cpus, gpus = math.floor(sum(node.cpus for node in nodes)), sum(node.gpus for node in nodes)
-    where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-    want = cpus if actors.cpus == "auto" else actors.cpus
-    if want > cpus:
-        raise ResourceError(
-            f"actors.cpus: {want} cores asked for, {cpus} available{where}; set actors.cpus={cpus} or less"
-        )
-    if cpus < 1:
-        raise ResourceError(f"actors.cpus: no core for an actor{where}; {NO_CORES}")
-    by_memory = [max(0, (node.memory_bytes - (0 if at else CONTROL_BYTES)) // PROCESS_BYTES) for at, node in
-                 enumerate(nodes)]  # fmt: skip
-    by_gpu = [math.floor(node.gpus / actors.gpus + 1e-9) if actors.gpus else math.inf for node in nodes]
-    most = [min(pair) if node.cpus > 0 else 0 for node, *pair in zip(nodes, by_memory, by_gpu, strict=True)]
-    per_actor = None if actors.clients_per_actor == "auto" else actors.clients_per_actor
-    if per_actor is None:
-        by_cpu = [max(1, node.cpus // actors.threads) if node.cpus > 0 else 0 for node in nodes]
-        fit = sum(min(pair) for pair in zip(most, by_cpu, strict=True))
-        in_all = math.inf if actors.cpus == "auto" else want // actors.threads
-        # Never fewer than one: what does not fit is refused below.
-        count = int(max(1, min(in_all, _packs(config), fit)))
-    else:
-        count = math.ceil(config.data.clients / per_actor)
-    if count > sum(by_gpu):
-        if not gpus:
-            raise ResourceError(
-                f"actors.gpus: {count} actors x {actors.gpus:g} = {count * actors.gpus:g} GPUs, but no GPU is "
-                f"available{where or ' on this machine'}; set actors.gpus=0 (the default) to compute on cores"
-            )
-        share = _share(_spread(count, [node.gpus for node in nodes], [math.inf] * len(nodes)), nodes, "gpus")
-        raise ResourceError(
-            f"actors.gpus: {count} actors x {actors.gpus:g} = {count * actors.gpus:g} GPUs, but {gpus:g} "
-            f"available{where}; set actors.gpus={math.floor(1000 * share) / 1000:g} or less"
-        )
-    if count > sum(most):
-        memory = sum(node.memory_bytes for node in nodes)
-        raise ResourceError(_too_little_memory(config, count, int(sum(most)), memory, where))
-    spread = _spread(count, [node.cpus for node in nodes], most)
-    share = min(actors.threads, want / count, _share(spread, nodes, "cpus"))
+    cores = _wanted_cores(config, nodes)
+    room = [_Room.of(node, config.actors.gpus, drivers=at == 0) for at, node in enumerate(nodes)]
+    count = _number_of_actors(config, nodes, room, cores)
+    _check_gpus(config, nodes, room, count)
+    _check_memory(config, nodes, room, count)
+    node_cpus = [node.cpus for node in nodes]
+    spread = _spread(count, node_cpus, [one.most for one in room])
+    each = min(config.actors.threads, cores / count, _smallest_share(spread, node_cpus))
     return ActorPlan(
         actors=count,
-        clients_per_actor=per_actor,
-        cpus_per_actor=math.floor(1000 * share + 1e-9) / 1000,
-        gpus_per_actor=actors.gpus,
-        total_cpus=want,
+        clients_per_actor=_clients_per_actor(config),
+        cpus_per_actor=_thousandths(each, slack=_SLACK),
+        gpus_per_actor=config.actors.gpus,
+        total_cpus=cores,
+    )
+
+
+@dataclass(frozen=True)
+class _Room:
+    """How many actors one node can hold, whatever its number of cores, which may be shared."""
+
+    by_gpu: float  # infinite where no GPU is asked for
+    most: float  # by memory and by GPU; none where there is no core to share
+
+    @classmethod
+    def of(cls, node: Machine, gpus_per_actor: float, drivers: bool) -> _Room:
+        """Of a node; the driver's also holds Ray's own processes and the coordinator."""
+        left_bytes = node.memory_bytes - (CONTROL_BYTES if drivers else 0)
+        by_memory = max(0, left_bytes // PROCESS_BYTES)
+        by_gpu = math.floor(node.gpus / gpus_per_actor + _SLACK) if gpus_per_actor else math.inf
+        return cls(by_gpu, min(by_memory, by_gpu) if node.cpus > 0 else 0)
+
+
+def _where(nodes: Sequence[Machine]) -> str:
+    return f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+
+
+def _clients_per_actor(config: RunConfig) -> int | None:
+    """None: any actor trains any pack."""
+    asked = config.actors.clients_per_actor
+    return None if asked == "auto" else asked
+
+
+def _wanted_cores(config: RunConfig, nodes: Sequence[Machine]) -> int:
+    """Cores for all actors together. Raises ResourceError where there are not so many."""
+    there, where = math.floor(sum(node.cpus for node in nodes)), _where(nodes)
+    asked = config.actors.cpus
+    cores = there if asked == "auto" else asked
+    if cores > there:
+        raise ResourceError(
+            f"actors.cpus: {cores} cores asked for, {there} available{where}; set actors.cpus={there} or less"
+        )
+    if there < 1:
+        raise ResourceError(f"actors.cpus: no core for an actor{where}; {NO_CORES}")
+    return cores
+
+
+def _number_of_actors(config: RunConfig, nodes: Sequence[Machine], room: Sequence[_Room], cores: int) -> int:
+    """As many as the clients need where each has its home, else as many as can work side by side and fit."""
+    actors, per_actor = config.actors, _clients_per_actor(config)
+    if per_actor is not None:
+        return math.ceil(config.data.clients / per_actor)
+    # An actor uses `threads` cores; a node with fewer still holds one actor, which then is slower.
+    by_cpu = [max(1, node.cpus // actors.threads) if node.cpus > 0 else 0 for node in nodes]
+    fit = sum(min(one.most, number) for one, number in zip(room, by_cpu, strict=True))
+    by_wish = math.inf if actors.cpus == "auto" else cores // actors.threads
+    # Never fewer than one: what does not fit is refused by the checks of GPUs and memory.
+    return int(max(1, min(by_wish, _packs(config), fit)))
+
+
+def _check_gpus(config: RunConfig, nodes: Sequence[Machine], room: Sequence[_Room], count: int) -> None:
+    if count <= sum(one.by_gpu for one in room):
+        return
+    each, there, where = config.actors.gpus, sum(node.gpus for node in nodes), _where(nodes)
+    asked = f"actors.gpus: {count} actors x {each:g} = {count * each:g} GPUs"
+    if not there:
+        raise ResourceError(
+            f"{asked}, but no GPU is available{where or ' on this machine'}; set actors.gpus=0 (the default) to "
+            "compute on cores"
+        )
+    node_gpus = [node.gpus for node in nodes]
+    spread = _spread(count, node_gpus, most=[math.inf] * len(nodes))
+    fits = _thousandths(_smallest_share(spread, node_gpus))
+    raise ResourceError(f"{asked}, but {there:g} available{where}; set actors.gpus={fits:g} or less")
+
+
+def _check_memory(config: RunConfig, nodes: Sequence[Machine], room: Sequence[_Room], count: int) -> None:
+    fit = int(sum(one.most for one in room))
+    if count <= fit:
+        return
+    need, there = CONTROL_BYTES + count * PROCESS_BYTES, sum(node.memory_bytes for node in nodes)
+    if fit and config.actors.clients_per_actor != "auto":
+        advice = f"set actors.clients_per_actor={math.ceil(config.data.clients / fit)} or auto"
+    else:
+        advice = "set executor=inline"
+    raise ResourceError(
+        f"actors.clients_per_actor: {count} actors x {PROCESS_BYTES / 1e9:.1f} GB + {CONTROL_BYTES / 1e9:.1f} GB "
+        f"= {need / 1e9:.1f} GB, but {there / 1e9:.1f} GB is available{_where(nodes)}; {advice}"
     )
 
 
 def plan_for_growth(config: RunConfig) -> ActorPlan:
     """What a run asks of a cluster that may grow: as many actors as can work side by side, each with its own cores."""
-    actors = config.actors
-    per_actor = None if actors.clients_per_actor == "auto" else actors.clients_per_actor
+    actors, per_actor = config.actors, _clients_per_actor(config)
+    each = float(actors.threads)
     if per_actor is not None:
         count = math.ceil(config.data.clients / per_actor)
-        share = 1.0 if actors.cpus == "auto" else min(float(actors.threads), actors.cpus / count)
+        each = 1.0 if actors.cpus == "auto" else min(each, actors.cpus / count)
+    elif actors.cpus == "auto":
+        count = _packs(config)
     else:
-        count = _packs(config) if actors.cpus == "auto" else max(1, min(_packs(config), actors.cpus // actors.threads))
-        share = float(actors.threads)
-    return ActorPlan(count, per_actor, math.floor(1000 * share) / 1000, actors.gpus, math.ceil(count * share))
+        count = max(1, min(_packs(config), actors.cpus // actors.threads))
+    return ActorPlan(
+        actors=count,
+        clients_per_actor=per_actor,
+        cpus_per_actor=_thousandths(each),
+        gpus_per_actor=actors.gpus,
+        total_cpus=math.ceil(count * each),
+    )
 
 
 def _spread(count: int, amounts: Sequence[float], most: Sequence[float]) -> list[int]:
@@ -173,8 +234,14 @@ def _spread(count: int, amounts: Sequence[float], most: Sequence[float]) -> list
     return given
 
 
-def _share(given: Sequence[int], nodes: Sequence[Machine], what: str) -> float:
-    return min((getattr(node, what) / n for n, node in zip(given, nodes, strict=True) if n), default=0.0)
+def _smallest_share(given: Sequence[int], amounts: Sequence[float]) -> float:
+    """What one actor has on the node where actors have the least."""
+    return min((amount / n for n, amount in zip(given, amounts, strict=True) if n), default=0.0)
+
+
+def _thousandths(amount: float, slack: float = 0.0) -> float:
+    """Rounded down: Ray counts in steps of 1/10000, and shares that are rounded up do not fit together."""
+    return math.floor(1000 * amount + slack) / 1000
 
 
 def trial_plan(config: RunConfig, nodes: Sequence[Machine]) -> ActorPlan | None:
@@ -193,18 +260,23 @@ def trial_bundles(config: RunConfig, nodes: Sequence[Machine]) -> list[dict[str,
     actors, plan = config.actors, trial_plan(config, nodes)
     if plan is not None:
         return [{}, *([plan.bundle()] * plan.actors)]
-    for name, wanted, most in (
-        ("actors.threads", actors.threads, max((node.cpus for node in nodes), default=0)),
-        ("actors.gpus", actors.gpus, max((node.gpus for node in nodes), default=0)),
-    ):
-        if wanted > most and actors.wait_for_nodes_s == 0:
-            if not most:
-                advice = NO_CORES if name == "actors.threads" else "set actors.gpus=0, or start nodes with GPUs"
-                raise ResourceError(f"{name}: {wanted:g} asked for, none is available to a trial; {advice}")
-            raise ResourceError(
-                f"{name}: {wanted:g} asked for, {most:g} on the largest node of a trial; set {name}={most:g} or less"
-            )
+    if actors.wait_for_nodes_s == 0:  # else a node that is large enough may come
+        _check_largest("actors.threads", actors.threads, [node.cpus for node in nodes], NO_CORES)
+        no_gpus = "set actors.gpus=0, or start nodes with GPUs"
+        _check_largest("actors.gpus", actors.gpus, [node.gpus for node in nodes], no_gpus)
     return [{"CPU": float(actors.threads), **({"GPU": actors.gpus} if actors.gpus else {})}]
+
+
+def _check_largest(name: str, wanted: float, amounts: Sequence[float], without: str) -> None:
+    """Whether some node has as much as one process wants; `without`: the advice where no node has any."""
+    most = max(amounts, default=0)
+    if wanted <= most:
+        return
+    if not most:
+        raise ResourceError(f"{name}: {wanted:g} asked for, none is available to a trial; {without}")
+    raise ResourceError(
+        f"{name}: {wanted:g} asked for, {most:g} on the largest node of a trial; set {name}={most:g} or less"
+    )
 
 
 def _packs(config: RunConfig) -> int:
@@ -213,15 +285,3 @@ def _packs(config: RunConfig) -> int:
     if pack == "auto":
         pack = embedded_pack_size(config.cohort.size) if config.model.name.startswith(EMBEDDED) else 1
     return max(2, math.ceil(config.cohort.size / pack))
-
-
-def _too_little_memory(config: RunConfig, count: int, fit: int, memory_bytes: int, where: str) -> str:
-    need = CONTROL_BYTES + count * PROCESS_BYTES
-    if fit and config.actors.clients_per_actor != "auto":
-        advice = f"set actors.clients_per_actor={math.ceil(config.data.clients / fit)} or auto"
-    else:
-        advice = "set executor=inline"
-    return (
-        f"actors.clients_per_actor: {count} actors x {PROCESS_BYTES / 1e9:.1f} GB + {CONTROL_BYTES / 1e9:.1f} GB "
-        f"= {need / 1e9:.1f} GB, but {memory_bytes / 1e9:.1f} GB is available{where}; {advice}"
-    )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from raysoft import atomic
 from raysoft.config import RunConfig, UserFile
 from raysoft.errors import RaysoftError
 from raysoft.federation.content import check_user_files, user_files
@@ -43,9 +42,7 @@ def _copy(name: str, content: Array) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            (Path(scratch) / name).write_bytes(content.data)
-            os.replace(Path(scratch) / name, path)
+        atomic.write_bytes(path, content.data)
     except OSError as error:
         raise RaysoftError(
             f"cannot write a plug-in's file to {path}: {error.strerror}; set RAYSOFT_CACHE to a writable folder with "

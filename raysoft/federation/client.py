@@ -142,7 +142,8 @@ class Worker:
     def run(self, stage: str, down: Broadcast, request: Any, *handles: Any) -> tuple[Any, Any]:
         """Run a stage by name; an unexpected error names the stage, the round and the clients."""
         try:
-            return getattr(self, stage)(down, request, *handles)
+            answer: tuple[Any, Any] = getattr(self, stage)(down, request, *handles)
+            return answer
         except RaysoftError:
             raise
         except SystemExit as error:

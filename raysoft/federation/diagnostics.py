@@ -47,7 +47,8 @@ def _right(pair: LoraPair, number: int, mode: str, rng: Rng) -> Array | None:
     if mode == "exact":
         return None
     columns = min(SKETCH_COLUMNS, pair.in_features)
-    return rng("sketch", number).standard_normal((pair.in_features, columns)) / np.sqrt(columns)
+    sketch: Array = rng("sketch", number).standard_normal((pair.in_features, columns)) / np.sqrt(columns)
+    return sketch
 
 
 def product_sums(
@@ -89,10 +90,10 @@ def weighted_product(
         if pair.b in update:
             lefts.append(factor * update[pair.b].astype(np.float64))
             rights.append(a if right is None else a @ right)
-    last = b0 @ (da_sum if right is None else da_sum @ right)
-    if not lefts:
-        return last
-    return np.concatenate(lefts, axis=1) @ np.concatenate(rights, axis=0) + last
+    total: Array = b0 @ (da_sum if right is None else da_sum @ right)
+    if lefts:
+        total = np.concatenate(lefts, axis=1) @ np.concatenate(rights, axis=0) + total
+    return total
 
 
 def covariance_metrics(

@@ -101,4 +101,5 @@ def _samples(parts: Parts, clients_K: Array) -> Array:
     """Samples each client works through in one round, [K]."""
     train = parts.config.train
     held_K = np.array([parts.info.partition.size(client) for client in clients_K.tolist()])
-    return steps_of(parts.rng, train.steps, clients_K) * np.minimum(train.batch_size, held_K)
+    samples_K: Array = steps_of(parts.rng, train.steps, clients_K) * np.minimum(train.batch_size, held_K)
+    return samples_K

@@ -6,17 +6,19 @@ State in, state out. Nothing is committed before `aggregate`, so any step can be
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from raysoft.allocation.base import Allocator
 from raysoft.config import RunConfig
-from raysoft.federation.client import EncodeRequest, TrainRequest
+from raysoft.federation.client import EncodeRequest, SentUpdate, TrainRequest
 from raysoft.federation.evaluation import evaluate
 from raysoft.federation.executor import Executor
-from raysoft.federation.pack_sums import folded, in_groups
+from raysoft.federation.pack_sums import PackSum, folded, in_groups
 from raysoft.federation.records import Round, record_of
 from raysoft.federation.reduction import (
     arrived_components,
@@ -41,7 +43,19 @@ from raysoft.federation.seam import (
 from raysoft.federation.workload import WorkloadInfo
 from raysoft.methods.base import Method
 from raysoft.rng import Rng
-from raysoft.types import Array, ClientReport, ClientState, Participants, Reception, RoundRecord, ServerState
+from raysoft.types import (
+    Allocation,
+    Array,
+    ClientReport,
+    ClientState,
+    Outcome,
+    Pack,
+    Participants,
+    Reception,
+    RoundRecord,
+    ServerState,
+    Tensors,
+)
 from raysoft.uplinks.base import Uplink, downlink_seconds
 from raysoft.wireless.base import Channel, gains
 from raysoft.wireless.link import Devices, Link
@@ -78,90 +92,193 @@ class RunState:
     dense_bits: int = 0  # what everybody's float32 update would have cost so far
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What local training has left: the packs that came back, and what their clients report, by client id."""
+
+    packs: Sequence[Pack]
+    updates: Sequence[Any]  # handles, one a pack: updates stay where they were made
+    everybody: tuple[ClientReport, ...]
+    reports: tuple[ClientReport, ...]  # of those whose update is finite and not oversized
+    oversized: Collection[int]  # clients rejected by train.max_update_norm
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What was put on the air: a handle a pack for what the server decodes, and each client's upload in figures."""
+
+    views: Sequence[Any]
+    sent: Mapping[int, SentUpdate]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What became of the uploads, over the K clients that reported."""
+
+    outcome: Outcome
+    bits_K: Array  # on the air
+    arrived_K: Array  # delivered, and finite after decoding
+    mix_K: Array  # factor of each update in the sum, 0 where it has not arrived
+
+
 def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, RoundRecord]:
     """The next state and the line of rounds.jsonl that describes the step (ticks count from 1).
 
     Raises RaysoftError where no client's update is finite, or fewer than the quorum are left.
     """
     began = time.perf_counter()
-    config, executor, rng = parts.config, parts.executor, parts.rng
+    step = RoundSteps(parts, state, tick)
 
-    # select
-    candidates_K = cohort_candidates(rng, tick, parts.info.population, config.cohort.size)
-    channel = gains(parts.channel, candidates_K, tick)
-    with blamed("allocator", config, tick):
-        chosen_K = parts.allocator.select(candidates_K, channel, state.allocator, tick, rng)
-        cohort_K = check_cohort(config, tick, chosen_K, candidates_K)
-    packs = make_packs(tick, cohort_K, parts.info.widths, parts.pack_size, parts.even_packs)
+    cohort_K, packs = step.select()
+    down = step.broadcast()
+    trained = step.train(packs, down)
+    who = participants(parts, trained.reports, tick)
+    plan = step.allocate(trained.reports, who)
+    encoded = step.encode(trained, plan, down)
+    delivered = step.deliver(plan, who, encoded.sent)
+    total, states = step.sum(trained, encoded, who, delivered, down, cohort=len(cohort_K))
+    sums = step.receive(total.sums, delivered.outcome)
+    server = step.aggregate(trained, encoded, who, delivered, sums)
+    remembered = step.observe(plan, delivered.outcome)
 
-    # broadcast
-    with blamed("method", config, tick):
-        broadcast = parts.method.broadcast(state.server, tick)
-    down = executor.put(broadcast)
-
-    # train
-    requests = [TrainRequest(pack, {k: state.clients[k] for k in pack.clients if k in state.clients}) for pack in packs]
-    packs, trained = survivors(config.actors.quorum, tick, packs, executor.map("train", down, requests))
-    everybody, finite = finite_reports(tick, (reply for reply, _ in trained), config.train.lr, config.actors.quorum)
-    oversized = too_large(finite, config.train.max_update_norm)
-    reports = tuple(report for report in finite if report.client not in oversized)
-
-    # allocate
-    who = participants(parts, reports, tick)
-    with blamed("allocator", config, tick):
-        plan = parts.allocator.allocate(reports, who, state.allocator, tick, rng)
-        check_plan(config, tick, plan, reports, parts.link.bandwidth_hz if parts.shares_band else np.inf)
-
-    # encode
-    units = {int(k): int(n) for k, n, on in zip(plan.clients_K, plan.units_K, plan.active_K, strict=True) if on}
-    orders = [EncodeRequest(tuple(units.get(k) for k in pack.clients)) for pack in packs]
-    encoded = executor.map("encode", down, orders, [(handle,) for _, handle in trained])
-    sent = by_client(packs, (reply for reply, _ in encoded))
-
-    # deliver
-    bits_K = np.array([sent[int(k)].num_bits for k in who.clients_K]) * config.device.payload_scale
-    with blamed("uplink", config, tick):
-        outcome = parts.uplink.deliver(plan, bits_K, who, tick, rng)
-        check_outcome(config, tick, outcome, plan, who)
-    arrived_K = outcome.arrived_K & np.array([sent[int(k)].finite for k in who.clients_K], dtype=bool)
-    mix_K = normalised(np.where(arrived_K, who.weights_K if plan.weights_K is None else plan.weights_K, 0.0))
-
-    # sum
-    wanted = sum_requests(packs, who, arrived_K, mix_K, cohort=len(cohort_K))
-    handles = [(update, view) for (_, update), (_, view) in zip(trained, encoded, strict=True)]
-    summed = executor.map("sum", down, wanted, handles)
-    groups = in_groups([handle for _, handle in summed])
-    total = folded(reply for reply, _ in executor.map("combine", down, [None] * len(groups), groups))
-
-    # receive
-    sums = None
-    if total.sums is not None:
-        with blamed("uplink", config, tick):
-            sums = parts.uplink.receive(total.sums, outcome, rng)
-            check_received(config, tick, total.sums, sums)
-
-    # aggregate, observe
-    received = Reception(outcome, reports, sums=sums, sent_counts=arrived_components(who, sent, arrived_K))
-    with blamed("method", config, tick):
-        server = parts.method.aggregate(state.server, received, tick)
-        check_server(config, tick, state.server, server)
-    with blamed("allocator", config, tick):
-        remembered = parts.allocator.observe(plan, outcome, state.allocator)
     after = replace(
         state,
         server=server,
-        clients=merged_states(state.clients, (reply for reply, _ in summed), oversized),
+        clients=merged_states(state.clients, states, trained.oversized),
         allocator=remembered,
-        clock_s=state.clock_s + outcome.round_s,
+        clock_s=state.clock_s + delivered.outcome.round_s,
     )
-
-    # evaluate, record
     counts = evaluate(parts, server, tick)
     happened = Round(
-        tick, state, len(cohort_K), everybody, reports, who, plan, outcome, arrived_K, mix_K, bits_K, sent, sums,
-        total.products, counts, began, tuple(sorted(oversized)),
-    )  # fmt: skip
+        tick=tick,
+        before=state,
+        cohort=len(cohort_K),
+        everybody=trained.everybody,
+        reports=trained.reports,
+        who=who,
+        plan=plan,
+        outcome=delivered.outcome,
+        arrived_K=delivered.arrived_K,
+        mix_K=delivered.mix_K,
+        bits_K=delivered.bits_K,
+        sent=encoded.sent,
+        sums=sums,
+        products=total.products,
+        counts=counts,
+        began=began,
+        oversized=tuple(sorted(trained.oversized)),
+    )
     return record_of(parts, after, happened)
+
+
+@dataclass(frozen=True)
+class RoundSteps:
+    """The steps of one round, in the order in which `run_round` takes them; none of them changes anything here.
+
+    What a plug-in raises is named as its own (`blamed`), and what it hands back is checked before it is used.
+    """
+
+    parts: Parts
+    state: RunState
+    tick: int
+
+    def select(self) -> tuple[Array, list[Pack]]:
+        """The cohort, and the packs in which it is trained."""
+        parts, tick = self.parts, self.tick
+        candidates_K = cohort_candidates(parts.rng, tick, parts.info.population, parts.config.cohort.size)
+        channel = gains(parts.channel, candidates_K, tick)
+        with self._blamed("allocator"):
+            chosen_K = parts.allocator.select(candidates_K, channel, self.state.allocator, tick, parts.rng)
+            cohort_K = check_cohort(parts.config, tick, chosen_K, candidates_K)
+        return cohort_K, make_packs(tick, cohort_K, parts.info.widths, parts.pack_size, parts.even_packs)
+
+    def broadcast(self) -> Any:
+        """The global model as the clients receive it; what stands for it in the stages below."""
+        with self._blamed("method"):
+            broadcast = self.parts.method.broadcast(self.state.server, self.tick)
+        return self.parts.executor.put(broadcast)
+
+    def train(self, packs: Sequence[Pack], down: Any) -> Trained:
+        """Local training, without the packs that were lost with their actors, and without useless updates."""
+        config, clients = self.parts.config, self.state.clients
+        quorum = config.actors.quorum
+        requests = [TrainRequest(pack, {k: clients[k] for k in pack.clients if k in clients}) for pack in packs]
+        results = self.parts.executor.map("train", down, requests)
+        left, results = survivors(quorum, self.tick, packs, results)
+        everybody, finite = finite_reports(self.tick, (reply for reply, _ in results), config.train.lr, quorum)
+        oversized = too_large(finite, config.train.max_update_norm)
+        reports = tuple(report for report in finite if report.client not in oversized)
+        return Trained(left, [update for _, update in results], everybody, reports, oversized)
+
+    def allocate(self, reports: tuple[ClientReport, ...], who: Participants) -> Allocation:
+        """Who sends how much, with which share of the band."""
+        parts, tick = self.parts, self.tick
+        band_hz = parts.link.bandwidth_hz if parts.shares_band else np.inf
+        with self._blamed("allocator"):
+            plan = parts.allocator.allocate(reports, who, self.state.allocator, tick, parts.rng)
+            check_plan(parts.config, tick, plan, reports, band_hz)
+        return plan
+
+    def encode(self, trained: Trained, plan: Allocation, down: Any) -> Encoded:
+        """Each active client's update in as many units as it was given; nothing (None) of the others."""
+        each_K = zip(plan.clients_K, plan.units_K, plan.active_K, strict=True)
+        units = {int(k): int(n) for k, n, active in each_K if active}
+        requests = [EncodeRequest(tuple(units.get(k) for k in pack.clients)) for pack in trained.packs]
+        handles = [(update,) for update in trained.updates]
+        results = self.parts.executor.map("encode", down, requests, handles)
+        sent = by_client(trained.packs, (reply for reply, _ in results))
+        return Encoded([view for _, view in results], sent)
+
+    def deliver(self, plan: Allocation, who: Participants, sent: Mapping[int, SentUpdate]) -> Delivered:
+        """The uploads over the air: who arrives, and with which weight."""
+        config, tick = self.parts.config, self.tick
+        sent_K = [sent[int(k)] for k in who.clients_K]
+        bits_K = np.array([one.num_bits for one in sent_K]) * config.device.payload_scale
+        with self._blamed("uplink"):
+            outcome = self.parts.uplink.deliver(plan, bits_K, who, tick, self.parts.rng)
+            check_outcome(config, tick, outcome, plan, who)
+        arrived_K = outcome.arrived_K & np.array([one.finite for one in sent_K], dtype=bool)
+        weights_K = who.weights_K if plan.weights_K is None else plan.weights_K
+        return Delivered(outcome, bits_K, arrived_K, normalised(np.where(arrived_K, weights_K, 0.0)))
+
+    def sum(
+        self, trained: Trained, encoded: Encoded, who: Participants, delivered: Delivered, down: Any, *, cohort: int
+    ) -> tuple[PackSum, list[Mapping[int, ClientState]]]:
+        """The weighted sum of what arrived, by packs and then in groups; what clients remember, a mapping a pack."""
+        run = self.parts.executor.map
+        requests = sum_requests(trained.packs, who, delivered.arrived_K, delivered.mix_K, cohort=cohort)
+        summed = run("sum", down, requests, list(zip(trained.updates, encoded.views, strict=True)))
+        groups = in_groups([handle for _, handle in summed])
+        total = folded(reply for reply, _ in run("combine", down, [None] * len(groups), groups))
+        return total, [states for states, _ in summed]
+
+    def receive(self, summed: Tensors | None, outcome: Outcome) -> Tensors | None:
+        """The sum as the server has it after the air; None where nobody arrived."""
+        if summed is None:
+            return None
+        with self._blamed("uplink"):
+            received = self.parts.uplink.receive(summed, outcome, self.parts.rng)
+            check_received(self.parts.config, self.tick, summed, received)
+        return received
+
+    def aggregate(
+        self, trained: Trained, encoded: Encoded, who: Participants, delivered: Delivered, sums: Tensors | None
+    ) -> ServerState:
+        """The next global model."""
+        counts = arrived_components(who, encoded.sent, delivered.arrived_K)
+        received = Reception(delivered.outcome, trained.reports, sums=sums, sent_counts=counts)
+        with self._blamed("method"):
+            server = self.parts.method.aggregate(self.state.server, received, self.tick)
+            check_server(self.parts.config, self.tick, self.state.server, server)
+        return server
+
+    def observe(self, plan: Allocation, outcome: Outcome) -> Mapping[str, Array]:
+        """What the allocator remembers of the round."""
+        with self._blamed("allocator"):
+            return self.parts.allocator.observe(plan, outcome, self.state.allocator)
+
+    def _blamed(self, kind: str) -> AbstractContextManager[None]:
+        return blamed(kind, self.parts.config, self.tick)
 
 
 def participants(parts: Parts, reports: tuple[ClientReport, ...], tick: int) -> Participants:

@@ -122,5 +122,5 @@ def padded_width(train: Examples, shard_N: Array) -> int:
     """Tokens of a client's longest sample, rounded up to a multiple of 8; 0 for data without lengths."""
     if train.lengths is None:
         return 0
-    stored = next(iter(train.inputs.values())).shape[1]
+    stored: int = next(iter(train.inputs.values())).shape[1]
     return min(-(-int(train.lengths[shard_N].max()) // 8) * 8, stored)

@@ -58,9 +58,9 @@ def _check_type(
         raise _fault(kind, config, tick, f"{what} gives {type(value).__name__}, not {wanted.__name__}", client)
 
 
-def check_cohort(config: RunConfig, tick: int, cohort_K: Any, candidates_K: Array) -> Array:
+def check_cohort(config: RunConfig, tick: int, selected: Any, candidates_K: Array) -> Array:
     """The selected clients: some of the candidates, each once, in order of their ids."""
-    cohort_K = np.asarray(cohort_K)
+    cohort_K = np.asarray(selected)
     if cohort_K.ndim != 1 or not len(cohort_K) or not np.issubdtype(cohort_K.dtype, np.integer):
         raise _fault("allocator", config, tick, f"selects {_short(cohort_K)}, which is no list of client ids")
     strange = np.setdiff1d(cohort_K, candidates_K)
@@ -187,14 +187,15 @@ def check_contribution(config: RunConfig, tick: int, client: int, added: Any, sp
     _check_type("method", config, tick, "contribute", added, Mapping, client)
     if not added:
         raise _fault("method", config, tick, "contributes nothing of an update that arrived", client)
-    for name, value in added.items():
+    parts: Tensors = added
+    for name, value in parts.items():
         wanted = space.shapes.get(name)
         if wanted is not None and np.shape(value) != tuple(wanted):
             what = f"contributes {name} in shape {np.shape(value)}, the model has {tuple(wanted)}"
             raise _fault("method", config, tick, what, client)
         if not is_sound(value):
             raise _fault("method", config, tick, f"contributes {name} with values that are not finite", client)
-    return added
+    return parts
 
 
 def check_received(config: RunConfig, tick: int, before: Tensors, after: Any) -> None:

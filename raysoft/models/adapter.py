@@ -8,13 +8,12 @@ another order, since the checkpoint alone could not give the same logits.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raysoft import atomic
 from raysoft.config import LoraConfig
 from raysoft.errors import RaysoftError
 from raysoft.models.digest import adapter_sha256
@@ -41,9 +40,9 @@ def export_peft(theta: Tensors, base: FrozenBase, space: ParamSpace, lora: LoraC
             tensors[_PREFIX + name] = theta[name] if name in theta else as_float32(value)
     folder.mkdir(exist_ok=True)
     blob = save({name: np.ascontiguousarray(value) for name, value in sorted(tensors.items())}, {"format": "pt"})
-    write_atomically(folder / WEIGHTS_FILE, blob)
+    atomic.write_bytes(folder / WEIGHTS_FILE, blob)
     config = _peft_config(base, space, lora, saved, module)
-    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    atomic.write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _peft_config(
@@ -117,19 +116,4 @@ def save_base(base: FrozenBase, folder: Path) -> None:
         module.save_pretrained(folder)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp keeps others out, but an adapter is made to be shared
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-__all__ = ["adapter_sha256", "export_peft", "import_peft", "save_base", "write_atomically"]
+__all__ = ["adapter_sha256", "export_peft", "import_peft", "save_base"]

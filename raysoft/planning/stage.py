@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from raysoft.allocation.solvers.budget import smallest_feasible_budget
 from raysoft.allocation.solvers.offline import SampledRounds, largest_units
@@ -22,23 +22,11 @@ from raysoft.config.identity import EMBEDDED
 from raysoft.errors import ConfigError
 from raysoft.federation.workload import Workload
 from raysoft.kernels import portable
+from raysoft.planning.events import Preparing
 from raysoft.planning.table import CHOSEN, FEASIBLE, Candidate, Plan
 
 if TYPE_CHECKING:
     from raysoft.planning.pilot import PilotTerms
-
-
-class Progress(Protocol):
-    """Whoever shows that something goes on (a run's events will do)."""
-
-    def preparing(self, fraction: float, text: str) -> None:
-        """How far the step named `text` is."""
-        ...
-
-
-class _Silent:
-    def preparing(self, fraction: float, text: str) -> None:
-        """Nothing."""
 
 
 def with_rank(config: RunConfig, rank: int) -> RunConfig:
@@ -62,7 +50,7 @@ def with_rank(config: RunConfig, rank: int) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
-def resolve_rank(config: RunConfig, events: Progress | None = None) -> RunConfig:
+def resolve_rank(config: RunConfig, events: Preparing | None = None) -> RunConfig:
     """The configuration with an integer rank: unchanged, or with the rank that the offline stage chooses.
 
     Raises ConfigError as `make_plan`, and where no candidate rank meets the budget.
@@ -70,7 +58,7 @@ def resolve_rank(config: RunConfig, events: Progress | None = None) -> RunConfig
     return planned(config, events)[0]
 
 
-def planned(config: RunConfig, events: Progress | None = None) -> tuple[RunConfig, Plan | None]:
+def planned(config: RunConfig, events: Preparing | None = None) -> tuple[RunConfig, Plan | None]:
     """`resolve_rank` with the plan behind it (None where the rank was given)."""
     if config.model.lora.rank != "plan":
         return config, None
@@ -78,7 +66,7 @@ def planned(config: RunConfig, events: Progress | None = None) -> tuple[RunConfi
     return with_rank(config, plan.rank()), plan
 
 
-def make_plan(config: RunConfig, events: Progress | None = None) -> Plan:
+def make_plan(config: RunConfig, events: Preparing | None = None) -> Plan:
     """Measure every rank of `plan.ranks` and choose. Pilots run inline, in this process.
 
     Raises ConfigError where the configuration has no budget, no shared band, no adapter in training, tiers of ranks or
@@ -88,7 +76,7 @@ def make_plan(config: RunConfig, events: Progress | None = None) -> Plan:
 
     portable.require(config.actors.portable)
     budget_s = _budget(config)
-    show = events or _Silent()
+    show = events or Preparing()
     with pin_threads(config.actors.threads):  # the caller's own thread counts come back afterwards
         return _make_plan(config, budget_s, show)
 
@@ -108,7 +96,7 @@ def _budget(config: RunConfig) -> float:
     return float(budget_s)
 
 
-def _make_plan(config: RunConfig, budget_s: float, show: Progress) -> Plan:
+def _make_plan(config: RunConfig, budget_s: float, show: Preparing) -> Plan:
     from raysoft.federation.workload import prepare
     from raysoft.planning.pilot import simulated_clients
 
@@ -143,7 +131,7 @@ def _make_plan(config: RunConfig, budget_s: float, show: Progress) -> Plan:
     return Plan(rows, chosen, budget_s, config.plan.weights.model_dump(), facts)
 
 
-def _full_update(config: RunConfig, workload: Workload, show: Progress) -> Any:
+def _full_update(config: RunConfig, workload: Workload, show: Preparing) -> Any:
     from raysoft.federation.workload import describe, with_pack_size
     from raysoft.models.pilot import full_update
     from raysoft.rng import Rng
@@ -167,7 +155,7 @@ def _full_update(config: RunConfig, workload: Workload, show: Progress) -> Any:
 
 
 def _candidate(
-    config: RunConfig, workload: Workload, rank: int, budget_s: float, energy_L: Any, show: Progress
+    config: RunConfig, workload: Workload, rank: int, budget_s: float, energy_L: Any, show: Preparing
 ) -> Candidate:
     from raysoft.models.pilot import truncation_error
     from raysoft.models.targets import lora_space

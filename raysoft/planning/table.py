@@ -16,6 +16,7 @@ from typing import Any
 
 from raysoft.allocation.solvers.budget import rounded_up
 from raysoft.errors import ConfigError
+from raysoft.rundir.destination import made
 from raysoft.rundir.folder import PLAN, strict, write_atomic
 
 CHOSEN, FEASIBLE, REJECTED = "chosen", "feasible", "rejected"
@@ -202,10 +203,7 @@ def write_plan(folder: Path, plan: Plan, draw: bool = True) -> None:
     Raises ConfigError("--out") where the folder holds anything that no plan has written.
     """
     check_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--out", f"{folder} cannot be written: {error.strerror}") from None
+    made(folder, "--out")
     (folder / VALIDATION).unlink(missing_ok=True)  # it spoke of an earlier plan
     write_atomic(folder / PLAN, plan_json(plan))
     write_atomic(folder / TABLE, csv_text(plan))

@@ -14,8 +14,9 @@ from string import Template
 
 from matplotlib.figure import Figure
 
+from raysoft.quantities import NOT_MEASURED
 from raysoft.report import style
-from raysoft.report.run.closing import NOT_MEASURED, Rows
+from raysoft.report.run.closing import Rows
 
 LONG = frozenset({"radio"})  # sections that may break across printed pages
 

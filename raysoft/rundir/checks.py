@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raysoft.quantities import keys_in
+
 MOST = 1e200  # no run writes a larger number (five bounded settings multiply to 1e166), and sums of them stay finite
 _TEXTS = frozenset({"adapter_sha256", "config_hash", "status"})
 
@@ -52,12 +54,7 @@ def summary_problem(summary: Mapping[str, Any]) -> str | None:
     return None
 
 
-_NUMBERS = frozenset({
-    "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
-    "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s",
-    "metrics.final_bits_per_byte", "metrics.uplink_share_of_dense32", "metrics.uplink_share_of_dense_same_bits",
-    "metrics.client_accuracy_mean", "metrics.worst10_client_accuracy", "metrics.worst10_client_bits_per_byte",
-})  # fmt: skip
+_NUMBERS = frozenset({*keys_in("summary"), *(f"metrics.{key}" for key in keys_in("metrics"))})
 
 
 def _is_whole(value: Any) -> bool:

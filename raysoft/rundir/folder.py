@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from raysoft import atomic
 from raysoft.config import NAME_PATTERN
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rundir.environment import environment
@@ -75,18 +76,8 @@ def write_atomic(path: Path, text: str) -> None:
 
     Raises RaysoftError naming the file where it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     with _writing(path):
-        try:
-            # A folder's name may hold bytes that are not UTF-8, and a report shows it.
-            with part.open("w", encoding="utf-8", errors="replace") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        atomic.write_text(path, text)
 
 
 @contextmanager

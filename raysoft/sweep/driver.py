@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
 from raysoft.config.identity import EMBEDDED
@@ -20,12 +20,16 @@ from raysoft.distributed.resources import Machine, trial_bundles
 from raysoft.distributed.session import joins_cluster, running_ray
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
 from raysoft.kernels import portable
+from raysoft.planning.events import Preparing
 from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
 from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
 from raysoft.sweep.placing import concurrency, share_of
 from raysoft.sweep.points import Sweep, make_sweep
 from raysoft.sweep.results import Results, collect, write_results
 from raysoft.sweep.work import Work, all_trials, replays
+
+if TYPE_CHECKING:
+    from raysoft.sweep.trial import Setup
 
 RETRIES = 2  # of a trial whose process or node was lost
 QUIET = {
@@ -40,24 +44,17 @@ QUIET = {
 }
 
 
-class SweepEvents(Protocol):
-    """What a caller may draw while a sweep goes on."""
-
-    def preparing(self, fraction: float, text: str) -> None:
-        """Something other than trials is going on."""
-        ...
+class SweepEvents(Preparing):
+    """What a caller may draw while a sweep goes on; these draw nothing."""
 
     def planned(self, total: int, done: int, at_once: int | None) -> None:
         """`total` trials, `done` of them before; `at_once` side by side (None: as many as nodes come)."""
-        ...
 
     def round(self, trial: str, tick: int) -> None:
         """A trial has told a round."""
-        ...
 
     def finished(self, trial: str, status: str, text: str) -> None:
         """A trial is done, stopped or failed; `text`: its metric, or the reason."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -168,65 +165,113 @@ def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine
     """Have Ray Tune do what is left. Raises RaysoftError where Tune itself fails."""
     from ray import tune
 
-    from raysoft.sweep.search import OptunaPoints, make_scheduler
-    from raysoft.sweep.stored import next_attempt
-    from raysoft.sweep.trial import Setup, run_trial
-    from raysoft.sweep.watch import Watch
-
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    config, share = sweep.config, share_of(nodes, sweep.config)
-    where = folder.path.resolve()
-    storage = None if config.storage is None else f"{config.storage.rstrip('/')}/{where.name}"
-    setup = Setup(
-        sweep.tree, where, config.metric, sweep.mode, share, replays(sweep), _carries(sweep),
-        tuple(config.space) if isinstance(config.scheduler, Pbt) else (), storage,
-    )  # fmt: skip
+    setup = _setup(sweep, folder, nodes)
+    at_once = concurrency(nodes, sweep.config, _example(sweep))
+    events.planned(sweep.count, len(work.ended), at_once)
+    searches = sweep.config.search == "optuna"  # points are chosen while the sweep goes on; else all are known
+    tuner = tune.Tuner(
+        _trainable(sweep, setup),
+        param_space=None if searches else {"job": tune.grid_search(list(work.jobs))},
+        tune_config=_tune_config(sweep, folder, work, at_once, searches),
+        run_config=_run_config(sweep, folder, work, events, setup),
+    )
+    try:
+        tuner.fit()
+    except RaysoftError:
+        raise
+    except Exception as error:
+        what = f"Ray Tune failed: {_first_cause(error)}; what is done is kept, go on with --resume"
+        raise RaysoftError(what) from error
+    if setup.storage is None:
+        folder.forget_tune().rmdir()
+
+
+def _setup(sweep: Sweep, folder: SweepFolder, nodes: Sequence[Machine]) -> Setup:
+    """What every trial's process is given."""
+    from raysoft.sweep.trial import Setup
+
+    config, where = sweep.config, folder.path.resolve()
+    return Setup(
+        tree=sweep.tree,
+        folder=where,
+        metric=config.metric,
+        mode=sweep.mode,
+        share=share_of(nodes, config),
+        replays=replays(sweep),
+        carries=_carries(sweep),
+        explores=tuple(config.space) if isinstance(config.scheduler, Pbt) else (),
+        storage=None if config.storage is None else f"{config.storage.rstrip('/')}/{where.name}",
+    )
+
+
+def _trainable(sweep: Sweep, setup: Setup) -> Any:
+    """A trial as Tune runs it, with what it asks Ray for."""
+    from ray import tune
+
+    from raysoft.sweep.trial import run_trial
 
     def trial(settings: dict[str, Any]) -> None:
         run_trial(setup, settings["job"])
 
     def resources(settings: dict[str, Any]) -> tune.PlacementGroupFactory:
         job = settings["job"]
-        return tune.PlacementGroupFactory(trial_bundles(sweep.run_config(job["values"], job["seed"]), share))
+        return tune.PlacementGroupFactory(trial_bundles(sweep.run_config(job["values"], job["seed"]), setup.share))
 
-    adaptive = config.search == "optuna"
-    actors = _example(sweep).actors
-    at_once = concurrency(nodes, config, _example(sweep))
-    events.planned(sweep.count, len(work.ended), at_once)
-    # HyperBand waits for all trials of a bracket, and Tune counts those that it has paused as running.
-    limit = None if isinstance(config.scheduler, HyperBand) else at_once
+    return tune.with_resources(trial, resources)
+
+
+def _tune_config(sweep: Sweep, folder: SweepFolder, work: Work, at_once: int | None, searches: bool) -> Any:
+    """What decides which trial runs when."""
+    from ray import tune
+
+    from raysoft.sweep.search import OptunaPoints, make_scheduler
+
     search = None
-    if adaptive:
+    if searches:
         search = OptunaPoints(sweep, work, lambda point, values: folder.note(CHOSEN, point=point, values=values))
-    tuner = tune.Tuner(
-        tune.with_resources(trial, resources),
-        param_space=None if adaptive else {"job": tune.grid_search(list(work.jobs))},
-        tune_config=tune.TuneConfig(
-            metric=config.metric, mode=sweep.mode, scheduler=make_scheduler(sweep), search_alg=search,
-            num_samples=sweep.count if adaptive else 1, max_concurrent_trials=limit, reuse_actors=True,
-            trial_name_creator=_name, trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(
-            name="tune" if storage is None else next_attempt(storage),
-            storage_path=str(folder.forget_tune()) if storage is None else storage, verbose=0,
-            callbacks=[Watch(sweep, folder, work, events, actors)],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if setup.explores else 2),
-        ),
-    )  # fmt: skip
-    try:
-        tuner.fit()
-    except RaysoftError:
-        raise
-    except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and not isinstance(cause, RaysoftError):
-            cause = cause.__cause__
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise RaysoftError(f"Ray Tune failed: {reason}; what is done is kept, go on with --resume") from error
-    if storage is None:
-        folder.forget_tune().rmdir()
+    # HyperBand waits for all trials of a bracket, and Tune counts those that it has paused as running.
+    limit = None if isinstance(sweep.config.scheduler, HyperBand) else at_once
+    return tune.TuneConfig(
+        metric=sweep.config.metric,
+        mode=sweep.mode,
+        scheduler=make_scheduler(sweep),
+        search_alg=search,
+        num_samples=sweep.count if searches else 1,
+        max_concurrent_trials=limit,
+        reuse_actors=True,
+        trial_name_creator=_name,
+        trial_dirname_creator=_name,
+    )
+
+
+def _run_config(sweep: Sweep, folder: SweepFolder, work: Work, events: SweepEvents, setup: Setup) -> Any:
+    """What Tune keeps and where, whom it tells, and how often it tries again."""
+    from ray import tune
+
+    from raysoft.sweep.stored import next_attempt
+    from raysoft.sweep.watch import Watch
+
+    storage = setup.storage
+    return tune.RunConfig(
+        name="tune" if storage is None else next_attempt(storage),
+        storage_path=str(folder.forget_tune()) if storage is None else storage,
+        verbose=0,
+        callbacks=[Watch(sweep, folder, work, events, _example(sweep).actors)],
+        failure_config=tune.FailureConfig(max_failures=RETRIES),
+        # Population based training copies checkpoints of other trials, which may have gone on meanwhile.
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if setup.explores else 2),
+    )
+
+
+def _first_cause(error: Exception) -> str:
+    """One line on what an error of Tune goes back to; a sentence of raysoft's own is as far as it has to go."""
+    cause: BaseException = error
+    while cause.__cause__ is not None and not isinstance(cause, RaysoftError):
+        cause = cause.__cause__
+    lines = str(cause).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__
 
 
 def _name(trial: Any) -> str:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.rundir.destination import made
 from raysoft.rundir.folder import strict, write_atomic
 from raysoft.sweep.config import SweepConfig, dump, parse_sweep
 
@@ -125,10 +126,7 @@ def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolde
         raise ConfigError("--resume", f"{path} is not the folder of a sweep (it has no {SWEEP}); choose another --name")
     if exists:
         config = _same(path, config)
-    try:
-        (path / TRIALS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--name", f"{path} cannot be written: {error.strerror}") from None
+    made(path, "--name", TRIALS)
     with _alone(path):
         folder = SweepFolder(path)
         write_atomic(path / SWEEP, yaml.safe_dump(strict(dump(config)), sort_keys=False, width=120))

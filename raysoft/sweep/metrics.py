@@ -9,6 +9,7 @@ from typing import Any
 
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
+from raysoft.quantities import keys_in, quantity
 from raysoft.rundir.checks import is_number
 from raysoft.rundir.summary import SUMMARY_KEYS, summarise
 from raysoft.types import RoundRecord
@@ -16,14 +17,9 @@ from raysoft.types import RoundRecord
 _TEXTS = {"adapter_sha256", "config_hash", "identity", "status", "metrics", "drop_reasons", "model"}
 _RECORD = [item.name for item in fields(RoundRecord) if item.name not in _TEXTS]
 _SUMMARY = [name for name in SUMMARY_KEYS if name not in _TEXTS]
-_TEXT_TASKS = ["bits_per_byte", "final_bits_per_byte", "base_bits_per_byte", "worst10_client_bits_per_byte"]
-_EXTRA = [
-    "final_loss", "last_accuracy", "client_accuracy_mean", "worst10_client_accuracy", "uplink_share_of_dense32",
-    "uplink_share_of_dense_same_bits",
-]  # fmt: skip
-KNOWN = tuple(dict.fromkeys([*_SUMMARY, *_RECORD, *_EXTRA, *_TEXT_TASKS]))
+_TEXT_TASKS = keys_in("metrics", text_task=True)
+KNOWN = tuple(dict.fromkeys([*_SUMMARY, *_RECORD, *keys_in("metrics", text_task=False), *_TEXT_TASKS]))
 PREFIX = "metrics."  # a number that a plug-in adds to its records
-_LOW = ("loss", "bits", "latency", "energy", "time", "error", "queue", "dropped", "uplink_share", "covariance")
 
 
 def check_metric(name: str) -> str:
@@ -45,7 +41,7 @@ def check_task(name: str, config: RunConfig) -> None:
 
 def lower_is_better(name: str) -> bool:
     """What `mode` is where it is not given."""
-    return any(word in name for word in _LOW)
+    return quantity(name).lower_is_better
 
 
 def reading(name: str, values: Mapping[str, float]) -> float | None:

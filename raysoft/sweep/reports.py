@@ -14,6 +14,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.rundir.folder import FIGURES, REPORT, RUN_ID, WANDB, record_row
 from raysoft.rundir.reading import read_run
+from raysoft.runs.events import Events
 from raysoft.sweep.metrics import reading, values_so_far
 from raysoft.types import RoundRecord
 
@@ -23,7 +24,7 @@ RUNNING = "running"
 Carried = Literal["nothing", "round", "run"]
 
 
-class Reports:
+class Reports(Events):
     """Events of a run, told as results of a trial. `told` is the last round that Tune has heard of.
 
     The last round is told by `end` only: a scheduler that stops a trial there would cut off its closing figures.

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from raysoft import atomic
 from raysoft.comparison.readings import closing_values
 from raysoft.comparison.statistics import mean_std
 from raysoft.comparison.tables import inert
 from raysoft.errors import RaysoftError
+from raysoft.quantities import keys_in
 from raysoft.rundir.folder import CONFIG, strict, write_atomic
 from raysoft.rundir.reading import Run, read_run
 from raysoft.rundir.summary import summarise
@@ -25,10 +27,7 @@ RESULTS_PARQUET, RESULTS_CSV, POINTS_CSV = "results.parquet", "results.csv", "po
 RESULTS_JSON, BEST = "results.json", "best.yaml"
 FORMAT = 1
 DONE, UNFINISHED = "done", "unfinished"
-FIGURES = (  # of a row, beside the metric
-    "final_accuracy", "final_bits_per_byte", "mean_latency_s", "latency_over_budget", "uplink_mb", "share_dense32",
-    "simulated_s", "energy_j", "kept_fraction", "worst10_client_accuracy",
-)  # fmt: skip
+FIGURES = keys_in("row")  # of a row, beside the metric
 
 
 @dataclass(frozen=True)
@@ -191,9 +190,9 @@ def _write_parquet(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
             arrays[name] = pa.array(values)
         else:
             arrays[name] = pa.array([None if value is None else str(value) for value in values], pa.string())
-    part = path.with_name(f".{path.name}.part")
     try:
-        parquet.write_table(pa.table(arrays), part)
-        part.replace(path)
+        sink = pa.BufferOutputStream()
+        parquet.write_table(pa.table(arrays), sink)
+        atomic.write_bytes(path, memoryview(sink.getvalue()))
     except OSError as error:
         raise RaysoftError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -9,14 +9,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from raysoft.terminal import options as given
+
+if TYPE_CHECKING:
+    from raysoft.config import RunConfig
+    from raysoft.planning.table import Plan
 
 # Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
 UsageError: Any = typer.BadParameter.__base__
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the signal's number
 _how_to_go_on: list[str] = []  # for `main`, which says why a command has ended
 
 app = typer.Typer(
@@ -28,16 +34,10 @@ app = typer.Typer(
     help="Simulate federated LoRA fine-tuning by many devices over a wireless link.",
     epilog="Start with: raysoft run soft",
 )
-Target = Annotated[
-    str, typer.Argument(metavar="PRESET|FILE.yaml", help="A preset (see `raysoft list`) or a YAML file.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. train.lr=1e-2 rounds=10.")
-]
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _top(version: given.Version = False) -> None:
     if version:
         from raysoft import __version__
 
@@ -47,18 +47,14 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command(rich_help_panel=None)
 def run(
-    target: Target,
-    overrides: Overrides = None,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|URI", help="Run folder, or storage such as s3://bucket/run (default: outputs/NAME)."),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run (default: the preset's or file's name).")] = None,
-    executor: Annotated[str | None, typer.Option(metavar="inline|ray", help="Where to compute; same result.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run folder.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the settings, print the plan, run nothing.")
-    ] = False,
+    target: given.Target,
+    overrides: given.Overrides = None,
+    *,
+    out: given.RunOut = None,
+    name: given.RunName = None,
+    executor: given.Executor = None,
+    overwrite: given.Overwrite = False,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Run a configuration: train, transmit, measure, and write a report.
 
@@ -68,14 +64,13 @@ def run(
     from raysoft.config.presets import load_config
     from raysoft.rundir.destination import destination
     from raysoft.rundir.folder import check_name, name_of
+    from raysoft.rundir.remote import check_free, staged
 
     config = load_config(target, overrides or (), executor)
     place = destination(out, name_of(target) if name is None else check_name(name))
     from raysoft.terminal import console as display
 
     console = display.stdout()
-    from raysoft.rundir.remote import check_free, staged
-
     if dry_run:
         check_free(place, "--out", overwrite)
         display.print_plan(console, config, place)
@@ -93,10 +88,7 @@ def run(
 
 
 @app.command()
-def resume(
-    folder: Annotated[str, typer.Argument(metavar="DIR|URI", help="The folder of a run that was interrupted.")],
-    overrides: Overrides = None,
-) -> None:
+def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None:
     """Go on with an interrupted run from its last checkpoint, with the result of a run that was never interrupted.
 
     KEY=VALUE may change what has no influence on the result (executor, actors, tracking, checkpoint) and let `rounds`
@@ -119,7 +111,7 @@ def resume(
 
 
 @app.command()
-def show(target: Target, overrides: Overrides = None) -> None:
+def show(target: given.Target, overrides: given.Overrides = None) -> None:
     """Print the complete configuration of a preset or file, every default written out."""
     from raysoft.config.presets import load_config
     from raysoft.runs.run import to_yaml
@@ -129,30 +121,16 @@ def show(target: Target, overrides: Overrides = None) -> None:
 
 @app.command()
 def plan(
-    target: Target,
-    overrides: Overrides = None,
-    ranks: Annotated[
-        str | None, typer.Option(metavar="R,R,...", help="Candidate ranks (default: plan.ranks, 1,2,4,8,16).")
-    ] = None,
-    alpha: Annotated[
-        str | None,
-        typer.Option(
-            metavar="keep-scale|rslora",
-            help="How alpha follows the rank: s = alpha/rank stays (the default), or s falls with sqrt(rank).",
-        ),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of the plan (default: outputs/NAME-plan).")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the plan (default: the preset's or file's name).")] = None,
-    validate: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Then run every feasible rank with N seeds and say how well the plan chose."),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="With --validate: runs side by side, one thread each.")] = 2,
-    store: Annotated[
-        Path | None, typer.Option(help="With --validate: folder of the runs (default: outputs/runs).")
-    ] = None,
+    target: given.Target,
+    overrides: given.Overrides = None,
+    *,
+    ranks: given.Ranks = None,
+    alpha: given.Alpha = None,
+    out: given.PlanOut = None,
+    name: given.PlanName = None,
+    validate: given.Validate = None,
+    workers: given.PlanWorkers = 2,
+    store: given.PlanStore = None,
 ) -> None:
     """Choose the LoRA rank before training (TSFA's offline stage): a table, a figure, and the reasons.
 
@@ -175,14 +153,22 @@ def plan(
     if validate is not None:
         from raysoft.comparison.plan_validation import check_validation
 
-        check_validation(config, validate, workers)
+        check_validation(config, validate, workers)  # everything is refused before minutes of planning
     folder = local_destination(out, f"{name_of(target) if name is None else check_name(name)}-plan")
-    kept = local_destination(None if store is None else str(store), "runs", "--store")
+    runs = local_destination(None if store is None else str(store), "runs", "--store")
+    found = _make_plan(config, folder)
+    found.rank()  # says why, where no rank is left
+    if validate is not None:
+        _validate_plan(config, found, folder, seeds=validate, runs=runs, workers=workers)
+
+
+def _make_plan(config: RunConfig, folder: Path) -> Plan:
+    """Measure, write the plan's folder, and print its table."""
     from raysoft.planning.table import check_folder, summary_rows, text_table, write_plan
     from raysoft.terminal import console as display
 
     check_folder(folder)
-    from raysoft.planning.stage import make_plan
+    from raysoft.planning.stage import make_plan  # loads much, so after the check
 
     console = display.stdout()
     with display.RunDisplay(console) as shown:
@@ -191,51 +177,40 @@ def plan(
     console.print()
     console.print(text_table(found), highlight=False, markup=False)
     console.print()
-    rows = [*summary_rows(found), ("folder", display.relative(folder))]
-    display.say(console, display.aligned(rows), indent=14)
-    found.rank()  # says why, where no rank is left
-    if validate is not None:
-        from raysoft.comparison.plan_validation import validate as run_ranks
-        from raysoft.comparison.plan_validation import validation_rows, write_validation
-        from raysoft.terminal.comparison_console import BatchDisplay
+    display.say(console, display.aligned([*summary_rows(found), ("folder", display.relative(folder))]), indent=14)
+    return found
 
-        console.print()
-        with BatchDisplay(console) as bar:
-            checked = run_ranks(config, found, validate, kept, workers, bar)
-        write_validation(folder, checked)
-        display.say(console, display.aligned(validation_rows(checked)), indent=14)
-        if checked.failed:
-            raise typer.Exit(1)
+
+def _validate_plan(config: RunConfig, found: Plan, folder: Path, *, seeds: int, runs: Path, workers: int) -> None:
+    """Run every feasible rank, write and print how well the plan chose. Ends with code 1 where runs have failed."""
+    from raysoft.comparison.plan_validation import validate, validation_rows, write_validation
+    from raysoft.terminal import console as display
+    from raysoft.terminal.comparison_console import BatchDisplay
+
+    console = display.stdout()
+    console.print()
+    with BatchDisplay(console) as bar:
+        checked = validate(config, found, seeds, runs, workers, bar)
+    write_validation(folder, checked)
+    display.say(console, display.aligned(validation_rows(checked)), indent=14)
+    if checked.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def compare(
-    arms: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="ARM...",
-            help="'[LABEL:]PRESET|FILE.yaml [key=value ...]' each; a bare key=value goes to every arm.",
-        ),
-    ],
-    seeds: Annotated[int, typer.Option(help="Runs of each arm, with seeds FIRST, FIRST+1, ...")] = 5,
-    first_seed: Annotated[int, typer.Option(metavar="FIRST", help="The first seed.")] = 0,
-    equal: Annotated[
-        str | None, typer.Option(metavar="bits|seconds|joules", help="Compare where all arms have spent the same.")
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="Arm to compare with (default: that of an ideal preset, else the first)."),
-    ] = None,
-    margin: Annotated[float, typer.Option(help="Accuracy that counts as no worse; 0.01 is one point.")] = 0.01,
-    workers: Annotated[int, typer.Option(help="Runs side by side, one thread each.")] = 2,
-    name: Annotated[str | None, typer.Option(help="Name of the comparison (default: from the arms).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the comparison (default: outputs/NAME).")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder of the runs, shared by comparisons (default: outputs/runs).")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the settings, list runs to do and runs found, run nothing.")
-    ] = False,
+    arms: given.Arms,
+    *,
+    seeds: given.Seeds = 5,
+    first_seed: given.FirstSeed = 0,
+    equal: given.Equal = None,
+    reference: given.Reference = None,
+    margin: given.Margin = 0.01,
+    workers: given.CompareWorkers = 2,
+    name: given.CompareName = None,
+    out: given.CompareOut = None,
+    store: given.CompareStore = None,
+    dry_run: given.CompareDryRun = False,
 ) -> None:
     """Run several settings with several seeds each and compare them: tables, tests, figures, one report.
 
@@ -263,7 +238,8 @@ def compare(
     from raysoft.terminal.console import stdout
 
     plan = comparison.plan_comparison(
-        arms, seeds, first_seed, equal, reference, margin, workers, name, out, store
+        arms, seeds=seeds, first_seed=first_seed, equal=equal, reference=reference, margin=margin, workers=workers,
+        name=name, out=out, store=store,
     )  # fmt: skip
     console = stdout()
     if dry_run:
@@ -278,21 +254,13 @@ def compare(
 
 @app.command()
 def tune(
-    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A sweep, e.g. one of tune_configs/.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."
-        ),
-    ] = None,
-    go_on: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted sweep; start it where there is none.")
-    ] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the sweep (default: its `name`, or the file's).")] = None,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the sweep (default: outputs/NAME).")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check every point, list the trials, run nothing.")
-    ] = False,
+    file: given.SweepFile,
+    overrides: given.SweepOverrides = None,
+    *,
+    go_on: given.GoOn = False,
+    name: given.SweepName = None,
+    out: given.SweepOut = None,
+    dry_run: given.SweepDryRun = False,
 ) -> None:
     """Search a space of settings with Ray Tune: many runs, some stopped early, one table and one report.
 
@@ -328,15 +296,7 @@ def tune(
 
 
 @app.command()
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DIR...", help="Run folders, several are drawn together; or one comparison or sweep folder."
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(help="Where to write the report of runs.")] = None,
-) -> None:
+def report(folders: given.Folders, out: given.ReportOut = None) -> None:
     """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
     from raysoft.report import draw_folders
 
@@ -344,9 +304,7 @@ def report(
 
 
 @app.command(name="list")
-def list_names(
-    matrix: Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")] = False,
-) -> None:
+def list_names(matrix: given.Matrix = False) -> None:
     """List presets, methods, codecs, allocators, uplinks and channels."""
     from raysoft.terminal import console as display
 
@@ -360,10 +318,10 @@ def _resumable(folder: Path, place: Path | str, resuming: bool = False) -> Itera
     from raysoft.errors import ConfigError
     from raysoft.rundir.folder import ROUNDS
 
-    def rounds() -> tuple[int, int] | None:
+    def rounds() -> int | None:  # the file of rounds, by its inode; None where it is not there or empty
         with suppress(OSError):
             found = (folder / ROUNDS).stat()
-            return (found.st_ino, found.st_size) if found.st_size else None
+            return found.st_ino if found.st_size else None
         return None
 
     before = None if resuming else rounds()  # of another run, which may not have been replaced yet
@@ -372,8 +330,7 @@ def _resumable(folder: Path, place: Path | str, resuming: bool = False) -> Itera
     except ConfigError:
         raise
     except BaseException:
-        now = rounds()
-        if now is not None and (before is None or now[0] != before[0]):
+        if rounds() not in (None, before):
             _how_to_go_on.append(f"go on with: raysoft resume {shlex.quote(str(place))}")
         raise
 
@@ -421,11 +378,9 @@ def main() -> None:
             os._exit(error.exit_code)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        if terminated():
-            _say("terminated")
-            sys.exit(143)
-        _say("interrupted")
-        sys.exit(INTERRUPTED)
+        word, code = ("terminated", TERMINATED) if terminated() else ("interrupted", INTERRUPTED)
+        _say(word)
+        sys.exit(code)
     except MemoryError:
         _say("not enough memory; use fewer clients, a smaller data.max_train_samples or batch")
         sys.exit(3)

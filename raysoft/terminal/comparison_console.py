@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from raysoft.comparison.batch import Job, Outcome
+from raysoft.comparison.batch import BatchEvents, Job, Outcome
 from raysoft.comparison.compare import Comparison, Plan, failures
 from raysoft.comparison.store import find, key_of, run_name
 from raysoft.comparison.tables import arms_table, note, pairs_table, sideways, text_table, time_to_table
@@ -16,7 +16,7 @@ from raysoft.terminal.console import aligned, relative, say
 WIDEST = 9  # columns of a table that is printed upright
 
 
-class BatchDisplay:
+class BatchDisplay(BatchEvents):
     """Events of a batch drawn on a console; a context manager. Without a terminal only the lines are printed."""
 
     def __init__(self, console: Console) -> None:

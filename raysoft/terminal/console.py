@@ -22,12 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from raysoft.config import RunConfig, merge
+from raysoft.quantities import number, quantity
 from raysoft.rundir.summary import FINAL_EVALUATIONS, accuracy_name
+from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
 from raysoft.types import RoundRecord
 
 
-class RunDisplay:
+class RunDisplay(Events):
     """Events of a run drawn on a console; a context manager. Without a terminal only the lines are printed.
 
     `changed` is called whenever there is something new in the run's folder.
@@ -123,7 +125,7 @@ def round_line(record: RoundRecord, accuracy: str = "accuracy") -> str:
         parts.append(f"bits/byte {record.metrics['bits_per_byte']:.3f}")
     if record.round:
         parts.append(f"latency {record.round_latency_s:.3f} s")
-        parts.append(f"up {record.uplink_bits / 8e6:.2f} MB")
+        parts.append(f"up {quantity('uplink_bits').text(record.uplink_bits)} MB")
         if record.kept_fraction_mean is not None:
             parts.append(f"kept {record.kept_fraction_mean:.2f}")
         if record.queue_s is not None:
@@ -148,7 +150,8 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
     budget = summary["latency_budget_s"]
     latency = _number(summary["mean_round_latency_s"], " s")
     if budget and summary["mean_round_latency_s"] is not None:
-        latency += f", {summary['mean_round_latency_s'] / budget:.3f} x the budget of {budget:g} s"
+        over = quantity("latency_over_budget").text(summary["mean_round_latency_s"] / budget)
+        latency += f", {over} x the budget of {budget:g} s"
     rows += [
         ("mean latency", latency),
         ("energy", _energy(summary)),
@@ -201,7 +204,7 @@ def _clients(metrics: Mapping[str, Any]) -> str:
 def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     if summary["uplink_bits_total"] is None:
         return f"not known: the records of {metrics.get('rounds_lost', 0)} rounds are lost"
-    text = f"{summary['uplink_bits_total'] / 8e6:.2f} MB"
+    text = f"{quantity('uplink_bits_total').text(summary['uplink_bits_total'])} MB"
     share = metrics.get("uplink_share_of_dense32")
     if share is not None:
         text += f", {share:.1%} of the dense 32-bit uplink"
@@ -212,7 +215,7 @@ def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None, unit: str = "") -> str:
-    return "-" if value is None else f"{value:.3f}{unit}"
+    return number(value) + (unit if value is not None else "")
 
 
 def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:

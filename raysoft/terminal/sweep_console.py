@@ -8,23 +8,19 @@ from typing import Any
 from rich.console import Console
 
 from raysoft.comparison.tables import Table, text_table
-from raysoft.sweep.driver import SweepResult, check_sweep_inputs
+from raysoft.quantities import Quantity, quantity
+from raysoft.sweep.driver import SweepEvents, SweepResult, check_sweep_inputs
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.results import DONE, FAILED, STOPPED
 from raysoft.terminal.console import aligned, progress_bar, relative, say
 
 MOST = 12  # points of the closing table
-_FIGURES = (  # heading, key, factor, digits
-    ("accuracy %", "final_accuracy", 100.0, 1),
-    ("bits/byte", "final_bits_per_byte", 1.0, 3),
-    ("latency s", "mean_latency_s", 1.0, 3),
-    ("latency / budget", "latency_over_budget", 1.0, 3),
-    ("uplink MB", "uplink_mb", 1.0, 2),
-    ("kept %", "kept_fraction", 100.0, 1),
-)
+_FIGURES = (
+    "final_accuracy", "final_bits_per_byte", "mean_latency_s", "latency_over_budget", "uplink_mb", "kept_fraction",
+)  # fmt: skip
 
 
-class SweepDisplay:
+class SweepDisplay(SweepEvents):
     """Events of a sweep drawn on a console; a context manager. Without a terminal only the lines are printed."""
 
     def __init__(self, console: Console) -> None:
@@ -111,17 +107,16 @@ def points_table(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> Table:
     metric = sweep.config.metric
     sign = -1.0 if sweep.mode == "max" else 1.0
     order = sorted(points, key=lambda point: (point[metric] is None, sign * (point[metric] or 0.0)))[:MOST]
-    shown = [
-        column for column in _FIGURES if column[1] != metric and any(point[column[1]] is not None for point in order)
-    ]
-    shown = [(metric, metric, 1.0, 4), *shown]
-    heading = ("point", *sweep.labels.values(), "seeds", *(name for name, *_ in shown))
+    figures = [key for key in _FIGURES if key != metric and any(point[key] is not None for point in order)]
+    names = {key: quantity(key).narrow_heading() for key in figures}
+    heading = ("point", *sweep.labels.values(), "seeds", metric, *names.values())
     rows = [
         (
             str(point["point"]),
             *(_value(point[label]) for label in sweep.labels.values()),
             _seeds(point),
-            *(_spread(point, key, factor, digits) for _, key, factor, digits in shown),
+            _spread(Quantity(metric, metric, (), digits=4), point),  # as it is in the files
+            *(_spread(quantity(key), point) for key in figures),
         )
         for point in order
     ]
@@ -133,12 +128,8 @@ def _seeds(point: Mapping[str, Any]) -> str:
     return ", ".join([str(point[DONE]), *parts]) if point[DONE] or not parts else ", ".join(parts)
 
 
-def _spread(point: Mapping[str, Any], key: str, factor: float, digits: int) -> str:
-    mean, std = point[key], point["std"].get(key)
-    if mean is None:
-        return "-"
-    more = "" if std is None else f" ± {factor * std:.{digits}f}"
-    return f"{factor * mean:.{digits}f}{more}"
+def _spread(of: Quantity, point: Mapping[str, Any]) -> str:
+    return of.spread(point[of.key], point["std"].get(of.key))
 
 
 def _value(value: Any) -> str:

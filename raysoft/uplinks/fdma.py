@@ -105,7 +105,8 @@ class Fdma:
     def _weak(self, plan: Allocation, channel: ChannelState) -> Array:
         if self.config.sensitivity_dbm is None:
             return np.zeros(len(plan.active_K), dtype=bool)
-        return plan.power_w_K * channel.gain_K < dbm_to_watt(self.config.sensitivity_dbm)
+        weak_K: Array = plan.power_w_K * channel.gain_K < dbm_to_watt(self.config.sensitivity_dbm)
+        return weak_K
 
     def _broken(self, plan: Allocation, channel: ChannelState, tick: int, rng: Rng) -> Array:
         if self.config.packet_error == "none":
@@ -113,7 +114,8 @@ class Fdma:
         noise_w_K = self.link.noise_w_per_hz * plan.bandwidth_hz_K
         with np.errstate(divide="ignore", invalid="ignore"):  # silent clients may have neither power nor gain
             error_K = -np.expm1(-self.config.waterfall * noise_w_K / (plan.power_w_K * channel.gain_K))
-        return rng.uniform("uplink.packet_error", plan.clients_K, tick)[:, 0] < error_K
+        broken_K: Array = rng.uniform("uplink.packet_error", plan.clients_K, tick)[:, 0] < error_K
+        return broken_K
 
 
 def build(config: Config, link: Link) -> Fdma:

@@ -42,7 +42,8 @@ def scattered(rng: Rng, clients_K: Array, block: int, doppler: float | None) -> 
     u_K2N = rng.uniform("channel.waves", clients_K, size=2 * SINUSOIDS)
     angle_KN = (np.arange(SINUSOIDS) + u_K2N[:, :SINUSOIDS]) / SINUSOIDS
     turns_KN = doppler * block * cos_turns(angle_KN) + u_K2N[:, SINUSOIDS:]
-    return (cos_turns(turns_KN).sum(axis=1) + 1j * sin_turns(turns_KN).sum(axis=1)) / np.sqrt(SINUSOIDS)
+    h_K: Array = (cos_turns(turns_KN).sum(axis=1) + 1j * sin_turns(turns_KN).sum(axis=1)) / np.sqrt(SINUSOIDS)
+    return h_K
 
 
 def line_of_sight(rng: Rng, clients_K: Array, block: int, doppler: float | None) -> Array:
@@ -56,18 +57,21 @@ def rician(rng: Rng, clients_K: Array, block: int, doppler: float | None, k_fact
     """h = sqrt(k/(k+1)) * direct + sqrt(1/(k+1)) * scattered, complex [K]; k = 0 is Rayleigh."""
     direct = line_of_sight(rng, clients_K, block, doppler)
     diffuse = scattered(rng, clients_K, block, doppler)
-    return np.sqrt(k_factor_K / (1 + k_factor_K)) * direct + np.sqrt(1 / (1 + k_factor_K)) * diffuse
+    h_K: Array = np.sqrt(k_factor_K / (1 + k_factor_K)) * direct + np.sqrt(1 / (1 + k_factor_K)) * diffuse
+    return h_K
 
 
 def complex_normal(rng: Rng, purpose: str, clients_K: Array, block: int) -> Array:
     """CN(0, 1), complex [K]."""
     z_K2 = rng.normal(purpose, clients_K, block, size=2)
-    return (z_K2[:, 0] + 1j * z_K2[:, 1]) / np.sqrt(2.0)
+    h_K: Array = (z_K2[:, 0] + 1j * z_K2[:, 1]) / np.sqrt(2.0)
+    return h_K
 
 
 def power(h_K: Array) -> Array:
     """|h|^2."""
-    return h_K.real**2 + h_K.imag**2
+    power_K: Array = h_K.real**2 + h_K.imag**2
+    return power_K
 
 
 def channel_state(

@@ -81,8 +81,10 @@ class Devices:
 
     def compute_s(self, cycles_K: Array, clients_K: Array) -> Array:
         """Seconds of local training, t = cycles / f."""
-        return cycles_K * self.config.compute_scale / self.cpu_hz(clients_K)
+        seconds_K: Array = cycles_K * self.config.compute_scale / self.cpu_hz(clients_K)
+        return seconds_K
 
     def compute_j(self, cycles_K: Array, clients_K: Array) -> Array:
         """Joules of local training, kappa f^2 per cycle."""
-        return self.config.kappa * self.cpu_hz(clients_K) ** 2 * cycles_K * self.config.compute_scale
+        joules_K: Array = self.config.kappa * self.cpu_hz(clients_K) ** 2 * cycles_K * self.config.compute_scale
+        return joules_K

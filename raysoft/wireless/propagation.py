@@ -65,17 +65,20 @@ def standard_shadowing(config: ChannelConfig, rng: Rng, clients_K: Array, where:
     phase_M = rng.uniform("channel.shadowing.phases", np.arange(PLANE_WAVES))[:, 0]
     waves_M2 = z_M3[:, :2] / (np.abs(z_M3[:, 2:]) * config.shadowing_decorrelation_m)
     turns_KM = (where.x_m_K[:, None] * waves_M2[:, 0] + where.y_m_K[:, None] * waves_M2[:, 1]) / (2 * np.pi) + phase_M
-    return np.sqrt(2 / PLANE_WAVES) * cos_turns(turns_KM).sum(axis=1)
+    shadowing_K: Array = np.sqrt(2 / PLANE_WAVES) * cos_turns(turns_KM).sum(axis=1)
+    return shadowing_K
 
 
 def cos_turns(turns: Array) -> Array:
     """cos(2 pi x). The whole turns are dropped first: a huge argument would cost precision and vector speed."""
-    return np.cos(2 * np.pi * (turns - np.floor(turns)))
+    cosine: Array = np.cos(2 * np.pi * (turns - np.floor(turns)))
+    return cosine
 
 
 def sin_turns(turns: Array) -> Array:
     """sin(2 pi x), see `cos_turns`."""
-    return np.sin(2 * np.pi * (turns - np.floor(turns)))
+    sine: Array = np.sin(2 * np.pi * (turns - np.floor(turns)))
+    return sine
 
 
 def gain(loss_db_K: Array) -> Array:

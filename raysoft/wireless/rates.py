@@ -99,7 +99,8 @@ def in_outage(
     rate_bps = rate(link_hz / start_s.shape[-1], snr_hz, max_efficiency)
     with np.errstate(divide="ignore"):
         latency = start_s + least_bits / rate_bps
-    return ~(latency <= (np.inf if limit_s is None else limit_s)) | ~(rate_bps > 0)
+    outage: Array = ~(latency <= (np.inf if limit_s is None else limit_s)) | ~(rate_bps > 0)
+    return outage
 
 
 def share_for_rate(rate_bps: Array, snr_hz: Array, max_efficiency: float = math.inf) -> Share:
@@ -140,7 +141,7 @@ def _blockwise(solve: Callable[[Array], Array], values: ArrayLike) -> Array:
 
 def _rho(u: Array, one_minus: Array) -> Array:
     """rho(u) given 1 - e^-u (flat arrays)."""
-    out = u - one_minus
+    out: Array = u - one_minus
     small = u < 0.05
     if small.any():
         v = u[small]
@@ -151,7 +152,7 @@ def _rho(u: Array, one_minus: Array) -> Array:
 
 def _nats_from_load(load: Array) -> Array:
     target = -np.log(np.clip(load, _TINY, 1.0))
-    u = target + np.log1p(target)
+    u: Array = target + np.log1p(target)
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(2):  # third order: 0.06 -> 1e-5 -> 1e-15
             decay = np.exp(-u)
@@ -177,7 +178,7 @@ def _nats_from_load(load: Array) -> Array:
 
 def _nats_from_marginal(marginal: Array) -> Array:
     q = np.maximum(marginal, 0.0)
-    u = q + np.sqrt(-np.expm1(-2.0 * q))
+    u: Array = q + np.sqrt(-np.expm1(-2.0 * q))
     with np.errstate(divide="ignore", invalid="ignore"):
         for _ in range(3):
             one_minus = -np.expm1(-u)

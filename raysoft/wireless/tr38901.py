@@ -62,7 +62,8 @@ class CellularConfig(ChannelConfig):
 def los_probability(scenario: Scenario, distance_m: Array | float) -> Array:
     """Probability of line of sight at a ground distance."""
     near = np.minimum(ALWAYS_LOS_M / np.asarray(distance_m, dtype=float), 1.0)
-    return near + np.exp(-np.asarray(distance_m) / scenario.los_decay_m) * (1 - near)
+    probability: Array = near + np.exp(-np.asarray(distance_m) / scenario.los_decay_m) * (1 - near)
+    return probability
 
 
 def breakpoint_m(config: CellularConfig) -> float:
@@ -84,7 +85,8 @@ def path_loss_db(scenario: Scenario, config: CellularConfig, distance_m: Array |
     clear = np.where(ground <= breakpoint, near, far)
     c0, c1, c2, c3 = scenario.blocked
     blocked = c0 + c1 * log_d + c2 * log_f + c3 * (config.ut_height_m - 1.5)
-    return np.where(los, clear, np.maximum(clear, blocked))
+    loss_db: Array = np.where(los, clear, np.maximum(clear, blocked))
+    return loss_db
 
 
 @dataclass(frozen=True)

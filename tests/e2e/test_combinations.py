@@ -15,37 +15,41 @@ from typing import Any
 import numpy as np
 import pytest
 
-import raysoft.config.registry
-import raysoft.report
 from raysoft.allocation.tsfa import WARM_UP
-from raysoft.config import RunConfig
+from raysoft.config import Plugin, RunConfig, registry
 from raysoft.config.presets import load_config
 from raysoft.errors import RaysoftError
 from raysoft.runs.run import run
 from tests.conftest import records, summary
 
+
+def needs(kind: str, name: str, flag: str, default: bool) -> bool:
+    """What a plug-in's module says about itself."""
+    return registry.flag(kind, Plugin(name=name), flag, default=default)
+
+
 TINY = [
     "executor=inline", "rounds=2", "data.clients=12", "cohort.size=4", "train.steps=1", "train.batch_size=4",
     "data.max_test_samples=100", "tracking.tensorboard=false", "actors.pack_size=2",
 ]  # fmt: skip
+# Every codec as it is, and three of them in other ways that change what is sent.
 CODECS = {
-    "identity": ["codec.name=identity"],
-    "rank_components": ["codec.name=rank_components"],
-    "topk factors": ["codec.name=topk"],
+    **{name: [f"codec.name={name}"] for name in registry.CODECS},
     "topk update": ["codec.name=topk", "codec.of=update"],
-    "randomk": ["codec.name=randomk"],
     "randomk entries": ["codec.name=randomk", "codec.unit=entry"],
     "randomk unbiased": ["codec.name=randomk", "codec.unbiased=true"],
-    "svd": ["codec.name=svd"],
-    "quantize": ["codec.name=quantize"],
-    "ecsq": ["codec.name=ecsq"],
     "chain": ["codec={name: chain, codecs: [{name: topk}, {name: quantize}]}"],
 }
+# Every allocator, over the uplink that goes with it.
 ALLOCATORS = {
-    **{name: [f"allocator.name={name}"] for name in ("tsfa", "equal", "minmax", "greedy", "random")},
-    "ideal": ["allocator.name=ideal", "uplink.name=ideal"],
+    name: [
+        f"allocator.name={name}",
+        f"uplink.name={'fdma' if needs('allocator', name, 'NEEDS_CHANNEL', True) else 'ideal'}",
+    ]
+    for name in registry.ALLOCATORS
 }
-METHODS = ("soft", "fedit", "ffa")
+# Methods that train the factors; those of the head alone are among the odd settings.
+METHODS = [name for name in registry.METHODS if not needs("method", name, "NEEDS_HEAD", False)]
 MATRIX = list(itertools.product(METHODS, CODECS, ALLOCATORS))
 # Without a GPU and in seconds: every codec with every method, and every allocator with every codec or nearly so.
 FAST = [
@@ -87,10 +91,7 @@ ODD = {
     "one client": ["data.clients=1", "cohort.size=1"],
     "a thousand times the payload": ["device.payload_scale=1000", "allocator.latency_budget_s=300"],
     "a huge band": ["channel.bandwidth_hz=1e12"],
-    "umi": ["channel={name: umi}"],
-    "uma": ["channel={name: uma}"],
-    "rician": ["channel={name: rician}"],
-    "static": ["channel={name: static}"],
+    **{f"channel {name}": [f"channel={{name: {name}}}"] for name in registry.CHANNELS},
     "largest budget": ["allocator.latency_budget_s=1e30"],
     "largest v": ["allocator.v=1e30"],
     "smallest v, certified": ["allocator.v=1e-30", "allocator.certify=1e-3"],
@@ -125,16 +126,14 @@ class Counted:
 
 def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, report: bool = False) -> RunConfig:
     """Run, and hold the records against what every run obeys."""
-    build, payloads = raysoft.config.registry.build, []
+    build, payloads = registry.build, []
 
     def counting(kind: str, *args: Any) -> Any:
         built = build(kind, *args)
         return Counted(built, payloads) if kind == "codec" else built
 
-    monkeypatch.setattr(raysoft.config.registry, "build", counting)
-    if not report:
-        monkeypatch.setattr(raysoft.report, "write_report", lambda path: path)
-    run(load_config("soft", [*TINY, *overrides]), folder)
+    monkeypatch.setattr(registry, "build", counting)
+    run(load_config("soft", [*TINY, *overrides]), folder, report=report)
     config = load_config(str(folder / "config.yaml"))
     rows = records(folder)
     check_records(config, rows)

@@ -9,8 +9,8 @@ from raysoft.config.presets import load_config
 from raysoft.planning.stage import make_plan
 from raysoft.planning.table import write_plan
 from raysoft.runs.run import run
+from tests.command import raysoft
 from tests.conftest import SMALL_RUN, records, summary
-from tests.e2e.test_cli import raysoft
 
 TINY = ["plan.pilot_rounds=1", "plan.repetitions=2", "plan.pilot_steps=3", "plan.draws=32", "train.steps=2"]
 

@@ -8,21 +8,20 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
 
-from raysoft.config.presets import load_config
+from raysoft.config.presets import load_config, preset_names
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.workload import describe
 from raysoft.runs.checkpoint import load, save
 from raysoft.runs.resuming import find_resumable
-from raysoft.runs.run import Silent, resume, run
+from raysoft.runs.run import Events, resume, run
+from tests.command import ROOT, raysoft
 from tests.conftest import SMALL_RUN, records, summary
 from tests.hf_folders import LABELS, make_folder
 
-ROOT = Path(__file__).parents[2]
 INLINE = [*SMALL_RUN, "executor=inline", "rounds=5"]
 # Presets and options that keep something from round to round: queues, codec memory, orders, ages, counts.
 KEEPING = {
@@ -37,7 +36,7 @@ KEEPING = {
 }
 
 
-class Interrupt(Silent):
+class Interrupt(Events):
     """Ctrl-C once a round is on disk."""
 
     def __init__(self, tick):
@@ -49,7 +48,7 @@ class Interrupt(Silent):
 
 
 def config(name, *words):
-    preset = name if name in ("soft", "soft-plus") else "soft"
+    preset = name if name in preset_names() else "soft"
     return load_config(preset, [*INLINE, *KEEPING[name], *words])
 
 
@@ -184,24 +183,18 @@ def test_another_base_model_is_noticed(tmp_path, monkeypatch):
     assert len(records(folder)) >= 3, "nothing is lost"
 
 
-def cli(*words, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-m", "raysoft", *words], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
 def test_the_command_says_what_it_does(whole, tmp_path):
     folder = interrupted(tmp_path / "run")
-    done = cli("resume", str(folder))
+    done = raysoft("resume", str(folder))
     assert done.returncode == 0, done.stderr
     assert "to go on after round" in done.stdout
     assert "round    5" in done.stdout
     assert (folder / "report.html").exists()
     assert_same(folder, whole("soft"))
-    refused = cli("resume", str(folder), "cohort.size=3", "rounds=7")
+    refused = raysoft("resume", str(folder), "cohort.size=3", "rounds=7")
     assert refused.returncode == 2
     assert "cohort.size was 6, is 3" in refused.stderr
-    missing = cli("resume", str(tmp_path / "none"))
+    missing = raysoft("resume", str(tmp_path / "none"))
     assert missing.returncode == 1
     assert "no such run folder" in missing.stderr
 

@@ -17,7 +17,7 @@ import pytest
 from raysoft.config import RunConfig, WandbConfig, parse_section
 from raysoft.config.presets import load_config
 from raysoft.rundir.reading import read_run
-from raysoft.runs.run import Silent, resume, run
+from raysoft.runs.run import Events, resume, run
 from raysoft.runs.trackers.base import Beginning, curves
 from raysoft.runs.trackers.fanout import Trackers, in_sweep
 from raysoft.runs.trackers.wandb_tracker import Wandb
@@ -363,7 +363,7 @@ def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
 
 
 def test_an_interrupted_run_that_is_resumed_is_one_wandb_run(tmp_path):
-    class Interrupt(Silent):
+    class Interrupt(Events):
         def round(self, record):
             if record.round == 2:
                 raise KeyboardInterrupt

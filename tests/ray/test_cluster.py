@@ -15,7 +15,7 @@ from raysoft.distributed.executor import RayExecutor
 from raysoft.distributed.placement import reserve
 from raysoft.errors import ResourceError
 from raysoft.federation.coordinator import Coordinator
-from raysoft.runs.run import Silent, run
+from raysoft.runs.run import Events, run
 from raysoft.wireless import rayleigh
 from tests.conftest import SMALL_RUN, records, summary
 
@@ -67,7 +67,7 @@ def actors_by_node():
     return found
 
 
-class Watch(Silent):
+class Watch(Events):
     """Looks where the actors are, and after round 1 takes a node away."""
 
     def __init__(self, lose=None):

@@ -24,14 +24,14 @@ from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.liveness import Steps
 from raysoft.federation.sampling import make_packs
-from raysoft.runs.run import Silent, run
+from raysoft.runs.run import Events, run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 SETTINGS = [*SMALL_RUN, "executor=ray", "actors.cpus=1", "actors.clients_per_actor=6", "actors.timeout_s=120"]
 
 
-class Kill(Silent):
+class Kill(Events):
     """Kills client actors while they are idle, after round 1."""
 
     def __init__(self, how_many):
@@ -45,7 +45,7 @@ class Kill(Silent):
                 self.killed += 1
 
 
-class Hit(Silent):
+class Hit(Events):
     """Sends a signal to a process of Ray, the coordinator if not said otherwise, while it is idle after round 2."""
 
     def __init__(self, number=signal.SIGKILL, name="CoordinatorActor"):
@@ -102,7 +102,7 @@ def test_a_head_that_dies_is_replaced_before_ray_ends_the_driver(small_inline_ru
     monkeypatch.setattr(ray_session, "HEAD_GONE_S", 1.0)
     kill = Hit(name="gcs_server")
 
-    class Slowly(Silent):
+    class Slowly(Events):
         def round(self, record):
             kill.round(record)
             time.sleep(0.8 if kill.hit else 0)  # until the head is looked at again

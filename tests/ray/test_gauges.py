@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from raysoft.config.presets import load_config
-from raysoft.runs.run import Silent, run
+from raysoft.runs.run import Events, run
 from raysoft.runs.trackers.prometheus import GAUGES
 from tests.conftest import SMALL_RUN, summary
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 WITHIN_S = 90  # Ray passes metrics on every ten seconds
 
 
-class Scrape(Silent):
+class Scrape(Events):
     """Reads the node's metrics after the last round, until they tell of it."""
 
     def __init__(self, last_round):

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from raysoft.config.presets import load_config
-from raysoft.runs.run import Silent, run
+from raysoft.runs.run import Events, run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = pytest.mark.timeout(280)
@@ -47,7 +47,7 @@ def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
     run(load_config("soft", [*SMALL_RUN, *settings, "executor=inline"]), tmp_path / "inline")
     pids = []
 
-    class Watch(Silent):
+    class Watch(Events):
         def round(self, record):
             names = [p.name() for p in psutil.Process().children(recursive=True)]
             pids.append(sum("ClientActor" in name for name in names))
@@ -59,7 +59,7 @@ def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
 
 
 def test_a_killed_actor_is_replaced_and_nothing_changes(small_inline_run, tmp_path):
-    class Kill(Silent):
+    class Kill(Events):
         done = False
 
         def round(self, record):

@@ -247,7 +247,7 @@ def _between(
 def _secant(lo: Array, hi: Array, f_lo: Array, f_hi: Array) -> Array:
     """Root of the line through two points of opposite sign; their middle where that fails."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        root = hi - f_hi * (hi - lo) / (f_hi - f_lo)
+        root: Array = hi - f_hi * (hi - lo) / (f_hi - f_lo)
     return np.where((root > lo) & (root < hi), root, 0.5 * (lo + hi))
 
 

@@ -45,7 +45,9 @@ class Menus:
     def fraction(self, fraction_K: Array, fixed_K: Array) -> Array:
         """Units whose variable bits stay within a fraction of all of them (rounded down), at least one."""
         variable = self.bits_KJ - fixed_K[:, None]
-        return np.minimum(np.maximum(units_within(variable, fraction_K[:, None] * variable[:, -1:]), 1), self.units_K)
+        within_K = units_within(variable, fraction_K[:, None] * variable[:, -1:])
+        units_K: Array = np.minimum(np.maximum(within_K, 1), self.units_K)
+        return units_K
 
     def bits(self, units_K: Array) -> Array:
         """Bits on the air of a number of units a client, [K]."""
@@ -62,17 +64,20 @@ class Menus:
     def penalty(self, weights_K: Array) -> Array:
         """Weighted error of every menu point over the cohort's mean energy sum p_k E_k, [K, J] (0/0 is 0)."""
         energy = float(weights_K @ self.error_KJ[:, 0])
-        return weights_K[:, None] * self.error_KJ / (energy if energy > 0 else 1.0)
+        penalty_KJ: Array = weights_K[:, None] * self.error_KJ / (energy if energy > 0 else 1.0)
+        return penalty_KJ
 
 
 def units_at_least(bits_KJ: Array, target_K1: Array) -> Array:
     """Smallest index with at least this many bits (up to rounding), [K]."""
-    return np.count_nonzero(bits_KJ < target_K1 * (1.0 - 1e-12), axis=1)
+    units_K: Array = np.count_nonzero(bits_KJ < target_K1 * (1.0 - 1e-12), axis=1)
+    return units_K
 
 
 def units_within(bits_KJ: Array, target_K1: Array) -> Array:
     """Largest index with at most this many bits (up to rounding), [K]; -1 if none."""
-    return np.count_nonzero(bits_KJ <= target_K1 * (1.0 + 1e-9) + 1e-9, axis=1) - 1
+    units_K: Array = np.count_nonzero(bits_KJ <= target_K1 * (1.0 + 1e-9) + 1e-9, axis=1) - 1
+    return units_K
 
 
 def convex_knots(menus: Menus, penalty_KJ: Array) -> tuple[Array, Array]:

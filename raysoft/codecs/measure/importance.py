@@ -75,11 +75,14 @@ class Ranking:
     @property
     def error_N1(self) -> Array:
         """Exact error of every count, float64 [N + 1]."""
-        return np.stack([way.error_N1 for way in self.ways])[self.way_N1, np.arange(self.way_N1.size)]
+        errors = np.stack([way.error_N1 for way in self.ways])
+        error_N1: Array = errors[self.way_N1, np.arange(self.way_N1.size)]
+        return error_N1
 
     def steps(self, count: int) -> Array:
         """The matrices of the kept components."""
-        return self.ways[self.way_N1[count]].steps_N[:count]
+        steps_N: Array = self.ways[self.way_N1[count]].steps_N[:count]
+        return steps_N
 
     def kept(self, count: int) -> Array:
         """The kept components, bool [L, R]."""
@@ -170,7 +173,8 @@ def _merge(ratio_LR: Array, scope: Scope) -> Array:
     matrices, rank = ratio_LR.shape
     turn = np.broadcast_to(np.arange(rank), (matrices, rank)).ravel()
     order = np.argsort(-ratio_LR.ravel(), kind="stable") if scope == "model" else np.lexsort((-ratio_LR.ravel(), turn))
-    return order // rank
+    matrix_N: Array = order // rank
+    return matrix_N
 
 
 def _way(steps_N: Array, table_LM: Array) -> Way:
@@ -217,7 +221,8 @@ def _pooled_slopes(table_LM: Array) -> Array:
 
 def _sorted(gram_LRR: Array, perm_LR: Array) -> Array:
     rows = np.arange(gram_LRR.shape[0])[:, None, None]
-    return gram_LRR[rows, perm_LR[:, :, None], perm_LR[:, None, :]]
+    sorted_LRR: Array = gram_LRR[rows, perm_LR[:, :, None], perm_LR[:, None, :]]
+    return sorted_LRR
 
 
 def _diagonal(x: Array) -> Array:

@@ -32,4 +32,5 @@ class Fading:
         """What the memory is multiplied by, from the squared norms of memory and update."""
         if self.clip is None or self.decay**2 * memory <= self.clip**2 * update:
             return self.decay
-        return self.clip * (update / memory) ** 0.5
+        ratio: float = (update / memory) ** 0.5
+        return self.clip * ratio

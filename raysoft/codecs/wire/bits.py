@@ -190,7 +190,8 @@ def subset_mask(total: int, count: int, rank: int) -> Array:
     if total <= BLOCK:
         if not 0 <= rank < comb(total, count):
             raise ValueError(f"no subset of {count} out of {total} has this number")
-        return subset_masks(total, [count], [rank])[0]
+        only: Array = subset_masks(total, [count], [rank])[0]
+        return only
     mask = np.zeros(total, dtype=bool)
     left = subset_bits(total, count)
     for start, stop in _blocks(total):
@@ -232,7 +233,8 @@ def subset_ranks(mask_MN: Array) -> list[int]:
     """
     size = mask_MN.shape[1]
     if size <= SHORT:
-        return short_ranks(mask_MN).tolist()
+        ranks: list[int] = short_ranks(mask_MN).tolist()
+        return ranks
     middle = size // 2
     left, right = mask_MN[:, :middle], mask_MN[:, middle:]
     if size % 2:

@@ -136,7 +136,8 @@ class ValueCoder:
         return step, values.flat / safe + (self._levels - 1) / 2.0
 
     def _decode(self, levels: Array, step: Array) -> Array:
-        return ((levels - (self._levels - 1) / 2.0) * step).astype(np.float32)
+        values: Array = (levels - (self._levels - 1) / 2.0) * step
+        return values.astype(np.float32)
 
 
 def _to_float(flat: Array, bits: int) -> Array:

@@ -30,12 +30,14 @@ _ONE = 800  # the code of scale 1; codes reach from 2^-50 to 2^13.9
 
 def rotate(blocks: Array) -> Array:
     """An orthogonal transform of the last axis, float64; the same for all blocks of one length."""
-    return dct(blocks * _signs(blocks.shape[-1]), norm="ortho", axis=-1)
+    rotated: Array = dct(blocks * _signs(blocks.shape[-1]), norm="ortho", axis=-1)
+    return rotated
 
 
 def unrotate(blocks: Array) -> Array:
     """The inverse of `rotate`."""
-    return idct(blocks, norm="ortho", axis=-1) * _signs(blocks.shape[-1])
+    unrotated: Array = idct(blocks, norm="ortho", axis=-1) * _signs(blocks.shape[-1])
+    return unrotated
 
 
 def round_rotated(blocks: Array, bits: int) -> tuple[Array, Array]:
@@ -54,7 +56,8 @@ def round_rotated(blocks: Array, bits: int) -> tuple[Array, Array]:
 def restore_rotated(codes: Array, scales: Array, bits: int) -> Array:
     """Rotated blocks from their codes, float64 [..., d]."""
     scale = np.where(scales > 0, 2.0 ** ((scales - _ONE) / _STEPS), 0.0)
-    return gaussian_levels(bits)[codes] * scale[..., None]
+    values: Array = gaussian_levels(bits)[codes] * scale[..., None]
+    return values
 
 
 def round_blocks(flat: Array, sizes: Array, bits: Array) -> tuple[Array, Array]:
@@ -95,7 +98,7 @@ def gaussian_levels(bits: int) -> Array:
     """The 2^bits numbers that a standard normal variable is rounded to with the least mean square error, ascending."""
     count = 1 << bits
     # The asymptotically best spacing (Panter and Dite, 1951), then Lloyd's iteration: each level the mean of its cell.
-    levels = np.sqrt(3.0) * ndtri((np.arange(count) + 0.5) / count)
+    levels: Array = np.sqrt(3.0) * ndtri((np.arange(count) + 0.5) / count)
     for _ in range(2000):
         edges = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2.0, [np.inf]])
         density = np.exp(-0.5 * edges * edges) / np.sqrt(2.0 * np.pi)

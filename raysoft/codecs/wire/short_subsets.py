@@ -46,14 +46,17 @@ def short_ranks(mask_MN: Array) -> Array:
     """The number of every subset among those of its size, int64 [M]; N <= SHORT."""
     size = mask_MN.shape[1]
     if size <= LEAF:
-        return (_binomials()[np.arange(size), np.cumsum(mask_MN, axis=1)] * mask_MN).sum(axis=1)
+        ways_MN: Array = _binomials()[np.arange(size), np.cumsum(mask_MN, axis=1)] * mask_MN
+        ranks_M: Array = ways_MN.sum(axis=1)
+        return ranks_M
     middle = size // 2
     if size % 2:
         left, right = short_ranks(mask_MN[:, :middle]), short_ranks(mask_MN[:, middle:])
     else:
         left, right = short_ranks(mask_MN.reshape(-1, middle)).reshape(-1, 2).T
     inside, others = mask_MN[:, :middle].sum(axis=1), mask_MN[:, middle:].sum(axis=1)
-    return _tables(size)[2][inside + others, inside] + left * _binomials()[size - middle, others] + right
+    ranks_M = _tables(size)[2][inside + others, inside] + left * _binomials()[size - middle, others] + right
+    return ranks_M
 
 
 def short_masks(size: int, counts_M: Array, ranks_M: Array) -> Array:

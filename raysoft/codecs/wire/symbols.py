@@ -94,7 +94,8 @@ def read_symbols(reader: BitReader, lengths: Array) -> Symbols:
 def _counts(places: Array, lengths: Array) -> Array:
     """Non-zero entries of every block, int64 [M], from their places in increasing order."""
     below = np.concatenate([[0], np.searchsorted(places, np.cumsum(lengths))])
-    return below[1:] - below[:-1]
+    counts: Array = below[1:] - below[:-1]
+    return counts
 
 
 def _place_bits(lengths: Array, counts: Array) -> int:
@@ -107,7 +108,8 @@ def _place_bits(lengths: Array, counts: Array) -> int:
 @lru_cache(maxsize=16)
 def _log_factorials(largest: int) -> Array:
     """log n! for n = 0..largest."""
-    return gammaln(np.arange(largest + 1) + 1.0)
+    logs: Array = gammaln(np.arange(largest + 1) + 1.0)
+    return logs
 
 
 def _rank(mask: Array, lengths: Array, counts: Array) -> int:

@@ -38,4 +38,5 @@ def reorthogonalized(before: ServerState, after: ServerState, space: ParamSpace)
 
 def _row_norm(server: ServerState, pair: LoraPair) -> Array:
     """RMS norm of the rows of A, float64 []."""
-    return np.sqrt((server.theta[pair.a].astype(np.float64) ** 2).sum(axis=1).mean())
+    norm: Array = np.sqrt((server.theta[pair.a].astype(np.float64) ** 2).sum(axis=1).mean())
+    return norm

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from raysoft.quantities import quantity
 from raysoft.report.comparison.data import Curve, Trace, pareto_front
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ComparisonFile, Pair
@@ -67,13 +68,19 @@ def differences(file: ComparisonFile, pairs: Sequence[Pair], margin: float | Non
     return text.strip()
 
 
+def difference_in(metric: str) -> str:
+    """What two arms differ in: `accuracy (points)`."""
+    of = quantity(metric)
+    return f"{of.label.lower()} ({of.difference_unit()})" if of.unit else of.label.lower()
+
+
 def _points(metric: str, value: float) -> str:
-    return "" if metric == "bits_per_byte" else " point" if value == 1 else " points"
+    return "" if quantity(metric).unit != "%" else " point" if value == 1 else " points"
 
 
 def fronts(points_by_cost: Mapping[str, Sequence[Point]], metric: str) -> str:
     """Which arms are on each front."""
-    lower = metric == "bits_per_byte"
+    lower = quantity(metric).lower_is_better
     text = (
         "Mean over seeds, bars are ± one standard deviation; the step line is the Pareto front: no arm is both cheaper "
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysoft.errors import RaysoftError
+from raysoft.quantities import keys_in
 from raysoft.report.json_file import read_checked
 from raysoft.rundir.checks import MOST
 
@@ -21,24 +22,25 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class Values(_Part):
-    """The closing figures of a run, or their mean or standard deviation over the seeds of an arm."""
+ARM_KEYS = (*keys_in("row", "arm"), "equal_round")
 
-    final_accuracy: Maybe = None
-    final_bits_per_byte: Maybe = None
-    equal_accuracy: Maybe = None
-    equal_bits_per_byte: Maybe = None
-    equal_round: Maybe = None
-    uplink_mb: Maybe = None
-    share_dense32: Maybe = None
-    share_dense_same_bits: Maybe = None
-    mean_latency_s: Maybe = None
-    latency_over_budget: Maybe = None
-    simulated_s: Maybe = None
-    energy_j: Maybe = None
-    recovered_gap: Maybe = None
-    worst10_client_accuracy: Maybe = None
-    kept_fraction: Maybe = None
+
+class Values(_Part):
+    """The closing figures of a run, or their mean or standard deviation over the seeds of an arm, by key."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Maybe] = Field(init=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, tree: Any) -> Any:
+        """Keys of later versions are passed over."""
+        known = {*ARM_KEYS, *cls.model_fields}
+        return {key: value for key, value in tree.items() if key in known} if isinstance(tree, dict) else tree
+
+    def get(self, key: str) -> float | None:
+        """The figure, or None where there is none."""
+        return self.__pydantic_extra__.get(key)
 
 
 class ArmRun(Values):
@@ -60,7 +62,7 @@ class Arm(_Part):
 
     def values(self, key: str) -> list[float]:
         """One value a seed, in order of the runs; seeds without one are left out."""
-        return [value for run in self.runs if (value := getattr(run, key)) is not None]
+        return [value for run in self.runs if (value := run.get(key)) is not None]
 
 
 class Pair(_Part):

@@ -7,35 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysoft.errors import RaysoftError
+from raysoft.quantities import NOT_MEASURED, NOTHING, number, quantity
 from raysoft.report import page
+from raysoft.report.comparison import captions
 from raysoft.report.comparison.captions import EQUAL_UNITS, plural
 from raysoft.report.comparison.data import Trace, trace
-from raysoft.report.comparison.file import ComparisonFile, Pair, read_comparison
+from raysoft.report.comparison.file import ARM_KEYS, ComparisonFile, Pair, read_comparison
 from raysoft.report.comparison.panels import Part, parts
 from raysoft.report.page import Section
-from raysoft.report.run.closing import NOT_MEASURED, radio_rows
+from raysoft.report.run.closing import radio_rows
 from raysoft.report.run.html import footer, limits_of, settings_of
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 from raysoft.rundir.reading import Run, read_run
 
 DPI = 300  # of figures half as wide as a page
-_COLUMNS = (  # heading, key, factor, most decimals
-    ("Final accuracy (%)", "final_accuracy", 100.0, 2),
-    ("Bits per byte", "final_bits_per_byte", 1.0, 4),
-    ("Accuracy at equal {equal} (%)", "equal_accuracy", 100.0, 2),
-    ("Bits per byte at equal {equal}", "equal_bits_per_byte", 1.0, 4),
-    ("Read at round", "equal_round", 1.0, 1),
-    ("Recovered gap (%)", "recovered_gap", 100.0, 1),
-    ("Worst tenth of clients (%)", "worst10_client_accuracy", 100.0, 2),
-    ("Uplink (MB)", "uplink_mb", 1.0, 4),
-    ("Of dense 32-bit (%)", "share_dense32", 100.0, 2),
-    ("Of dense, same bits (%)", "share_dense_same_bits", 100.0, 2),
-    ("Kept fraction (%)", "kept_fraction", 100.0, 2),
-    ("Round latency (s)", "mean_latency_s", 1.0, 4),
-    ("Of its budget (%)", "latency_over_budget", 100.0, 1),
-    ("Simulated time (s)", "simulated_s", 1.0, 2),
-    ("Energy (J)", "energy_j", 1.0, 3),
-)
 
 
 @dataclass
@@ -116,26 +101,12 @@ def _subtitle(file: ComparisonFile) -> str:
 
 def arms_table(file: ComparisonFile) -> str:
     """One line an arm, mean ± standard deviation over seeds; columns that no arm has are left out."""
-    used = [column for column in _COLUMNS if any(getattr(arm.mean, column[1]) is not None for arm in file.arms)]
-    head = [title.format(equal=EQUAL_UNITS.get(file.equal or "", "")) for title, *_ in used]
-    lines = [
-        [
-            arm.label,
-            *(_spread(getattr(arm.mean, key), getattr(arm.std, key), factor, most) for _, key, factor, most in used),
-        ]
-        for arm in file.arms
-    ]
+    known = (quantity(key) for key in ARM_KEYS)
+    used = [one for one in known if any(arm.mean.get(one.key) is not None for arm in file.arms)]
+    words = {"equal": EQUAL_UNITS.get(file.equal or "", "")}
+    head = [one.heading(**words) for one in used]
+    lines = [[arm.label, *(one.cell(arm.mean.get(one.key), arm.std.get(one.key)) for one in used)] for arm in file.arms]
     return page.grid(["Arm", *head], lines, "arms")
-
-
-def _spread(mean: float | None, std: float | None, factor: float, decimals: int) -> str:
-    """`86.10 ± 0.80`: both with as many decimals as two figures of the spread need, but at most `decimals`."""
-    if mean is None:
-        return NOT_MEASURED
-    if not std:
-        return f"{factor * mean:.4g}"
-    needed = next((d for d in range(decimals) if factor * std * 10**d >= 9.5), decimals)
-    return f"{factor * mean:.{needed}f} ± {factor * std:.{needed}f}"
 
 
 def pairs_table(file: ComparisonFile) -> str:
@@ -146,24 +117,25 @@ def pairs_table(file: ComparisonFile) -> str:
 
 
 def _pair(pair: Pair) -> list[str]:
-    points = pair.metric == "accuracy"
-    metric, factor, decimals = ("accuracy (points)", 100.0, 2) if points else ("bits per byte", 1.0, 4)
+    metric = quantity(pair.metric)
+    digits = metric.digits + 1
 
     def signed(value: float) -> str:
-        return f"{factor * value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+        return number(value, metric.factor, digits, signed=True)
 
-    interval = "–" if pair.low is None or pair.high is None else f"{signed(pair.low)} to {signed(pair.high)}"
+    interval = NOTHING if pair.low is None or pair.high is None else f"{signed(pair.low)} to {signed(pair.high)}"
+    difference = NOT_MEASURED if pair.difference is None else signed(pair.difference)
     return [
-        pair.arm, metric, str(pair.seeds), NOT_MEASURED if pair.difference is None else signed(pair.difference),
-        interval, _p(pair.p_noninferior), _p(pair.p_holm), _verdict(pair.noninferior), _verdict(pair.equivalent),
+        pair.arm, captions.difference_in(pair.metric), str(pair.seeds), difference, interval,
+        _p(pair.p_noninferior), _p(pair.p_holm), _verdict(pair.noninferior), _verdict(pair.equivalent),
     ]  # fmt: skip
 
 
 def _p(value: float | None) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     return "< 0.001" if value < 1e-3 else f"{value:.3f}"
 
 
 def _verdict(value: bool | None) -> str:
-    return "–" if value is None else "yes" if value else "not shown"
+    return NOTHING if value is None else "yes" if value else "not shown"

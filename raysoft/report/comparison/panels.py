@@ -9,25 +9,20 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
+from raysoft.quantities import quantity
 from raysoft.report import row_figures as rows_of
 from raysoft.report.comparison import captions, figures
-from raysoft.report.comparison.data import Trace, kept_by_gain, mean_curve
+from raysoft.report.comparison.data import METRICS, Trace, kept_by_gain, mean_curve
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import Arm, ComparisonFile
 from raysoft.report.labels import looks_of
 from raysoft.report.row_figures import Difference, Looks, Reach, Sample
 
 AXIS_LABELS = {
-    "rounds": "Round",
-    "seconds": "Simulated time (s)",
-    "mb": "Uplink (MB)",
-    "joules": "Energy of all devices (J)",
-}
-METRIC_LABELS = {"accuracy": "Accuracy (%)", "bits_per_byte": "Bits per byte"}
-COSTS = (
-    ("mb", "uplink_mb", "Uplink in total (MB)"), ("latency", "mean_latency_s", "Mean round latency (s)"),
-    ("joules", "energy_j", "Energy of all devices (J)"),
-)  # fmt: skip
+    "rounds": quantity("round").heading(), "seconds": quantity("simulated_s").heading(),
+    "mb": quantity("uplink_mb").heading(), "joules": quantity("energy_j").heading(),
+}  # fmt: skip
+COSTS = {"mb": "uplink_mb", "latency": "mean_latency_s", "joules": "energy_j"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +39,8 @@ class Part:
 def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[Part]:
     """All parts that these data can fill; `traces` holds what is known of the runs, by label."""
     looks = looks_of(file.labels)
-    metrics = ["accuracy"]
-    if any(arm.values("final_bits_per_byte") for arm in file.arms):
-        metrics.append("bits_per_byte")
-    labels = METRIC_LABELS | {"accuracy": f"{file.accuracy_name.capitalize()} (%)"}
+    metrics = ["accuracy", *(m for m in METRICS[1:] if any(arm.values(f"final_{m}") for arm in file.arms))]
+    labels = {m: quantity(m).heading() for m in metrics} | {"accuracy": f"{file.accuracy_name.capitalize()} (%)"}
     found = [progress(metric, traces, looks, labels[metric]) for metric in metrics]
     found += [differences(file, metric, looks) for metric in metrics]
     found += [fronts(file, metric, looks, labels[metric]) for metric in metrics]
@@ -57,16 +50,12 @@ def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[P
     return [part for part in found if part is not None]
 
 
-def _factor(metric: str) -> float:
-    return 100.0 if metric == "accuracy" else 1.0
-
-
 def progress(
     metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks, y_label: str | None = None
 ) -> Part | None:
     """The metric against round, simulated time, megabytes and joules."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
-    y_label = y_label or METRIC_LABELS[metric]
+    y_label = y_label or quantity(metric).heading()
     shown = None
     for axis, x_label in AXIS_LABELS.items():
         ends = [float(item.costs[axis][-1]) for seeds in traces.values() for item in seeds]
@@ -76,7 +65,7 @@ def progress(
         for label, seeds in traces.items():
             line = mean_curve(label, seeds, axis, metric, log)
             if line is not None:
-                lines.append(line.scaled(_factor(metric)))
+                lines.append(line.scaled(quantity(metric).factor))
         if lines:
             shown = shown or lines
             drawings[f"{metric}_{axis}"] = partial(
@@ -91,7 +80,7 @@ def progress(
 
 def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
     """Paired differences to the reference with 95 % intervals and the margin."""
-    scale = _factor(metric)
+    scale = quantity(metric).factor
     pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
     items = [
         Difference(
@@ -103,13 +92,12 @@ def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
     if not items:
         return None
     margin: float | None = scale * file.margin
-    if metric == "bits_per_byte":
-        of_reference = file.reference_arm.mean
-        mean = of_reference.equal_bits_per_byte if file.equal else of_reference.final_bits_per_byte
+    if quantity(metric).text_task:
+        mean = file.reference_arm.mean.get(f"{'equal' if file.equal else 'final'}_{metric}")
         margin = None if mean is None else file.margin_bits_per_byte_relative * mean
-    unit = "accuracy (points)" if metric == "accuracy" else "bits per byte"
     draw = partial(
-        rows_of.forest, items, f"Difference in {unit}", margin, file.reference, metric == "bits_per_byte", looks
+        rows_of.forest, items, f"Difference in {captions.difference_in(metric)}", margin, file.reference,
+        quantity(metric).lower_is_better, looks,
     )  # fmt: skip
     title = "Paired differences" + ("" if metric == "accuracy" else " in bits per byte")
     pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
@@ -122,14 +110,15 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
     """Final metric against uplink, latency and energy with Pareto fronts."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
     best: dict[str, list[Point]] = {}
-    label = label or METRIC_LABELS[metric]
+    label = label or quantity(metric).heading()
     y_label = "Final " + label[0].lower() + label[1:]
-    for short, key, x_label in COSTS:
-        points = [point for arm in file.arms if (point := _point(arm, key, f"final_{metric}", _factor(metric)))]
+    for short, key in COSTS.items():
+        x_label = quantity(key).heading()
+        points = [point for arm in file.arms if (point := _point(arm, key, f"final_{metric}", quantity(metric).factor))]
         if points:
             best[x_label] = points
             drawings[f"pareto_{metric}_{short}"] = partial(
-                figures.scatter, points, x_label, y_label, True, metric == "bits_per_byte", looks
+                figures.scatter, points, x_label, y_label, True, quantity(metric).lower_is_better, looks
             )  # fmt: skip
     if not drawings:
         return None
@@ -138,10 +127,10 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
 
 
 def _point(arm: Arm, x_key: str, y_key: str, y_scale: float, x_scale: float = 1.0) -> Point | None:
-    x, y = getattr(arm.mean, x_key), getattr(arm.mean, y_key)
+    x, y = arm.mean.get(x_key), arm.mean.get(y_key)
     if x is None or y is None:
         return None
-    x_std, y_std = _times(getattr(arm.std, x_key), x_scale), _times(getattr(arm.std, y_key), y_scale)
+    x_std, y_std = _times(arm.std.get(x_key), x_scale), _times(arm.std.get(y_key), y_scale)
     return Point(arm.label, x_scale * x, y_scale * y, x_std, y_std)
 
 
@@ -172,7 +161,7 @@ def latencies(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | Non
     budgets = sorted({item.budget_s for seeds in traces.values() for item in seeds if item.budget_s is not None})
     if not any(len(sample.values) for sample in samples):
         return None
-    draw = partial(figures.distribution, samples, "Round latency (s)", budgets, looks)
+    draw = partial(figures.distribution, samples, quantity("round_latency_s").heading(), budgets, looks)
     return Part("latency", "Round latency", {"latency_cdf": draw}, captions.latencies(traces, budgets))
 
 
@@ -181,7 +170,7 @@ def recovered(file: ComparisonFile, looks: Looks) -> Part | None:
     samples = [Sample(arm.label, [100 * value for value in arm.values("recovered_gap")]) for arm in file.arms]
     if not any(len(sample.values) for sample in samples):
         return None
-    draw = partial(rows_of.dots, samples, "Recovered gap (%)", 100.0, looks)
+    draw = partial(rows_of.dots, samples, quantity("recovered_gap").heading(), 100.0, looks)
     return Part("recovered_gap", "Recovered gap", {"recovered_gap": draw}, captions.recovered(file, samples))
 
 
@@ -193,7 +182,8 @@ def fairness(file: ComparisonFile, looks: Looks) -> Part | None:
     if not points:
         return None
     draw = partial(
-        figures.scatter, points, "Final accuracy (%)", "Worst tenth of the clients (%)", False, False, looks
+        figures.scatter, points, quantity("final_accuracy").heading(), quantity("worst10_client_accuracy").heading(),
+        False, False, looks,
     )  # fmt: skip
     return Part("worst10", "Worst tenth of the clients", {"worst10_clients": draw}, captions.fairness(points))
 

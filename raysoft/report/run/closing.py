@@ -13,12 +13,12 @@ import numpy as np
 
 from raysoft.config import RunConfig, parse_section, registry
 from raysoft.errors import ConfigError
+from raysoft.quantities import NOT_MEASURED, number, quantity
 from raysoft.report.run.data import after_base, latency_budget_s
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import accuracy_name
 
 Rows = list[tuple[str, str]]
-NOT_MEASURED = "not measured"
 
 
 def closing_rows(run: Run) -> Rows:
@@ -82,7 +82,10 @@ def _against_budget(seconds: np.ndarray, budget: float | None) -> str:
     if not len(seconds):
         return NOT_MEASURED
     text = _quantity(float(seconds.mean()), "s")
-    return text if not budget else f"{text} = {_percent(seconds.mean() / budget)} of the budget of {budget:g} s"
+    if not budget:
+        return text
+    over = quantity("latency_over_budget").text(float(seconds.mean()) / budget)
+    return f"{text} = {over} x the budget of {budget:g} s"
 
 
 def _arrived(run: Run) -> str:
@@ -103,7 +106,7 @@ def _quantity(value: float | None, unit: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{number(share, 100.0, 1)} %"
 
 
 def radio_rows(run: Run) -> Rows:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from raysoft.quantities import quantity
 from raysoft.report import style
 from raysoft.report.run.clients import allocation, by_client, describe, served
 from raysoft.report.run.data import after_base, latency_budget_s, megabytes, running_mean
@@ -64,7 +65,8 @@ def accuracy_title(runs: Sequence[Run]) -> str:
 
 def bits_per_byte(runs: Sequence[Run]) -> Figure | None:
     """Bits per byte of held-out text against the same three axes."""
-    return _progress(runs, "metrics.bits_per_byte", "Bits per byte", 1.0)
+    of = quantity("bits_per_byte")
+    return _progress(runs, "metrics.bits_per_byte", of.heading(), of.factor)
 
 
 def _progress(runs: Sequence[Run], key: str, label: str, factor: float) -> Figure | None:
@@ -83,7 +85,7 @@ def _progress(runs: Sequence[Run], key: str, label: str, factor: float) -> Figur
                 "before fine-tuning", (1.0, y[0]), xycoords=("axes fraction", "data"), xytext=(-2, 3),
                 textcoords="offset points", fontsize=8, color=style.GREY, ha="right",
             )  # fmt: skip
-    for ax, name in zip(axes, ("Round", "Simulated time (s)", "Uplink (MB)"), strict=True):
+    for ax, name in zip(axes, [quantity(key).heading() for key in ("round", "simulated_s", "uplink_mb")], strict=True):
         ax.set_xlabel(name)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=name == "Round"))
         ax.margins(y=0.08)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from raysoft.errors import RaysoftError
+from raysoft.quantities import keys_in, quantity
 from raysoft.report import page
 from raysoft.report.page import Section
 from raysoft.report.study_figures import heat
@@ -30,22 +31,6 @@ from raysoft.report.sweep.file import AxisFile, Row, SweepFile, number, read_swe
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 
 DPI = 300
-TITLES = {  # heading, factor, most decimals
-    "final_accuracy": ("Final accuracy (%)", 100.0, 2),
-    "accuracy": ("Accuracy (%)", 100.0, 2),
-    "best_accuracy": ("Best accuracy (%)", 100.0, 2),
-    "last_accuracy": ("Accuracy at the end (%)", 100.0, 2),
-    "worst10_client_accuracy": ("Worst tenth of clients (%)", 100.0, 2),
-    "final_bits_per_byte": ("Bits per byte", 1.0, 4),
-    "mean_latency_s": ("Round latency (s)", 1.0, 4),
-    "mean_round_latency_s": ("Round latency (s)", 1.0, 4),
-    "latency_over_budget": ("Of its budget (%)", 100.0, 1),
-    "uplink_mb": ("Uplink (MB)", 1.0, 3),
-    "share_dense32": ("Of dense 32-bit (%)", 100.0, 2),
-    "kept_fraction": ("Kept fraction (%)", 100.0, 2),
-    "simulated_s": ("Simulated time (s)", 1.0, 2),
-    "energy_j": ("Energy (J)", 1.0, 3),
-}
 _PICTURES = (  # name, title, caption
     ("pareto", "Accuracy, latency and bits", "Each point of the space by its number. Diamonds: no other point is as "
      "good in value, latency and bits together. Colour: the third of them."),
@@ -108,7 +93,7 @@ def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
 
 def title(metric: str) -> str:
     """A metric's name as a heading."""
-    return TITLES.get(metric, (metric, 1.0, 4))[0]
+    return quantity(metric).heading()
 
 
 def _subtitle(file: SweepFile) -> str:
@@ -139,20 +124,22 @@ def _result(file: SweepFile) -> str:
 
 
 def _figures(file: SweepFile) -> list[str]:
-    names = dict.fromkeys([file.metric, *(name for name in TITLES if any(name in row for row in file.points))])
+    names = dict.fromkeys(
+        [
+            file.metric,
+            *(
+                name
+                for name in keys_in("row", "metrics", "summary", "record")
+                if any(name in row for row in file.points)
+            ),
+        ]
+    )
     return [name for name in names if any(number(row, name) is not None for row in file.points)]
 
 
 def cell(row: Row, key: str) -> str:
-    """`86.10 ± 0.80`: both with as many decimals as two figures of the spread need, but at most as many as sensible."""
-    value, std = number(row, key), spread(row, key)
-    _, factor, most = TITLES.get(key, (key, 1.0, 4))
-    if value is None:
-        return "–"
-    if not std:
-        return f"{factor * value:.4g}"
-    needed = next((d for d in range(most) if factor * std * 10**d >= 9.5), most)
-    return f"{factor * value:.{needed}f} ± {factor * std:.{needed}f}"
+    """Mean and spread over the seeds of a point."""
+    return quantity(key).cell(number(row, key), spread(row, key))
 
 
 def _points_table(file: SweepFile, rows: Sequence[Row]) -> str:
@@ -188,13 +175,13 @@ def _order(file: SweepFile) -> list[Row]:
 
 def _quality(file: SweepFile) -> str:
     """What the Pareto front is of, beside latency and bits."""
-    text = any(number(row, "final_bits_per_byte") is not None for row in file.points)
-    return "final_bits_per_byte" if text else "final_accuracy"
+    text = [key for key in keys_in("row", text_task=True) if any(number(row, key) is not None for row in file.points)]
+    return text[0] if text else "final_accuracy"
 
 
 def _measured(file: SweepFile) -> list[Measured]:
     key = _quality(file)
-    factor = TITLES[key][1]
+    factor = quantity(key).factor
     out = []
     for row in file.points:
         value, latency, mb = number(row, key), number(row, "mean_latency_s"), number(row, "uplink_mb")
@@ -205,19 +192,19 @@ def _measured(file: SweepFile) -> list[Measured]:
 
 def _pareto(file: SweepFile) -> Figure | None:
     key = _quality(file)
-    return pareto(_measured(file), title(key), key == "final_bits_per_byte")
+    return pareto(_measured(file), title(key), quantity(key).lower_is_better)
 
 
 def _front_table(file: SweepFile) -> str:
     points = _measured(file)
-    front = {points[place].number for place in front_of(points, _quality(file) == "final_bits_per_byte")}
+    front = {points[place].number for place in front_of(points, quantity(_quality(file)).lower_is_better)}
     rows = [row for row in file.points if row["point"] in front]
     rows.sort(key=lambda row: number(row, "mean_latency_s") or 0.0)
     return _points_table(file, rows)
 
 
 def _column(file: SweepFile, key: str) -> Column:
-    factor = TITLES.get(key, (key, 1.0, 4))[1]
+    factor = quantity(key).factor
     values = [number(row, key) for row in file.points]
     return Column(title(key), [None if value is None else factor * value for value in values])
 
@@ -253,7 +240,7 @@ def _effects(file: SweepFile) -> Figure | None:
     if file.metric == "mean_round_latency_s":
         keys.remove("mean_latency_s")
     keys = [key for key in keys if any(number(row, key) is not None for row in file.points)]
-    factors = [TITLES.get(key, (key, 1.0, 4))[1] for key in keys]
+    factors = [quantity(key).factor for key in keys]
     stds = [
         [None if (std := spread(row, key)) is None else factor * std for row in file.points]
         for key, factor in zip(keys, factors, strict=True)

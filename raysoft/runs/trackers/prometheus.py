@@ -6,19 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysoft.errors import RaysoftError
+from raysoft.quantities import TABLE
 from raysoft.rundir.checks import is_number
 from raysoft.runs.trackers.base import Beginning, Row
 
-GAUGES = {
-    "round": "Rounds done",
-    "accuracy": "Accuracy of the global model at its last evaluation",
-    "loss": "Loss of the global model at its last evaluation",
-    "round_latency_s": "Simulated latency of the last round, seconds",
-    "uplink_bits_total": "Bits sent by the clients so far",
-    "energy_j_total": "Energy spent by the clients so far, joules",
-    "queue_s": "Virtual queue of the latency budget, seconds",
-    "client_updates_per_s": "Client updates a second of wall time in the last round",
-}
+GAUGES = {one.key: one.gauge for one in TABLE if one.gauge is not None}
 
 
 class Prometheus:

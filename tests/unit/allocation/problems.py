@@ -1,10 +1,11 @@
-"""Random rounds for the tests of the solvers: unequal components, unequal starts, good and bad channels."""
+"""Random rounds and menus for the tests of allocation: unequal components, unequal starts, good and bad channels."""
 
 import math
 
 import numpy as np
 
 from raysoft.allocation.solvers.inner import Problem
+from raysoft.types import Curve
 
 
 def random_problem(
@@ -45,3 +46,16 @@ def counterexample() -> Problem:
         np.array([0.1, 1.6717]), np.array([2.36932e6, 4.13125e7]), np.stack([0.02 * bits, bits], axis=1),
         np.stack([0.98 * weight, 0 * weight], axis=1), 160_821.0,
     )  # fmt: skip
+
+
+def masked_curve(seed: int, units: int, values: int = 40, fixed: int = 0) -> Curve:
+    """Rank components of unequal size plus the exact price of a mask: not quite convex, as real menus are."""
+    rng = np.random.default_rng(seed)
+    size = rng.integers(values, 3 * values, units) * 32
+    energy = rng.exponential(1.0, units) * size
+    order = np.argsort(-energy / size)
+    mask = [math.ceil(math.log2(math.comb(units, n))) for n in range(units + 1)]
+    bits = np.concatenate([[0], np.cumsum(size[order])]) + np.array(mask)
+    error = energy.sum() - np.concatenate([[0.0], np.cumsum(energy[order])])
+    error[-1] = 0.0
+    return Curve(fixed_bits=fixed, bits_J=bits, error_J=error)

@@ -17,7 +17,7 @@ from raysoft.rng import Rng
 from raysoft.types import ChannelState, ClientReport, Curve, Outcome, Participants
 from raysoft.wireless import rayleigh
 from raysoft.wireless.link import Devices, Link
-from tests.unit.allocation.test_menus import masked_curve
+from tests.unit.allocation.problems import masked_curve
 
 K, POPULATION, CYCLES = 10, 60, 8e7
 LINK = Link.from_config(rayleigh.Config())
@@ -25,7 +25,10 @@ RNG = Rng(11)
 CHANNEL = rayleigh.build(rayleigh.Config(), RNG)
 DEVICES = Devices(DeviceConfig(), RNG)
 CONTEXT = AllocationContext(LINK, kept_fraction=0.4, min_kept_fraction=0.05, payload_scale=1.0)
-FINITE = ["tsfa", "greedy", "equal", "minmax", "random"]
+MODULES = {name: registry.plugin("allocator", name) for name in registry.ALLOCATORS}
+FINITE = [name for name, module in MODULES.items() if getattr(module, "NEEDS_CHANNEL", True)]  # with a band to share
+BUDGETED = {name for name, module in MODULES.items() if getattr(module, "NEEDS_BUDGET", False)}
+READING = {name for name, module in MODULES.items() if module.Config.reads_curves}
 
 
 def build(name, context=CONTEXT, **options):
@@ -33,7 +36,7 @@ def build(name, context=CONTEXT, **options):
 
 
 def budgeted(name, budget_s=0.25, **options):
-    return build(name, **({"latency_budget_s": budget_s} if name != "ideal" else {}), **options)
+    return build(name, **({"latency_budget_s": budget_s} if name in FINITE else {}), **options)
 
 
 def report(client, tick, units=24, fixed=64, scale=1.0):
@@ -90,6 +93,12 @@ def latencies(plan, data, context=CONTEXT):
     return who.downlink_s + who.compute_s_K + plan.control_bits_K / LINK.control_rate_bps + airtime
 
 
+def test_what_the_allocators_say_of_themselves():
+    """The two that weigh errors against time read curves and need a budget; only the ideal one shares no band."""
+    assert BUDGETED == READING == {"tsfa", "greedy"}
+    assert set(MODULES) - set(FINITE) == {"ideal"}
+
+
 @pytest.mark.parametrize("name", FINITE)
 def test_plans_hold_what_they_say(name):
     allocator = budgeted(name)
@@ -115,7 +124,7 @@ def test_plans_hold_what_they_say(name):
         assert all(np.isfinite(v) for v in plan.diagnostics.values())
 
 
-@pytest.mark.parametrize("name", ["tsfa", "greedy", "minmax", "random"])
+@pytest.mark.parametrize("name", [name for name in FINITE if name != "equal"])  # whose shares are equal instead
 def test_bandwidth_is_min_max(name):
     """All senders finish together."""
     allocator = budgeted(name)
@@ -326,7 +335,7 @@ def test_control_traffic():
     for name in FINITE:
         state = {"queue_s": np.array(0.1)}
         plan = budgeted(name).allocate(*inputs(1), state, 1, RNG)
-        assert plan.control_bits_K.tolist() == [368 if name in ("tsfa", "greedy") else 48] * K
+        assert plan.control_bits_K.tolist() == [368 if name in READING else 48] * K
 
 
 @pytest.mark.parametrize("name", FINITE)
@@ -347,7 +356,7 @@ def test_outage_rule(name):
     assert np.all(slow[plan.active_K] <= 2 * 0.25)
     assert plan.bandwidth_hz_K.sum() == pytest.approx(LINK.bandwidth_hz)
     assert plan.latency_s_K[2] == pytest.approx(who.downlink_s + who.compute_s_K[2] + plan.control_bits_K[2] / 1e6)
-    if name not in ("tsfa", "greedy"):  # without a budget only a client without any channel is out
+    if name not in BUDGETED:  # without a budget only a client without any channel is out
         free = build(name).allocate(reports, faded, {}, 7, RNG)
         assert np.flatnonzero(~free.active_K).tolist() == [5]
 
@@ -366,7 +375,7 @@ def test_a_round_without_senders_costs_one_budget(name):
     assert float(after["queue_s"]) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("name", [*FINITE, "ideal"])
+@pytest.mark.parametrize("name", MODULES)
 def test_an_update_that_is_not_finite_is_not_sent(name):
     reports, who = inputs(8)
     curve = replace(reports[1].curve, error_J=np.full(25, np.nan))
@@ -421,7 +430,7 @@ def test_keep_everything_or_nothing_menus():
 
 def test_allocators_choose_the_same_cohort_and_do_not_disturb_each_other():
     candidates = np.array([9, 2, 40, 7])
-    for name in [*FINITE, "ideal"]:
+    for name in MODULES:
         allocator = budgeted(name)
         cohort = allocator.select(candidates, CHANNEL.state(candidates, 1), allocator.init(), 1, RNG)
         assert cohort.tolist() == [2, 7, 9, 40]

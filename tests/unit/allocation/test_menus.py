@@ -14,19 +14,7 @@ from raysoft.allocation.solvers.inner import Problem, solve_inner
 from raysoft.allocation.solvers.menus import Menus, convex_knots, round_to_menu
 from raysoft.allocation.solvers.online import solve_online
 from raysoft.types import Curve
-
-
-def masked_curve(seed: int, units: int, values: int = 40, fixed: int = 0) -> Curve:
-    """Rank components of unequal size plus the exact price of a mask: not quite convex, as real menus are."""
-    rng = np.random.default_rng(seed)
-    size = rng.integers(values, 3 * values, units) * 32
-    energy = rng.exponential(1.0, units) * size
-    order = np.argsort(-energy / size)
-    mask = [math.ceil(math.log2(math.comb(units, n))) for n in range(units + 1)]
-    bits = np.concatenate([[0], np.cumsum(size[order])]) + np.array(mask)
-    error = energy.sum() - np.concatenate([[0.0], np.cumsum(energy[order])])
-    error[-1] = 0.0
-    return Curve(fixed_bits=fixed, bits_J=bits, error_J=error)
+from tests.unit.allocation.problems import masked_curve
 
 
 def round_of(seed: int, clients: int, units: int, efficiency: float = 7.4) -> tuple[Problem, Menus, np.ndarray]:

@@ -15,7 +15,7 @@ from raysoft.codecs.measure.factors import Layout, read_update
 from raysoft.codecs.measure.steps import COHERENCE, Entries
 from raysoft.config import parse_section
 from raysoft.errors import ConfigError
-from raysoft.runs.run import _totals
+from raysoft.runs.outcome import with_shares
 from raysoft.types import LoraPair, ParamSpace, Payload
 from tests.unit.codecs.updates import assert_convex, build, client, dense_error
 
@@ -309,7 +309,7 @@ def test_how_wide_the_values_of_a_foreign_codec_are_only_itself_knows():
     assert value_bits(Telling(levels=8)) == 3
     with pytest.raises(ConfigError, match=r"value_bits of its Config must be 1 to 64 or None, got 2\.5"):
         value_bits(Wrong())
-    shares = _totals({"dense_bits_total": 320, "value_bits": None}, [])
+    shares = with_shares({"dense_bits_total": 320, "value_bits": None}, [])
     assert shares["uplink_share_of_dense_same_bits"] is None
     assert shares["uplink_share_of_dense32"] == 0.0
 

@@ -8,15 +8,21 @@ from raysoft.errors import ConfigError
 from tests.unit.codecs.updates import MODULES, build, client
 
 FEEDBACK = [
+    ("identity", {"bits_per_value": 3}),
     ("rank_components", {}),
     ("rank_components", {"bits_per_value": 4}),
     ("topk", {}),
     ("randomk", {"unit": "entry"}),
     ("svd", {"bits_per_value": 16}),
     ("quantize", {"bits": 3}),
+    ("waterfill", {}),
     ("ecsq", {}),
     ("chain", {"codecs": [{"name": "rank_components"}, {"name": "quantize", "bits": 5}]}),
 ]
+
+
+def test_every_codec_is_fed_back():
+    assert {name for name, _ in FEEDBACK} == set(MODULES)
 
 
 @pytest.mark.parametrize("name, options", FEEDBACK)

@@ -1,5 +1,7 @@
 """Age bonus and random share: who is drawn, what is remembered, and that the curve still tells the truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,7 +42,7 @@ def test_the_curve_holds_the_errors_of_what_is_sent(scope, options):
     codec = build("rank_components", space, scope=scope, **options)
     ages = np.random.default_rng(1).integers(0, 9, (3, 4)).astype(float)
     memory = {AGE: ages, LOTTERY: np.array(77)}
-    factors = codec._factors(Layout(space, 4), update, start, memory)
+    factors = replace(read_update(Layout(space, 4), update, start), age_LR=ages, lottery=77)
     bits, errors = codec.scheme.curve(factors, codec.coder)
     for units in range(len(bits)):
         encoded = codec.encode(update, start, memory, units, None, np.random.default_rng(units))

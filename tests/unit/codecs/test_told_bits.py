@@ -100,7 +100,8 @@ def length(codec, layout, kind, unit, mixture, padding):
         kept[tuple(mine[:number].T)] = True
     sides = iter((subset_rank(kept.reshape(-1)),))
     plan = codec.scheme.plan(layout, kind, codec.coder, unit, lambda width: next(sides, 0))
-    return codec._size(plan) + padding
+    coder = plan.coder or codec.coder
+    return coder.size(int(plan.sizes.sum()), len(plan.sizes)) + plan.side_bits + padding
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["ab", "b", "a"]))

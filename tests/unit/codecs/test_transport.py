@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from raysoft.codecs.memory.fading import Fading
 from raysoft.errors import ConfigError
-from tests.unit.codecs.updates import build, client, products
+from tests.unit.codecs.updates import MODULES, build, client, products
 
-CODECS = [("rank_components", {}), ("rank_components", {"bits_per_value": 4}), ("waterfill", {}), ("topk", {})]
+CHAINED = {"codecs": [{"name": "rank_components"}, {"name": "quantize", "bits": 5}]}
+CODECS = [("rank_components", {"bits_per_value": 4}), *((name, CHAINED if name == "chain" else {}) for name in MODULES)]
 
 
 def effect(space, start, update):

@@ -8,22 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.codecs import chain, ecsq, identity, quantize, randomk, rank_components, svd, topk, waterfill
 from raysoft.codecs.base import Codec
-from raysoft.config import parse_section
+from raysoft.config import parse_section, registry
 from raysoft.types import Curve, LoraPair, ParamSpace
 
-MODULES: dict[str, ModuleType] = {
-    "identity": identity,
-    "rank_components": rank_components,
-    "topk": topk,
-    "randomk": randomk,
-    "svd": svd,
-    "quantize": quantize,
-    "waterfill": waterfill,
-    "ecsq": ecsq,
-    "chain": chain,
-}
+MODULES: dict[str, ModuleType] = {name: registry.plugin("codec", name) for name in registry.CODECS}
 
 THINNED = {"codecs": [{"name": "rank_components"}, {"name": "topk", "kept_fraction": 0.5}, {"name": "quantize"}]}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

@@ -1,7 +1,6 @@
 """From runs to comparison.json and tables, on runs whose every number is known; arms as they are written."""
 
 import csv
-import io
 import json
 import math
 from pathlib import Path
@@ -14,8 +13,9 @@ from hypothesis import strategies as st
 from raysoft.comparison.arms import parse_arms, pick_reference
 from raysoft.comparison.readings import closing_values, equal_readings, first_reach, learned, recovered_gap, totals
 from raysoft.comparison.result import comparison_data
-from raysoft.comparison.tables import _csv, _latex, _markdown, arms_table, note, pairs_table, text_table, time_to_table
+from raysoft.comparison.tables import arms_table, note, pairs_table, text_table, time_to_table, write_tables
 from raysoft.errors import ConfigError
+from raysoft.quantities import NOTHING
 from raysoft.report.comparison.file import ComparisonFile
 from raysoft.rundir.reading import Run
 
@@ -214,7 +214,7 @@ def test_one_seed_gives_null_and_no_crash(tmp_path):
     empty = ("low", "high", "p_noninferior", "p_holm", "noninferior", "equivalent")
     assert [pair[key] for key in empty] == [None] * 6
     assert data["arms"][0]["std"]["final_accuracy"] is None
-    assert pairs_table(data).rows[0][2] == "-"
+    assert pairs_table(data).rows[0][2] == NOTHING
 
 
 def test_arms_with_different_seeds_are_paired_where_both_ran(tmp_path):
@@ -241,16 +241,20 @@ def test_tables_hold_every_arm_escaped(tmp_path):
     assert "kept %" in table.heading
     assert "latency / budget" not in table.heading  # no arm has a budget
     assert all(len(row) == len(table.heading) for row in table.rows)
-    rows = list(csv.DictReader(io.StringIO(_csv(data))))
+    write_tables(data, tmp_path)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert [row["arm"] for row in rows] == ["ideal", label]
     assert float(rows[1]["accuracy_difference"]) == next(
         pair["difference"] for pair in data["pairs"] if pair["metric"] == "accuracy"
     )
     assert rows[0]["bits_per_byte_p_holm"] == ""
-    for one in (table, pairs_table(data), time_to_table(data)):
-        lines = _markdown(one).splitlines()
-        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-        tex = _latex(one)
+    tables = (table, pairs_table(data), time_to_table(data))
+    markdown = (tmp_path / "table.md").read_text().split("\n\n")[: len(tables)]  # and the note below
+    latex = (tmp_path / "table.tex").read_text().split("\n\n")
+    for one, lines, tex in zip(tables, map(str.splitlines, markdown), latex, strict=True):
+        assert len(lines) == 2 + len(one.rows)
+        assert {line.replace("\\|", "").count("|") for line in lines} == {len(one.heading) + 1}
         body = tex.split(r"\midrule")[1].split(r"\bottomrule")[0]
         columns = len(one.heading)
         assert all(line.count(" & ") == columns - 1 for line in body.splitlines() if line)
@@ -262,10 +266,13 @@ def test_tables_hold_every_arm_escaped(tmp_path):
 def test_latex_escapes_what_latex_would_read(tmp_path):
     data = example(tmp_path)
     data["arms"][1]["label"] = r"\x{&}~^$#_%"
+    for row in (*data["pairs"], *data["time_to"]):
+        row["arm"] = {ARMS[1].label: data["arms"][1]["label"]}.get(row["arm"], row["arm"])
+    write_tables(data, tmp_path)
     for wanted in (
         r"\textbackslash{}x\{\&\}\textasciitilde{}\textasciicircum{}\$\#\_\%", r"$\pm$",
     ):  # fmt: skip
-        assert wanted in _latex(arms_table(data))
+        assert wanted in (tmp_path / "table.tex").read_text()
 
 
 # --------------------------------------------------------------------------------------------------------------- arms

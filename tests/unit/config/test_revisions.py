@@ -8,7 +8,7 @@ from raysoft.codecs import rank_components
 from raysoft.codecs.base import ALIKE
 from raysoft.config.presets import load_config
 from raysoft.wireless import rayleigh, rician
-from tests.unit.federation.test_rounds import coordinator
+from tests.coordinators import coordinator
 
 
 def test_the_first_revision_has_no_part_in_the_hash(monkeypatch):

@@ -148,6 +148,6 @@ def test_digits_are_those_of_scikit_learn_however_they_are_read(monkeypatch):
     for here in (True, False):  # as a file, or through the library where the file is not in its place
         if not here:
             monkeypatch.setattr(digits, "find_spec", lambda name: None)
-        rows = digits._rows()
-        assert np.array_equal(rows[:, :-1], bunch.data)
-        assert np.array_equal(rows[:, -1], bunch.target)
+        samples = digits.read().train
+        assert np.array_equal(samples.content, np.rint(bunch.images * (255 / 16)))
+        assert np.array_equal(samples.labels, bunch.target)

@@ -10,27 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysoft.config import RunConfig, parse_section
 from raysoft.data.base import Examples, TaskData
 from raysoft.data.partition import build_partition
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
-
-
-def config(cohort: int = 1, **data: Any) -> RunConfig:
-    plugin = {"name": "x"}
-    sections = {kind: plugin for kind in ("method", "codec", "allocator", "uplink", "channel")}
-    tree = {"model": {"name": "m"}, "data": {"task": "digits", **data}, "cohort": {"size": cohort}, **sections}
-    return parse_section(RunConfig, tree)
-
-
-def task(labels: np.ndarray, groups: np.ndarray | None = None) -> TaskData:
-    def examples(values: np.ndarray) -> Examples:
-        return Examples({"pixel_values": np.zeros((len(values), 1, 1, 1), dtype=np.float32)}, values)
-
-    names = () if groups is None else tuple(f"g{i}" for i in range(int(groups.max()) + 1))
-    empty = examples(labels[:0])
-    return TaskData("image-classification", examples(labels), empty, empty, empty, groups=groups, group_names=names)
+from tests.tasks import config, task
 
 
 def sizes(partition: Any) -> np.ndarray:

@@ -21,9 +21,9 @@ from raysoft.runs.run import RunResult, run
 from raysoft.terminal.console import closing_table
 from tests import tolerances
 from tests.conftest import SMALL_RUN, records, summary
+from tests.coordinators import coordinator
 from tests.packs import make_base, make_examples, make_theta, space_of
 from tests.run_folders import make_run
-from tests.unit.federation.test_rounds import coordinator
 
 KEYS = {"client_accuracy_mean", "worst10_client_accuracy", "client_accuracy_std"}
 

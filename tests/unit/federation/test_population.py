@@ -18,7 +18,7 @@ from raysoft.federation.sampling import client_rank, cohort_candidates, local_st
 from raysoft.rng import Rng
 from raysoft.wireless import rayleigh
 from raysoft.wireless.link import Devices
-from tests.unit.data.test_partition import config, task
+from tests.tasks import config, task
 
 MILLION = 1_000_000
 RANGE, TIERS = StepsRange(low=2, high=9), {"low": 4, "mid": 6, "high": 8}

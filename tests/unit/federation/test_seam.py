@@ -10,7 +10,7 @@ from raysoft.config.presets import load_config
 from raysoft.errors import RaysoftError
 from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN
-from tests.unit.federation.test_rounds import coordinator, with_ends
+from tests.coordinators import coordinator, with_ends
 
 
 def hostile(parts_or_worker, name, method, change):

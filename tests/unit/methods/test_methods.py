@@ -9,19 +9,8 @@ from raysoft.methods.ffa import FFA
 from raysoft.methods.ffa import Config as FFAConfig
 from raysoft.methods.soft import Config, OrthogonalityPenalty, Soft
 from raysoft.rng import Rng
-from raysoft.types import ClientState, LoraPair, ParamSpace, ServerState
-
-PAIRS = (LoraPair("first", 6, 5), LoraPair("second", 4, 6))
-
-
-def space(rank: int = 3) -> ParamSpace:
-    shapes = {}
-    for pair in PAIRS:
-        shapes[pair.a] = (rank, pair.in_features)
-        shapes[pair.b] = (pair.out_features, rank)
-    return ParamSpace(
-        shapes={**shapes, "head": (2, 4)}, pairs=PAIRS, rank=rank, scale=2.0, always_sent=frozenset({"head"})
-    )
+from raysoft.types import ClientState, ServerState
+from tests.unit.methods.spaces import PAIRS, space
 
 
 def stacked(rank: int, clients: int, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raysoft.config import LoraConfig
 from raysoft.errors import RaysoftError
-from raysoft.models.adapter import adapter_sha256, export_peft, import_peft, save_base, write_atomically
+from raysoft.models.adapter import adapter_sha256, export_peft, import_peft, save_base
 from raysoft.models.base import load_base
 from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.rng import Rng
@@ -119,20 +119,6 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(RaysoftError, match="not a readable adapter"):
         import_peft(tmp_path / "a", space)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("raysoft.models.adapter.os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @settings(max_examples=50, deadline=None)

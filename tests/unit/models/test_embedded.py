@@ -102,9 +102,10 @@ def test_the_hash_covers_what_determines_the_weights(short, monkeypatch):
     folders = [embedded.ensure(name)]
     monkeypatch.setitem(embedded.RECIPES, "vit-digits", dataclasses.replace(embedded.RECIPES["vit-digits"], seed=1))
     folders.append(embedded.ensure(name))
-    monkeypatch.setitem(embedded._DATA, "vit-digits", lambda: (embedded._digit_data()[0], "other data"))
+    images, labels = render_digits()
+    monkeypatch.setattr("raysoft.models.glyphs.render_digits", lambda: (images, labels[::-1].copy()))
     folders.append(embedded.ensure(name))
-    monkeypatch.setattr(embedded, "_libraries", lambda: {"torch": "0"})
+    monkeypatch.setattr(embedded, "version", lambda library: "0")
     folders.append(embedded.ensure(name))
     folders.append(embedded.ensure(name, threads=2))
     assert len(set(folders)) == len(folders)
@@ -150,14 +151,16 @@ def test_two_processes_at_once(short, tmp_path):
 
 
 def test_second_of_two_makers_keeps_the_first_folder(short):
-    """The race itself: a finished folder appears between the check and the rename."""
-    folder = embedded.ensure("embedded/vit-digits")
-    stamp = (folder / "model.safetensors").stat().st_ino
-    scratch = short / ".late"
-    scratch.mkdir()
-    (scratch / "model.safetensors").write_bytes(b"late")
-    assert embedded._publish(scratch, folder) == folder
-    assert (folder / "model.safetensors").stat().st_ino == stamp
+    """The race itself: a finished folder appears while this one is still training."""
+    first = []
+
+    def overtaken(fraction, text):
+        folder = embedded.ensure("embedded/vit-digits")
+        first.append((folder, (folder / "model.safetensors").stat().st_ino))
+
+    folder = embedded.ensure("embedded/vit-digits", on_progress=overtaken)
+    assert first == [(folder, (folder / "model.safetensors").stat().st_ino)]
+    assert list(short.iterdir()) == [folder]
 
 
 def test_refusals(short, monkeypatch, tmp_path):
@@ -189,7 +192,7 @@ def adapted():
     import peft
     from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
-    from tests.unit.data.test_partition import config
+    from tests.tasks import config
 
     def score(model, examples, index):
         ids = {k: torch.from_numpy(v[index]) for k, v in examples.inputs.items() if k != "attention_mask"}
@@ -249,11 +252,11 @@ def test_llama_has_something_to_learn_from_unseen_packages(adapted):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
-def test_a_full_disk_under_the_cache_is_one_sentence(monkeypatch, tmp_path, error):
+def test_a_full_disk_under_the_cache_is_one_sentence(short, monkeypatch, error):
     def full(*_):
         raise error
 
-    monkeypatch.setenv("RAYSOFT_CACHE", str(tmp_path))
-    monkeypatch.setattr(embedded, "_make", full)
+    monkeypatch.setattr("transformers.ViTForImageClassification.save_pretrained", full)
     with pytest.raises(RaysoftError, match=r"cannot write the embedded model .*No space left.*; set RAYSOFT_CACHE to"):
         embedded.ensure("embedded/vit-digits")
+    assert list(short.iterdir()) == [], "nothing half-written is left"

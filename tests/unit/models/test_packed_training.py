@@ -110,11 +110,15 @@ def test_padding_all_neighbours_away_changes_nothing():
 
 def test_every_sample_sees_a_token():
     """Some attention kernels give NaN for a sample without any, and 0 * NaN would reach the gradients."""
-    trainer, _, batches = setup("roberta", sizes=((4, 3, 3), (2, 4, 4)))
-    assert not batches[0].inputs["attention_mask"].any(-1).all()
-    inputs, labels = trainer._inputs(batches[0], np.array([0, 2]))
-    assert inputs["attention_mask"].shape[0] == labels.shape[0] == 8
-    assert inputs["attention_mask"].any(-1).all()
+    trainer, jobs, batches = setup("roberta", sizes=((4, 3, 3), (2, 4, 4)), steps=(2, 1, 2))
+    assert not any(batch.inputs["attention_mask"].any(-1).all() for batch in batches)
+    seen = []
+    trainer.module.register_forward_pre_hook(
+        lambda module, args, inputs: seen.append(inputs["attention_mask"]), with_kwargs=True
+    )
+    trainer.train(jobs, batches, ADAMW)
+    assert [len(mask) for mask in seen if len(mask) > 2] == [12, 8], "the second client has one step only"
+    assert all(mask.any(-1).all() for mask in seen)
 
 
 def test_what_stands_in_padding_is_never_read():

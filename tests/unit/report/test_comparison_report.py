@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.quantities import Quantity
 from raysoft.report import draw_folders, style, write_comparison_report
 from raysoft.report.comparison.data import Trace, cdf, held, kept_by_gain, mean_curve, pareto_front, trace
 from raysoft.report.comparison.file import read_comparison
-from raysoft.report.comparison.html import _spread, load_runs
+from raysoft.report.comparison.html import load_runs
 from raysoft.report.comparison.panels import parts
 from raysoft.report.labels import ink, spread
 from raysoft.rundir.reading import read_run
@@ -191,11 +192,11 @@ def test_ink_can_be_read_on_white(colour):
     [
         (0.8612, 0.008, 100.0, 2, "86.12 ± 0.80"), (0.8612, 0.012, 100.0, 2, "86.1 ± 1.2"),
         (0.8612, 0.12, 100.0, 2, "86 ± 12"), (0.8612, None, 100.0, 2, "86.12"), (2.591, 0.0, 1.0, 4, "2.591"),
-        (2.591, 1e-9, 1.0, 4, "2.5910 ± 0.0000"), (None, None, 1.0, 2, "not measured"),
+        (2.591, 1e-9, 1.0, 4, "2.5910 ± 0.0000"), (None, None, 1.0, 2, "–"),
     ],
 )  # fmt: skip
 def test_means_are_written_with_the_figures_that_their_spread_deserves(mean, std, factor, decimals, text):
-    assert _spread(mean, std, factor, decimals) == text
+    assert Quantity("x", "X", (), factor=factor, digits=decimals - 1).cell(mean, std) == text
 
 
 # ------------------------------------------------------------------------------------------------------------ figures

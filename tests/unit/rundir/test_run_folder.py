@@ -20,6 +20,7 @@ from raysoft.rundir.reading import read_run
 from raysoft.rundir.summary import summarise
 from raysoft.runs.run import to_yaml
 from raysoft.types import RoundRecord
+from tests.event_files import read_events
 from tests.run_folders import BUDGET_S, make_run, records, run_config
 
 CONTRACT_ROUND_KEYS = [
@@ -137,20 +138,6 @@ def test_tensorboard_gets_every_number_of_every_round(tmp_path):
         assert value == pytest.approx(row.accuracy, rel=1e-6)  # float32 on disk
     assert len(scalars["metrics/penalty"]) == 3
     assert not any("clients" in tag for tag in scalars)
-
-
-def read_events(path):
-    """Scalars of a TensorBoard file: {tag: [(step, value)]}, decoded with tensorboardX's own protobuf classes."""
-    from tensorboardX.proto import event_pb2
-
-    data, position, out = path.read_bytes(), 0, {}
-    while position < len(data):
-        length = int.from_bytes(data[position : position + 8], "little")
-        event = event_pb2.Event.FromString(data[position + 12 : position + 12 + length])
-        position += 12 + length + 4
-        for value in event.summary.value:
-            out.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return out
 
 
 # -------------------------------------------------------------------------------------------------- folders and names

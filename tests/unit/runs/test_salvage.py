@@ -10,7 +10,7 @@ from raysoft.errors import DiskHungError, RaysoftError
 from raysoft.rundir.files import is_own
 from raysoft.rundir.folder import RunFolder
 from raysoft.rundir.reading import read_run
-from raysoft.runs.run import Silent, resume, run
+from raysoft.runs.run import Events, resume, run
 from tests.conftest import SMALL_RUN, records, summary
 
 GONE = r"run: was removed while the run went on, so nothing of it is kept|cannot be written"
@@ -100,7 +100,7 @@ def test_a_deleted_file_is_one_whose_records_are_all_lost(whole, tmp_path, caplo
 
 
 def test_a_folder_that_is_removed_during_the_run_is_not_made_again(tmp_path):
-    class Remove(Silent):
+    class Remove(Events):
         def round(self, record):
             if record.round == 2:
                 shutil.rmtree(tmp_path / "run")
@@ -111,7 +111,7 @@ def test_a_folder_that_is_removed_during_the_run_is_not_made_again(tmp_path):
 
 
 def test_removed_files_are_noticed_where_the_folder_is_there_again(tmp_path):
-    class Replace(Silent):
+    class Replace(Events):
         def round(self, record):
             if record.round == 2:
                 shutil.rmtree(tmp_path / "run")

@@ -17,8 +17,8 @@ from raysoft.runs.trackers.fanout import Trackers, trackers_of
 from raysoft.runs.trackers.prometheus import GAUGES, Prometheus
 from raysoft.runs.trackers.redact import redacted
 from raysoft.runs.trackers.tensorboard import TensorBoard
+from tests.event_files import read_events
 from tests.run_folders import config_tree, records
-from tests.unit.rundir.test_run_folder import read_events
 
 
 def beginning(path, earlier=()):
@@ -265,22 +265,3 @@ def test_the_closing_line_names_the_store_that_a_folder_was_moved_to(tmp_path):
     assert "W&B  https://w/x" in closing_table(
         RunResult(folder, summary(folder), None, {"W&B": "https://w/x"}), "s3://b/run"
     )
-
-
-def test_what_tune_carries_of_a_running_trial_keeps_the_wandb_id_and_no_open_file(tmp_path):
-    import shutil
-
-    from raysoft.sweep.reports import _left_out, _left_out_of_a_running_one
-
-    run = tmp_path / "run"
-    for name in ("config.yaml", "figures/a.png", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"):
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text("")
-    (run / "wandb" / "latest-run").symlink_to("gone")
-    found = {}
-    for kind, ignore in (("running", _left_out_of_a_running_one), ("closed", _left_out)):
-        shutil.copytree(run, tmp_path / kind, ignore=ignore)
-        files = (item for item in (tmp_path / kind).rglob("*") if item.is_file())
-        found[kind] = {item.relative_to(tmp_path / kind).as_posix() for item in files}
-    assert found["running"] == {"config.yaml", "wandb/run_id"}
-    assert found["closed"] == {"config.yaml", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"}

@@ -17,7 +17,7 @@ from raysoft.comparison.batch import Outcome
 from raysoft.errors import RaysoftError
 from raysoft.report import style
 from raysoft.rundir.reading import read_run
-from studies import frontiers, grain, measures, plans, publishing, ranks, reading, smaller, surrogate, sweeps
+from studies import frontiers, grain, measures, outline, plans, publishing, ranks, reading, smaller, surrogate, sweeps
 from studies.loading import ACCURACY, BITS_PER_BYTE, found_only, metrics_of, read_results
 from studies.settings import DIGITS, TEXT, Scale, everything, offline, scaled, sweep
 from studies.sheets import Sheet, interval, numeric, plus_minus, text
@@ -342,7 +342,9 @@ def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, c
     numbers = json.loads((out / "numbers.json").read_text())
     assert {one.name for one in experiments[:-1]} <= set(numbers)
     assert "1 of 6 runs are missing" in numbers["headline-digits"]["missing"]
-    assert "grain-digits: no finished run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "grain-digits: no finished run" in said
+    assert "findings: not made, because the numbers lack" in said
     assert (out / "headline-digits" / "report.html").is_file()
     for figure in ("pareto-accuracy-mb", "accuracy-seconds", "difference-accuracy"):
         assert (out / "figures" / f"headline-digits-{figure}.png").is_file()
@@ -389,7 +391,7 @@ def test_publishing_fills_tables_and_shrinks_figures(tmp_path, capsys):
     noisy = np.clip(rng.normal(200, 30, (600, 900, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(out / "figures" / "tradeoff-digits.png")
     publishing.publish_study(out, docs)
-    page = (docs / "study.md").read_text()
+    page = (docs / "study_record.md").read_text()
     assert "<!-- table: head-digits -->\n\n| a |\n| --- |\n| 1 |\n\n<!-- end -->" in page
     assert "not published" in capsys.readouterr().err
     small = docs / "images" / "study" / "tradeoff-digits.png"
@@ -397,14 +399,16 @@ def test_publishing_fills_tables_and_shrinks_figures(tmp_path, capsys):
     with Image.open(small) as image:
         assert image.size == (900, 600)
     # Prose stays; a second publication changes nothing.
-    (docs / "study.md").write_text(page.replace("# The study", "# Mine"))
+    (docs / "study_record.md").write_text(page.replace("# The study", "# Mine"))
+    short = (docs / "study.md").read_text()
     publishing.publish_study(out, docs)
-    assert (docs / "study.md").read_text() == page.replace("# The study", "# Mine")
+    assert (docs / "study_record.md").read_text() == page.replace("# The study", "# Mine")
+    assert (docs / "study.md").read_text() == short
 
 
 def test_a_marker_without_an_end_is_refused(tmp_path):
-    with pytest.raises(RaysoftError, match="2 tables are opened but 1 are closed"):
-        publishing.filled("<!-- table: a -->\n<!-- table: b -->\n<!-- end -->", tmp_path)
+    with pytest.raises(RaysoftError, match=r"docs/mine\.md: 2 tables are opened but 1 are closed"):
+        publishing.filled("<!-- table: a -->\n<!-- table: b -->\n<!-- end -->", tmp_path, "mine.md")
 
 
 def test_the_page_names_only_what_the_study_makes():
@@ -416,8 +420,8 @@ def test_the_page_names_only_what_the_study_makes():
 
 
 def test_a_page_links_to_drawn_figures_only_and_gets_the_others_later():
-    page = publishing.new_page()
-    names = [figure.name for figure in publishing.figures()]
+    page = publishing.new_page(outline.RECORD)
+    names = [figure.name for figure in outline.RECORD.figures()]
     none = publishing.with_figures(page, set())
     assert "](images/" not in none
     assert none.count("<!-- not drawn yet: ") == len(names)

@@ -219,9 +219,26 @@ def test_a_sweeps_own_ray_has_a_metrics_port_where_its_trials_show_gauges(gauges
         raise Asked(gauges)
 
     monkeypatch.setattr("raysoft.sweep.driver.running_ray", started)
-    monkeypatch.setattr("raysoft.sweep.driver._ensure_bases", lambda *_: None)
     tree = {"base": "soft", "overrides": [f"tracking.prometheus={str(gauges).lower()}"],
             "space": {"train.lr": {"grid": [0.1]}}}  # fmt: skip
     with pytest.raises(Asked) as asked:
         run_sweep(parse_sweep(tree), tmp_path / "out", SimpleNamespace(preparing=lambda *_: None))
     assert asked.value.args == (gauges,)
+
+
+def test_what_tune_carries_of_a_running_trial_keeps_the_wandb_id_and_no_open_file(told, tmp_path):
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    scratch.mkdir()
+    for name in ("config.yaml", "figures/a.png", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("")
+    (run / "wandb" / "latest-run").symlink_to("gone")
+    reports = Reports("a", "accuracy", "max", "run", scratch)
+    reports.begin(load_config("soft"), run)
+    reports.checkpoint(1, run)
+    reports.end("done")
+    carried = []
+    for kept in (one["kept"] / "run" for one in told):
+        carried.append({item.relative_to(kept).as_posix() for item in kept.rglob("*") if item.is_file()})
+    assert carried[0] == {"config.yaml", "wandb/run_id"}, "it is still writing"
+    assert carried[1] == {"config.yaml", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"}

@@ -234,7 +234,7 @@ def test_ideal_with_a_deadline() -> None:
     assert outcome.round_s == 2.0
 
 
-@pytest.mark.parametrize("name", ["ideal", "fdma"])
+@pytest.mark.parametrize("name", registry.UPLINKS)  # all of them are digital
 def test_a_digital_uplink_hands_over_what_was_sent(name: str) -> None:
     link = uplink(name)
     sums = {"x": np.arange(3.0)}

@@ -16,7 +16,7 @@ from raysoft.wireless.propagation import MacroConfig
 
 N = 100_000
 CLIENTS = np.arange(N)
-MODELS = ("static", "rayleigh", "rician", "umi", "uma")
+MODELS = tuple(registry.CHANNELS)
 EVERYTHING = {"correlation_time_rounds": 4.0, "csi_error": 0.2, "shadowing_decorrelation_m": 30.0}
 
 

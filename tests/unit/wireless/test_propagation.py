@@ -20,7 +20,7 @@ from raysoft.wireless.table import radio_table
 
 N = 100_000
 CLIENTS = np.arange(N)
-MODELS = ("static", "rayleigh", "rician", "umi", "uma")
+MODELS = tuple(registry.CHANNELS)
 
 
 def channel(name: str, seed: int = 0, **options):
