@@ -106,14 +106,28 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         values = make_model(folder, args.small)
-        config = load_config("soft", [
-            f"model.name={folder}", "model.lora.targets=auto", "data.task=causal-lm", f"data.path={folder}/texts.jsonl",
-            "data.partition=iid", "data.clients=20", "data.max_length=32", "cohort.size=10",
-        ])  # fmt: skip
+        config = load_config(
+            "soft",
+            [
+                f"model.name={folder}",
+                "model.lora.targets=auto",
+                "data.task=causal-lm",
+                f"data.path={folder}/texts.jsonl",
+                "data.partition=iid",
+                "data.clients=20",
+                "data.max_length=32",
+                "cohort.size=10",
+            ],
+        )
         ray.init(
-            address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1",
-            object_store_memory=int(2e9), logging_level="ERROR",
-        )  # fmt: skip
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=int(2e9),
+            logging_level="ERROR",
+        )
         try:
             found = {kind: measured(config, args.actors, kind == "shared") for kind in ("shared", "private copies")}
         finally:

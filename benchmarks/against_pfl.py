@@ -36,9 +36,17 @@ def write_model(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8,
-        intermediate_size=688, max_position_embeddings=LENGTH, bos_token_id=0, eos_token_id=1, pad_token_id=2,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        intermediate_size=688,
+        max_position_embeddings=LENGTH,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -60,16 +68,35 @@ def raysoft_rounds(place: Path, rounds: int) -> list[float]:
         text.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     out = place / "run"
     words = [
-        "ideal", f"model.name={place / 'model'}", "data.task=causal-lm", f"data.path={text}", "data.partition=iid",
-        "data.clients=20", f"data.max_length={LENGTH}", f"cohort.size={CLIENTS}", "model.lora.rank=8",
-        "model.lora.targets=attention", f"train.steps={STEPS}", f"train.batch_size={BATCH}", "train.optimizer=sgd",
-        "train.momentum=0.9", "train.lr=0.01", f"rounds={rounds}", f"eval.every={rounds}", "metrics.covariance=off",
-        "checkpoint.every=null", "tracking.tensorboard=false", "executor=ray",
-    ]  # fmt: skip
+        "ideal",
+        f"model.name={place / 'model'}",
+        "data.task=causal-lm",
+        f"data.path={text}",
+        "data.partition=iid",
+        "data.clients=20",
+        f"data.max_length={LENGTH}",
+        f"cohort.size={CLIENTS}",
+        "model.lora.rank=8",
+        "model.lora.targets=attention",
+        f"train.steps={STEPS}",
+        f"train.batch_size={BATCH}",
+        "train.optimizer=sgd",
+        "train.momentum=0.9",
+        "train.lr=0.01",
+        f"rounds={rounds}",
+        f"eval.every={rounds}",
+        "metrics.covariance=off",
+        "checkpoint.every=null",
+        "tracking.tensorboard=false",
+        "executor=ray",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "raysoft", "run", *words, "--out", str(out), "--overwrite"],
-        capture_output=True, text=True, timeout=BOUND_S, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     rows = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
@@ -79,9 +106,17 @@ def raysoft_rounds(place: Path, rounds: int) -> list[float]:
 def pfl_rounds(place: Path, rounds: int, cores: int) -> list[float]:
     """Wall seconds of every iteration of pfl, in processes of its own."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={cores}", "--standalone",
-        __file__, "--inside", str(place), "--rounds", str(rounds),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc_per_node={cores}",
+        "--standalone",
+        __file__,
+        "--inside",
+        str(place),
+        "--rounds",
+        str(rounds),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])

@@ -34,9 +34,15 @@ TARGET = 0.02
 def final(choice: str, seed: int, rounds: int, kept: float, folder: Path) -> tuple[float, float]:
     """Final accuracy and share of the dense uplink of one run."""
     settings = [
-        "executor=inline", "tracking.tensorboard=false", "allocator.name=minmax", "allocator.latency_budget_s=null",
-        f"seed={seed}", f"rounds={rounds}", *CHOICES[choice], f"codec.kept_fraction={kept}",
-    ]  # fmt: skip
+        "executor=inline",
+        "tracking.tensorboard=false",
+        "allocator.name=minmax",
+        "allocator.latency_budget_s=null",
+        f"seed={seed}",
+        f"rounds={rounds}",
+        *CHOICES[choice],
+        f"codec.kept_fraction={kept}",
+    ]
     summary = run(load_config("soft", settings), folder / f"{choice}-{seed}").summary
     return summary["final_accuracy"], summary["metrics"]["uplink_share_of_dense32"]
 

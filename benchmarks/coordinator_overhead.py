@@ -44,11 +44,22 @@ DAEMONS = ("raylet", "gcs_server")
 
 def settings(clients: int, executor: str) -> RunConfig:
     """Short training of many clients; the band grows with the cohort."""
-    return load_config("soft", [
-        f"executor={executor}", "data.partition=virtual", f"data.clients={clients}", "data.samples_per_client=16",
-        f"cohort.size={clients}", f"channel.bandwidth_hz={5e4 * clients}", "train.steps=1", "train.batch_size=4",
-        "eval.every=1000000", "metrics.clients=false", "tracking.tensorboard=false",
-    ])  # fmt: skip
+    return load_config(
+        "soft",
+        [
+            f"executor={executor}",
+            "data.partition=virtual",
+            f"data.clients={clients}",
+            "data.samples_per_client=16",
+            f"cohort.size={clients}",
+            f"channel.bandwidth_hz={5e4 * clients}",
+            "train.steps=1",
+            "train.batch_size=4",
+            "eval.every=1000000",
+            "metrics.clients=false",
+            "tracking.tensorboard=false",
+        ],
+    )
 
 
 class Stopwatch:
@@ -97,8 +108,14 @@ def inline(clients: int, rounds: int) -> tuple[dict[str, float], dict[str, int]]
             coordinator.round(tick)
             whole = time.thread_time() - began - watch.spent.pop("stages")
             rest = whole - sum(watch.spent.values())
-            rows.append({"allocate": watch.spent["allocate"], "record": watch.spent["record"], "everything else": rest,
-                         "coordinator": whole})  # fmt: skip
+            rows.append(
+                {
+                    "allocate": watch.spent["allocate"],
+                    "record": watch.spent["record"],
+                    "everything else": rest,
+                    "coordinator": whole,
+                }
+            )
     finally:
         round_module.record_of = plain  # type: ignore[attr-defined]
     packs = -(-clients // coordinator.parts.pack_size)
@@ -124,12 +141,15 @@ def on_ray(clients: int, rounds: int) -> dict[str, float]:
             after = cpu_seconds()
             spent = {name: after[name] - before.get(name, 0.0) for name in after}
             coordinator = next(value for name, value in spent.items() if "CoordinatorActor" in name)
-            rows.append({
-                "coordinator and driver": coordinator + driver, "driver": driver,
-                "daemons": sum(spent.get(name, 0.0) for name in DAEMONS),
-                "client actors": sum(value for name, value in spent.items() if "ClientActor" in name),
-                "wall": wall,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "coordinator and driver": coordinator + driver,
+                    "driver": driver,
+                    "daemons": sum(spent.get(name, 0.0) for name in DAEMONS),
+                    "client actors": sum(value for name, value in spent.items() if "ClientActor" in name),
+                    "wall": wall,
+                }
+            )
     return _medians(rows[1:])
 
 

@@ -51,18 +51,36 @@ def head(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     env = {
-        **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH")))),
-    }  # fmt: skip
+    }
     port, dashboard, client, listen = free_ports(4)
     ray_command = str(Path(sys.executable).parent / "ray")
     started = subprocess.Popen(
-        [ray_command, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
-         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-         f"--dashboard-agent-listen-port={listen}", "--min-worker-port=0", "--max-worker-port=0",
-         f"--temp-dir={folder}/ray", "--disable-usage-stats"],
-        env=env, stdout=(folder / "head.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        [
+            ray_command,
+            "start",
+            "--head",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={listen}",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--temp-dir={folder}/ray",
+            "--disable-usage-stats",
+        ],
+        env=env,
+        stdout=(folder / "head.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     try:
         until = time.monotonic() + BOUND_S
         while True:

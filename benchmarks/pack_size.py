@@ -42,18 +42,29 @@ SETTINGS = TrainConfig(lr=0.05, momentum=0.9, clip_norm=1.0)
 
 def vit() -> FrozenBase:
     config = transformers.ViTConfig(
-        image_size=8, patch_size=2, num_channels=1, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
-        intermediate_size=128, num_labels=10,
-    )  # fmt: skip
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=128,
+        num_labels=10,
+    )
     torch.manual_seed(0)
     return freeze(transformers.ViTForImageClassification(config).eval(), "image-classification", "vit")
 
 
 def llama() -> FrozenBase:
     config = transformers.LlamaConfig(
-        vocab_size=512, hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8,
-        intermediate_size=688, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=512,
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        intermediate_size=688,
+        max_position_embeddings=64,
+    )
     torch.manual_seed(0)
     return freeze(transformers.LlamaForCausalLM(config).eval(), "causal-lm", "llama")
 

@@ -34,10 +34,19 @@ def serve(population: int, pipe: Connection) -> None:
     from raysoft.federation.executor import InlineExecutor, pin_threads
     from raysoft.rundir.folder import record_row
 
-    config = load_config("soft", [
-        "executor=inline", "data.partition=virtual", f"data.clients={population}", "data.samples_per_client=32",
-        f"cohort.size={COHORT}", "channel.bandwidth_hz=5e7", "train.steps=2", "train.batch_size=8",
-    ])  # fmt: skip
+    config = load_config(
+        "soft",
+        [
+            "executor=inline",
+            "data.partition=virtual",
+            f"data.clients={population}",
+            "data.samples_per_client=32",
+            f"cohort.size={COHORT}",
+            "channel.bandwidth_hz=5e7",
+            "train.steps=2",
+            "train.batch_size=8",
+        ],
+    )
     with pin_threads(1):
         began = time.process_time()
         coordinator = Coordinator(config, InlineExecutor(config))
@@ -94,8 +103,10 @@ def main() -> int:
         f"{'population':>12} {'start':>9} {'a round':>9} {'peak memory':>12}   (CPU seconds; {COHORT} clients a round)"
     )
     for population in pipes:
-        print(f"{population:>12,} {starts[population]:>7.1f} s {statistics.median(seconds[population][1:]):>7.2f} s "
-              f"{peak[population] / 1e6:>9.0f} MB")  # fmt: skip
+        print(
+            f"{population:>12,} {starts[population]:>7.1f} s {statistics.median(seconds[population][1:]):>7.2f} s "
+            f"{peak[population] / 1e6:>9.0f} MB"
+        )
     small, large = (seconds[population][1:] for population in pipes)  # the first pair warms up
     ratios = [b / a for a, b in zip(small, large, strict=True)]
     ratio, more = statistics.median(ratios), peak[args.population] - peak[COHORT]

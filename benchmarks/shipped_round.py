@@ -39,10 +39,20 @@ from raysoft.types import Tensors
 # Adam turns gradients near eps into whole steps, so eps lies above float32 rounding: with 1e-8 either side is 1e-5 away
 # from a float64 run by itself.
 SETTINGS = [
-    "executor=inline", "data.partition=virtual", "data.clients=100", "data.samples_per_client=64", "cohort.size=20",
-    "train.steps=5", "train.batch_size=16", "train.optimizer=adamw", "train.lr=1e-3", "train.eps=1e-5",
-    "train.clip_norm=1.0", "model.lora.rank=8", "tracking.tensorboard=false",
-]  # fmt: skip
+    "executor=inline",
+    "data.partition=virtual",
+    "data.clients=100",
+    "data.samples_per_client=64",
+    "cohort.size=20",
+    "train.steps=5",
+    "train.batch_size=16",
+    "train.optimizer=adamw",
+    "train.lr=1e-3",
+    "train.eps=1e-5",
+    "train.clip_norm=1.0",
+    "model.lora.rank=8",
+    "tracking.tensorboard=false",
+]
 TARGET_RATIO, TARGET_SHARE = 1.5, 0.10
 
 
@@ -120,10 +130,15 @@ def compare(repeats: int) -> dict[str, float]:
             seconds.append((packed_s, plain_s))
     packed, plain = (statistics.median(column) for column in zip(*seconds, strict=True))
     return {
-        "ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios),
-        "packed_clients_per_s": 20 / packed, "peft_clients_per_s": 20 / plain, "largest_difference": worst,
-        "pack_size": parts.pack_size, "matrices": len(parts.info.space.pairs),
-    }  # fmt: skip
+        "ratio": statistics.median(ratios),
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+        "packed_clients_per_s": 20 / packed,
+        "peft_clients_per_s": 20 / plain,
+        "largest_difference": worst,
+        "pack_size": parts.pack_size,
+        "matrices": len(parts.info.space.pairs),
+    }
 
 
 def breakdown(rounds: int) -> dict[str, float]:
@@ -156,11 +171,17 @@ def breakdown(rounds: int) -> dict[str, float]:
         began = time.thread_time()
         coordinator.round(tick)
         whole = time.thread_time() - began
-        rows.append({
-            "round": whole, "training": spent["steps"], "evaluation": spent["evaluate"],
-            "batches, upload, curves": spent["train"] - spent["steps"], "encode": spent["encode"], "sum": spent["sum"],
-            "coordinator": whole - sum(spent[s] for s in ("train", "encode", "sum", "evaluate")),
-        })  # fmt: skip
+        rows.append(
+            {
+                "round": whole,
+                "training": spent["steps"],
+                "evaluation": spent["evaluate"],
+                "batches, upload, curves": spent["train"] - spent["steps"],
+                "encode": spent["encode"],
+                "sum": spent["sum"],
+                "coordinator": whole - sum(spent[s] for s in ("train", "encode", "sum", "evaluate")),
+            }
+        )
     medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}
     rest = [1.0 - (row["training"] + row["evaluation"]) / row["round"] for row in rows[1:]]
     return {**medians, "share of the rest": statistics.median(rest)}
@@ -179,8 +200,10 @@ def main() -> int:
     speed, parts = compare(args.repeats), breakdown(args.rounds)
     print(f"{speed['matrices']} adapted matrices, packs of {speed['pack_size']} clients")
     print(f"clients per CPU second: packed {speed['packed_clients_per_s']:.1f}, peft {speed['peft_clients_per_s']:.1f}")
-    print(f"ratio (median of {args.repeats}): {speed['ratio']:.2f} x  [{speed['ratio_low']:.2f}, "
-          f"{speed['ratio_high']:.2f}]   target {TARGET_RATIO} x")  # fmt: skip
+    print(
+        f"ratio (median of {args.repeats}): {speed['ratio']:.2f} x  [{speed['ratio_low']:.2f}, "
+        f"{speed['ratio_high']:.2f}]   target {TARGET_RATIO} x"
+    )
     print(f"largest difference of a final weight: {speed['largest_difference']:.1e}   target 1e-5")
     for name, value in parts.items():
         if name != "share of the rest":

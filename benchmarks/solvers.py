@@ -78,10 +78,14 @@ def allocator_round(clients: int, units: int) -> Callable[[], object]:
     reports = tuple(ClientReport(k, 0, 10, 8, 1.0, 8e7, 0, curve(k, units)) for k in range(clients))
     gain = snr * LINK.snr_gap * LINK.noise_w_per_hz / 0.1
     who = Participants(
-        clients_K=np.arange(clients), weights_K=np.full(clients, 1.0 / clients), compute_s_K=start,
-        compute_j_K=np.zeros(clients), downlink_s=0.0, power_w_K=np.full(clients, 0.1),
+        clients_K=np.arange(clients),
+        weights_K=np.full(clients, 1.0 / clients),
+        compute_s_K=start,
+        compute_j_K=np.zeros(clients),
+        downlink_s=0.0,
+        power_w_K=np.full(clients, 0.1),
         channel=ChannelState(gain, gain),
-    )  # fmt: skip
+    )
     state = {"queue_s": np.array(0.6)}
     return lambda: allocator.allocate(reports, who, state, 1, Rng(0))
 

@@ -18,14 +18,24 @@ from studies.product import Product
 from studies.sheets import Column, Sheet, cost_columns, interval, numeric, text, verdict
 
 ARMS = (
-    "ideal", "soft", "soft-plus", "soft-plus codec, equal", "equal", "greedy", "fedit 4 bit", "top-k",
+    "ideal",
+    "soft",
+    "soft-plus",
+    "soft-plus codec, equal",
+    "equal",
+    "greedy",
+    "fedit 4 bit",
+    "top-k",
     "random components",
-)  # fmt: skip
+)
 RANDOM, FOUR, PLUS = "random components", "fedit 4 bit", "soft-plus"
 OTHERS, DEFAULT = "plan, fitted on other budgets", "plan, default constants"  # rules of the offline stage
 REPRODUCED, PARTLY, NOT, TOO_SMALL = (
-    "reproduced", "reproduced in part", "not reproduced", "not testable at this scale",
-)  # fmt: skip
+    "reproduced",
+    "reproduced in part",
+    "not reproduced",
+    "not testable at this scale",
+)
 
 
 class Lookup:
@@ -80,12 +90,15 @@ def _headline(found: Lookup, numbers: Mapping[str, Any], task: str) -> Product:
     name, short = f"headline-{task}", f"findings-{task}"
     rows = tuple(found.rows(name, "arm", ARMS))
     columns: list[Column] = [
-        text("Arm", "arm"), numeric("Seeds", "seeds", digits=0), numeric("Accuracy %", "accuracy", ACCURACY.factor),
+        text("Arm", "arm"),
+        numeric("Seeds", "seeds", digits=0),
+        numeric("Accuracy %", "accuracy", ACCURACY.factor),
         interval(
             "Against ideal, points [95 %]", "accuracy_difference", "accuracy_low", "accuracy_high", ACCURACY.factor
         ),
-        verdict("Non-inferior", "accuracy_noninferior"), *cost_columns("share_dense32", "latency_over_budget"),
-    ]  # fmt: skip
+        verdict("Non-inferior", "accuracy_noninferior"),
+        *cost_columns("share_dense32", "latency_over_budget"),
+    ]
     return Product(short, {short: Sheet(tuple(columns), rows)}, remark=numbers[name]["missing"])
 
 
@@ -100,35 +113,40 @@ def answers(found: Lookup) -> Sheet:
             f"{_share(arm(d, 'soft'))} of the dense 32-bit uplink, random components {_points(arm(d, RANDOM))}. "
             f"python-source, where AdamW spreads an update evenly: {_points(arm(t, 'soft'))} at "
             f"{_share(arm(t, 'soft'))}, random components {_points(arm(t, RANDOM))}.",
-            "Digits", "digits-all-arms-against-everything-sent",
+            "Digits",
+            "digits-all-arms-against-everything-sent",
         ),
         _answer(
             "Does TSFA keep its latency budget?",
             f"Yes: {_ratio(arm(d, 'soft'))} and {_ratio(arm(t, 'soft'))} times the budget. With about the same bits "
             f"equal shares of the band need {_ratio(arm(d, 'equal'))} and {_ratio(arm(t, 'equal'))} times, min–max "
             f"bandwidth {_ratio(arm(d, 'minmax'))} and {_ratio(arm(t, 'minmax'))}.",
-            "Python source", "python-source-all-arms-against-everything-sent",
+            "Python source",
+            "python-source-all-arms-against-everything-sent",
         ),
         _answer(
             "Is its queue better than solving each round alone?",
             f"Not measurably: against the best other allocator of each budget {_interval(gain_d)} and "
             f"{_interval(gain_t)} points.",
-            "Allocators", "allocators-under-a-latency-budget",
+            "Allocators",
+            "allocators-under-a-latency-budget",
         ),
         _answer(
             "Are whole rank components the right grain?",
             f"Not here. Four bits for every value, without any selection, lose nothing: {_points(arm(d, FOUR))} "
             f"and {_points(arm(t, FOUR))} points at {_share(arm(d, FOUR))} and {_share(arm(t, FOUR))}.",
-            "How few bits", "how-few-bits-will-do",
+            "How few bits",
+            "how-few-bits-will-do",
         ),
         _answer(
             "How far can SOFT + TSFA go?",
             f"`soft-plus` is equivalent to everything sent: {_interval(arm(d, PLUS))} points at {_share(arm(d, PLUS))} "
             f"and {_interval(arm(t, PLUS))} at {_share(arm(t, PLUS))}, in rounds of {_seconds(arm(d, PLUS))} s "
             f"(`soft`: {_seconds(arm(d, 'soft'))} s) and {_seconds(arm(t, PLUS))} s ({_seconds(arm(t, 'soft'))} s).",
-            "Options", "options-beyond-the-paper",
+            "Options",
+            "options-beyond-the-paper",
         ),
-    ]  # fmt: skip
+    ]
     return Sheet((text("Question", "question"), text("Answer", "answer"), text("In the record", "record")), tuple(rows))
 
 
@@ -151,57 +169,74 @@ def claims(found: Lookup) -> Sheet:
     low, high = (found.row("tradeoff-digits-bounded", "v", v) for v in (0.1, 30))
     rows = [
         _claim(
-            "Sparsifying the two factors naively loses much (v2)", PARTLY,
+            "Sparsifying the two factors naively loses much (v2)",
+            PARTLY,
             f"With unsent entries set to zero: {zero(d, '0.05')} points to whole components at 5 % of the bits of "
             f"digits, {zero(d, '0.4')} at 40 %; python-source {zero(t, '0.1')} at 10 %. With columns and rows chosen "
             f"apart, nothing: {apart(d, ('0.05', '0.1', '0.2', '0.4'))} and {apart(t, ('0.1', '0.4'))}.",
-            "Left out", "what-may-be-left-out",
+            "Left out",
+            "what-may-be-left-out",
         ),
         _claim(
-            "Sparsified rank components come close to the ideal at far fewer bits", PARTLY,
+            "Sparsified rank components come close to the ideal at far fewer bits",
+            PARTLY,
             f"Digits, at little loss: {_interval(arm(d, 'soft'))} points; python-source, hardly better than random "
             f"components: {_interval(arm(t, 'soft'))}. Neither is non-inferior at 1 point.",
-            "Claims", "what-of-the-papers-claims-is-reproduced",
+            "Claims",
+            "what-of-the-papers-claims-is-reproduced",
         ),
         _claim(
-            "SVDs are too much for clients; SOFT needs none (v2)", TOO_SMALL,
+            "SVDs are too much for clients; SOFT needs none (v2)",
+            TOO_SMALL,
             f"The cost was not measured: these matrices are small. `svd` loses more at the same bits "
             f"({_points(arm(d, 'svd'))} and {_points(arm(t, 'svd'))} points).",
-            "Python source", "python-source-all-arms-against-everything-sent",
+            "Python source",
+            "python-source-all-arms-against-everything-sent",
         ),
         _claim(
-            "Sparsity and bandwidth adapted to the channel keep a long-term latency budget", REPRODUCED,
+            "Sparsity and bandwidth adapted to the channel keep a long-term latency budget",
+            REPRODUCED,
             "On both tasks; fixed shares break it (see the answers above).",
-            "Allocators", "allocators-under-a-latency-budget",
+            "Allocators",
+            "allocators-under-a-latency-budget",
         ),
         _claim(
-            "The Lyapunov queue is better than solving each round alone", NOT,
+            "The Lyapunov queue is better than solving each round alone",
+            NOT,
             f"{_points(gains[0])} and {_points(gains[1])} points to the best other allocator; intervals hold 0. The "
             f"trade-off is as in theory: from V = 0.1 to 30 the penalty falls from {number(low['penalty'], 1, 4)} to "
             f"{number(high['penalty'], 1, 4)}, the queue grows from {number(low['queue_s'], 1, 3)} to "
             f"{number(high['queue_s'], 1, 3)} s.",
-            "Over V", "the-penalty-and-the-queue-over-v",
+            "Over V",
+            "the-penalty-and-the-queue-over-v",
         ),
         _claim(
-            "An offline stage finds the rank for the budget (v2)", PARTLY,
+            "An offline stage finds the rank for the budget (v2)",
+            PARTLY,
             f"The best rank moves on python-source. Mean regret of the score: {found.regret(d, 'plan')} and "
             f"{found.regret(t, 'plan')} points untuned, {found.regret(d, OTHERS)} and {found.regret(t, OTHERS)} fitted "
             f"on other budgets; on digits {found.regret(d, DEFAULT)} fitted on python-source.",
-            "Offline stage", "the-offline-stage",
+            "Offline stage",
+            "the-offline-stage",
         ),
         _claim(
-            "A bound shows how rank, sparsification error and covariance act", PARTLY,
+            "A bound shows how rank, sparsification error and covariance act",
+            PARTLY,
             f"Kendall's τ with the outcome: {tau(d, 'budgets')} and {tau(t, 'budgets')} over budgets, "
             f"{tau(d, 'methods')} and {tau(t, 'methods')} over methods, {tau(d, 'ranks')} and {tau(t, 'ranks')} over "
             f"ranks. Covariance alone ranks methods the wrong way round ({tau(d, 'methods', 'covariance_alone')} and "
             f"{tau(t, 'methods', 'covariance_alone')}).",
-            "The bound", "the-bound-as-a-ranking",
+            "The bound",
+            "the-bound-as-a-ranking",
         ),
         _claim(
-            "Large models become deployable over real radio links (v1)", TOO_SMALL,
-            "Models of at most 0.4 million parameters over a simulated radio.", "Limits", "limits",
+            "Large models become deployable over real radio links (v1)",
+            TOO_SMALL,
+            "Models of at most 0.4 million parameters over a simulated radio.",
+            "Limits",
+            "limits",
         ),
-    ]  # fmt: skip
+    ]
     columns = [text("Claim", "claim"), text("Verdict", "verdict"), text("Here", "here")]
     return Sheet((*columns, text("In the record", "record")), tuple(rows))
 

@@ -64,9 +64,10 @@ def smallest_shares(points: Sequence[Row], metrics: Sequence[Metric]) -> list[Ro
         row: Row = {"family": family, "points": sum(one["family"] == family for one in points)}
         for metric in metrics:
             good = [
-                one for one in points if one["family"] == family and one[f"{metric.name}_within"]
-                and one["share_dense32"] is not None
-            ]  # fmt: skip
+                one
+                for one in points
+                if one["family"] == family and one[f"{metric.name}_within"] and one["share_dense32"] is not None
+            ]
             best = min(good, key=lambda one: one["share_dense32"], default=None)
             row[f"{metric.name}_share"] = None if best is None else best["share_dense32"]
             row[f"{metric.name}_arm"] = None if best is None else best["arm"]
@@ -97,11 +98,14 @@ def _or_none(heading: str, metric: Metric) -> Column:
 def draw(points: Sequence[Row], level: float, metric: Metric, reference: str) -> Any:
     """The figure of one metric: mean and range over seeds against the share."""
     shown = [
-        FrontierPoint(brief(row["family"]), 100 * row["share_dense32"], *(metric.factor * row[f"{metric.name}{end}"]
-                      for end in ("", "_min", "_max")))
+        FrontierPoint(
+            brief(row["family"]),
+            100 * row["share_dense32"],
+            *(metric.factor * row[f"{metric.name}{end}"] for end in ("", "_min", "_max")),
+        )
         for row in points
         if row["share_dense32"] and row[metric.name] is not None
-    ]  # fmt: skip
+    ]
     band = round(abs(metric.edge(level) - level) * metric.factor, 3)
     label = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
     return study_figures.frontier(

@@ -24,9 +24,14 @@ from studies.sheets import Column, Sheet, cost_columns, metric_columns, numeric,
 
 MARGIN = 0.01  # of accuracy; bits per byte have comparison_json.RELATIVE_MARGIN
 PICTURES = (  # the comparison's figures that the study shows
-    "difference_accuracy", "difference_bits_per_byte", "pareto_accuracy_mb", "pareto_bits_per_byte_mb", "latency_cdf",
-    "kept_by_gain", "worst10_clients",
-)  # fmt: skip
+    "difference_accuracy",
+    "difference_bits_per_byte",
+    "pareto_accuracy_mb",
+    "pareto_bits_per_byte_mb",
+    "latency_cdf",
+    "kept_by_gain",
+    "worst10_clients",
+)
 CURVES = ("ideal", "soft", "soft-plus", "equal", "fedit 4 bit", "top-k")  # more lines hide each other
 
 
@@ -98,9 +103,10 @@ def test_columns(metrics: tuple[Metric, ...], reference: str) -> list[Column]:
     for metric in metrics:
         out += metric_columns(metric, reference)
         out += [
-            _p("p (Holm)", f"{metric.name}_p_holm"), verdict("Non-inferior", f"{metric.name}_noninferior"),
+            _p("p (Holm)", f"{metric.name}_p_holm"),
+            verdict("Non-inferior", f"{metric.name}_noninferior"),
             verdict("Equivalent", f"{metric.name}_equivalent"),
-        ]  # fmt: skip
+        ]
     return [*out, *cost_columns("share_dense32", "latency_over_budget")]
 
 

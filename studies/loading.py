@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysoft.comparison.batch import Job, Outcome
+from raysoft.comparison.batch import Job, JobOutcome
 from raysoft.comparison.readings import learned
 from raysoft.comparison.store import find, key_of
 from raysoft.rundir.reading import Run, read_run
@@ -79,7 +79,7 @@ class Results:
         return f"{lack} {self.recorded}".strip()
 
 
-def read_results(experiments: Sequence[Experiment], outcomes: Sequence[Outcome]) -> dict[str, Results]:
+def read_results(experiments: Sequence[Experiment], outcomes: Sequence[JobOutcome]) -> dict[str, Results]:
     """Results by experiment; `outcomes` are those of all jobs, experiment by experiment. Each folder is read once."""
     cache: dict[Path, Run] = {}
     out, start = {}, 0
@@ -112,11 +112,11 @@ def light(run: Run) -> Run:
     return replace(run, records=records)
 
 
-def found_only(jobs: Sequence[Job], store: Path) -> list[Outcome]:
+def found_only(jobs: Sequence[Job], store: Path) -> list[JobOutcome]:
     """Outcomes of what the store holds, without running anything."""
     keys = [key_of(job.config) for job in jobs]
     known = find(store, {key: job.config for key, job in zip(keys, jobs, strict=True)})
-    return [Outcome(job, known.get(key), reused=key in known) for key, job in zip(keys, jobs, strict=True)]
+    return [JobOutcome(job, known.get(key), reused=key in known) for key, job in zip(keys, jobs, strict=True)]
 
 
 def by_seed(runs: Mapping[int, Run], metric: Metric, upto_s: float | None = None) -> dict[int, float]:

@@ -19,9 +19,15 @@ from studies.loading import Metric, Results, by_seed
 
 Row = dict[str, Any]  # one line of a table: text and unrounded numbers by key
 COSTS = (
-    "uplink_mb", "share_dense32", "share_dense_same_bits", "kept_fraction", "mean_latency_s", "latency_over_budget",
-    "simulated_s", "energy_j",
-)  # fmt: skip
+    "uplink_mb",
+    "share_dense32",
+    "share_dense_same_bits",
+    "kept_fraction",
+    "mean_latency_s",
+    "latency_over_budget",
+    "simulated_s",
+    "energy_j",
+)
 
 
 def spread_row(name: str, values: Sequence[float]) -> Row:

@@ -51,28 +51,41 @@ def _headline(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
     name, dashed = f"headline-{task}", metric.replace("_", "-")
     return (
         Table(name),
-        Figure(f"{name}-difference-{dashed}", f"{task}: paired differences to `ideal` in {words} with 95 % intervals; "
-               "filled: non-inferior after Holm's adjustment; dashed: the margin."),
+        Figure(
+            f"{name}-difference-{dashed}",
+            f"{task}: paired differences to `ideal` in {words} with 95 % intervals; "
+            "filled: non-inferior after Holm's adjustment; dashed: the margin.",
+        ),
         Table(f"{name}-costs"),
         Figure(f"{name}-{dashed}-seconds", f"{task}: {words} against simulated seconds, mean over seeds."),
         Figure(f"{name}-{dashed}-mb", f"{task}: {words} against uplink megabytes of all clients, mean over seeds."),
-        Figure(f"{name}-pareto-{dashed}-mb", f"{task}: final {words} against the total uplink, mean ± standard "
-               "deviation; grey: the Pareto front."),
+        Figure(
+            f"{name}-pareto-{dashed}-mb",
+            f"{task}: final {words} against the total uplink, mean ± standard deviation; grey: the Pareto front.",
+        ),
         Figure(f"{name}-latency-cdf", f"{task}: distribution of the round latency over all seeds; dashed: budgets."),
-        Figure(f"{name}-kept-by-gain", f"{task}: mean kept fraction of clients against their mean channel gain, in "
-               "groups of equal size, for the arms in which it differs."),
-        Figure(f"{name}-worst10-clients", f"{task}: final accuracy of the worst tenth of the clients against that of "
-               "all, mean ± standard deviation."),
+        Figure(
+            f"{name}-kept-by-gain",
+            f"{task}: mean kept fraction of clients against their mean channel gain, in "
+            "groups of equal size, for the arms in which it differs.",
+        ),
+        Figure(
+            f"{name}-worst10-clients",
+            f"{task}: final accuracy of the worst tenth of the clients against that of all, mean ± standard deviation.",
+        ),
         Table(f"{name}-time"),
-    )  # fmt: skip
+    )
 
 
 def _frontier(task: str, metric: str, words: str, band: str) -> tuple[Table | Figure, ...]:
     name = f"frontier-{task}"
     return (
-        Figure(f"{name}-{metric}", f"{task}: final {words} against the share of the dense 32-bit uplink (logarithmic, "
-               f"falling); bars: range over seeds; band: within {band} of `ideal`. EF: error feedback."),
-    )  # fmt: skip
+        Figure(
+            f"{name}-{metric}",
+            f"{task}: final {words} against the share of the dense 32-bit uplink (logarithmic, "
+            f"falling); bars: range over seeds; band: within {band} of `ideal`. EF: error feedback.",
+        ),
+    )
 
 
 def _sweep(task: str, metrics: tuple[tuple[str, str], ...], time: str) -> tuple[Table | Figure, ...]:
@@ -80,12 +93,16 @@ def _sweep(task: str, metrics: tuple[tuple[str, str], ...], time: str) -> tuple[
     out: list[Table | Figure] = [Table(name)]
     for metric, words in metrics:
         out += [
-            Figure(f"{name}-{metric}", f"{task}: {words} after {time} against the latency budget; bars: range over "
-                   "seeds."),
+            Figure(
+                f"{name}-{metric}", f"{task}: {words} after {time} against the latency budget; bars: range over seeds."
+            ),
             Table(f"{name}-gain-{metric}"),
-            Figure(f"{name}-{metric}-gain", f"{task}: TSFA minus the best other allocator at each budget in {words}, "
-                   "with 95 % intervals of pooled variance; filled: the interval does not hold 0."),
-        ]  # fmt: skip
+            Figure(
+                f"{name}-{metric}-gain",
+                f"{task}: TSFA minus the best other allocator at each budget in {words}, "
+                "with 95 % intervals of pooled variance; filled: the interval does not hold 0.",
+            ),
+        ]
     return tuple(out)
 
 
@@ -95,21 +112,28 @@ def _offline(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
         Table(name),
         Figure(f"{name}-{metric}-table", f"{task}: final {words} by LoRA rank and latency budget, mean over seeds."),
         Table(f"{name}-regret-{metric}"),
-        Figure(f"{name}-{metric}", f"{task}: score of the offline stage (constants 1) against final {words}, a point a "
-               "rank and budget; τ within budget and seed, averaged."),
-    )  # fmt: skip
+        Figure(
+            f"{name}-{metric}",
+            f"{task}: score of the offline stage (constants 1) against final {words}, a point a "
+            "rank and budget; τ within budget and seed, averaged.",
+        ),
+    )
 
 
 def _bound(task: str) -> tuple[Table | Figure, ...]:
     kinds = {
-        "methods": "the arms of the headline comparison", "allocations": "allocators at each budget",
-        "ranks": "ranks at each budget", "budgets": "budgets at each rank",
-    }  # fmt: skip
+        "methods": "the arms of the headline comparison",
+        "allocations": "allocators at each budget",
+        "ranks": "ranks at each budget",
+        "budgets": "budgets at each rank",
+    }
     figures = [
-        Figure(f"bound-{task}-{kind}", f"{task}: mean Ψ of the runs, constants fitted on the other comparisons, "
-               f"against the final metric: {what}.")
+        Figure(
+            f"bound-{task}-{kind}",
+            f"{task}: mean Ψ of the runs, constants fitted on the other comparisons, against the final metric: {what}.",
+        )
         for kind, what in kinds.items()
-    ]  # fmt: skip
+    ]
     return (Table(f"bound-{task}"), *figures)
 
 
@@ -117,10 +141,13 @@ def _options(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
     name = f"options-{task}"
     return (
         Table(name),
-        Figure(f"{name}-{metric}", f"{task}: paired differences to `soft` in {words} at about a tenth of the dense "
-               "32-bit uplink, 95 % intervals of pooled variance; filled: the interval does not hold 0. EF: error "
-               "feedback."),
-    )  # fmt: skip
+        Figure(
+            f"{name}-{metric}",
+            f"{task}: paired differences to `soft` in {words} at about a tenth of the dense "
+            "32-bit uplink, 95 % intervals of pooled variance; filled: the interval does not hold 0. EF: error "
+            "feedback.",
+        ),
+    )
 
 
 def _grain(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
@@ -128,9 +155,12 @@ def _grain(task: str, metric: str, words: str) -> tuple[Table | Figure, ...]:
     return (
         Table(f"grain-tuning-{task}"),
         Table(name),
-        Figure(f"{name}-{metric}", f"{task}: final {words} against the share of the dense 32-bit uplink, by what is "
-               "left out; bars: range over seeds."),
-    )  # fmt: skip
+        Figure(
+            f"{name}-{metric}",
+            f"{task}: final {words} against the share of the dense 32-bit uplink, by what is "
+            "left out; bars: range over seeds.",
+        ),
+    )
 
 
 ACCURACY, BITS = ("accuracy", "accuracy"), ("bits_per_byte", "bits per byte")
@@ -141,9 +171,13 @@ OUTLINE = (  # of the record
     Part(
         "How few bits will do",
         (
-            *_frontier(DIGITS, *ACCURACY, "0.5 point"), Table(f"frontier-{DIGITS}-smallest"),
-            *_frontier(TEXT, "accuracy", "next-byte accuracy", "0.5 point"), *_frontier(TEXT, *BITS, "2 %"),
-            Table(f"frontier-{TEXT}-smallest"), Table(f"frontier-{DIGITS}"), Table(f"frontier-{TEXT}"),
+            *_frontier(DIGITS, *ACCURACY, "0.5 point"),
+            Table(f"frontier-{DIGITS}-smallest"),
+            *_frontier(TEXT, "accuracy", "next-byte accuracy", "0.5 point"),
+            *_frontier(TEXT, *BITS, "2 %"),
+            Table(f"frontier-{TEXT}-smallest"),
+            Table(f"frontier-{DIGITS}"),
+            Table(f"frontier-{TEXT}"),
         ),
     ),
     Part("Allocators under a latency budget", (*_sweep(DIGITS, (ACCURACY,), "12 s"), *_sweep(TEXT, (BITS,), "19.2 s"))),
@@ -151,12 +185,18 @@ OUTLINE = (  # of the record
         "The penalty and the queue over V",
         (
             Table("tradeoff-digits-bounded"),
-            Figure("tradeoff-digits-bounded", "digits, no round above two budgets: mean penalty (above) and mean "
-                   "virtual queue (below) in the second half of the rounds against V, mean ± standard deviation over "
-                   "seeds."),
+            Figure(
+                "tradeoff-digits-bounded",
+                "digits, no round above two budgets: mean penalty (above) and mean "
+                "virtual queue (below) in the second half of the rounds against V, mean ± standard deviation over "
+                "seeds.",
+            ),
             Table("tradeoff-digits"),
-            Figure("tradeoff-digits", "digits, rounds of any length: mean penalty (above) and mean virtual queue "
-                   "(below) in the second half of the rounds against V, mean ± standard deviation over seeds."),
+            Figure(
+                "tradeoff-digits",
+                "digits, rounds of any length: mean penalty (above) and mean virtual queue "
+                "(below) in the second half of the rounds against V, mean ± standard deviation over seeds.",
+            ),
         ),
     ),
     Part("The offline stage", (*_offline(DIGITS, *ACCURACY), *_offline(TEXT, *BITS))),
@@ -165,7 +205,7 @@ OUTLINE = (  # of the record
     Part("The other optimiser", (Table(f"optimizers-{DIGITS}"), Table(f"optimizers-{TEXT}"))),
     Part("What may be left out", (*_grain(DIGITS, *ACCURACY), *_grain(TEXT, *BITS))),
     Part("With a trained head", (Table(f"head-{DIGITS}"),)),
-)  # fmt: skip
+)
 
 
 def _of_record(name: str) -> Figure:
@@ -185,5 +225,5 @@ FINDINGS = Page(
         ),
         Part("The paper's claims", (Table("findings-claims"),)),
     ),
-)  # fmt: skip
+)
 PAGES = (FINDINGS, RECORD)

@@ -24,9 +24,13 @@ def plan_config(experiment: Experiment, budget_s: float) -> RunConfig:
     arm, reference = rows[0].arm, int(rows[0].point)
     scale = load_config(arm.target, [*arm.shared, *arm.overrides], "inline").model.lora.scale()
     plan = (
-        "model.lora.rank=plan", f"model.lora.alpha={scale * reference:g}", f"plan.reference_rank={reference}",
-        f"plan.ranks={ranks}", "plan.weights={rank: 1, sparsification: 1, covariance: 1}", "seed=0",
-    )  # fmt: skip
+        "model.lora.rank=plan",
+        f"model.lora.alpha={scale * reference:g}",
+        f"plan.reference_rank={reference}",
+        f"plan.ranks={ranks}",
+        "plan.weights={rank: 1, sparsification: 1, covariance: 1}",
+        "seed=0",
+    )
     return load_config(arm.target, [*arm.shared, *arm.overrides, *plan], "inline")
 
 

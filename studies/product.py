@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from raysoft.report import page
-from raysoft.report.row_figures import Difference
+from raysoft.report.row_figures import DifferenceRow
 from raysoft.report.style import Look
 from raysoft.rundir.folder import write_atomic
 from studies.sheets import Sheet
@@ -57,7 +57,7 @@ def needs_reference(rows: Sequence[Any], reference: str) -> str:
     return "" if rows else f"No run of {reference} is finished, so nothing is compared with it."
 
 
-def one_look(items: Sequence[Difference]) -> dict[str, Look]:
+def one_look(items: Sequence[DifferenceRow]) -> dict[str, Look]:
     """The same colour for all rows of a figure whose rows are named beside it."""
     return {item.label: Look.of(0) for item in items}
 
@@ -70,7 +70,10 @@ def brief(label: str) -> str:
 
 
 _BRIEF = {
-    "error feedback": "EF", "re-orthogonalised": "re-orth.", "transported": "transport",
-    "entries of the change": "changed entries", "entries of the state, else zero": "sparsified state",
+    "error feedback": "EF",
+    "re-orthogonalised": "re-orth.",
+    "transported": "transport",
+    "entries of the change": "changed entries",
+    "entries of the state, else zero": "sparsified state",
     "columns and rows apart": "cols., rows apart",
-}  # fmt: skip
+}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.comparison.bound import TERMS, Ranking, calibrate, ranking
+from raysoft.comparison.bound import TERMS, ScoreOrder, calibrate, ranking
 from raysoft.comparison.statistics import mean_std
 from raysoft.config import ScoreWeights
 from raysoft.quantities import number
@@ -140,7 +140,7 @@ def regret_rows(rule: str, chosen: Chosen, reached: Reached, metric: Metric) -> 
     return rows
 
 
-def score_ranking(reached: Reached, plans: Mapping[float, PlanData]) -> Ranking | None:
+def score_ranking(reached: Reached, plans: Mapping[float, PlanData]) -> ScoreOrder | None:
     """Kendall's tau of -score and the metric within each budget and seed, averaged; None without a plan or run."""
     scores, values, groups = [], [], []
     for place, (budget_s, ranks) in enumerate(sorted(reached.items())):
@@ -169,28 +169,37 @@ def _rank_rows(results: Results, plans: Mapping[float, PlanData], metrics: Seque
 def _rank_sheet(rows: Sequence[Row], metrics: Sequence[Metric]) -> Sheet:
     columns = [numeric("Budget s", "budget_s", digits=2), numeric("Rank", "rank", digits=0)]
     columns += [numeric("Seeds", "seeds", digits=0)]
+    columns += [plus_minus(f"{m.label} {m.unit}".strip(), m.name, m.factor, m.digits) for m in metrics]
     columns += [
-        plus_minus(f"{m.label} {m.unit}".strip(), m.name, m.factor, m.digits) for m in metrics
-    ]  # fmt: skip
-    columns += [
-        numeric("φ", "phi", digits=3), numeric("ε", "sparsification", digits=3), numeric("κ", "covariance", digits=4),
-        plus_minus("Score", "score", digits=3), text("Plan", "verdict"),
-    ]  # fmt: skip
+        numeric("φ", "phi", digits=3),
+        numeric("ε", "sparsification", digits=3),
+        numeric("κ", "covariance", digits=4),
+        plus_minus("Score", "score", digits=3),
+        text("Plan", "verdict"),
+    ]
     columns += cost_columns("kept_fraction", "latency_over_budget", "share_dense32")
     shown = [row | {"score_std": row.get("score_error")} for row in rows]
     note = "Plan: φ, ε, κ, score ± standard error and verdict of the offline stage (constants 1, seed 0)."
     return Sheet(tuple(columns), tuple(shown), note)
 
 
-def _regret_sheet(rows: Sequence[Row], metric: Metric, tau: Ranking | None) -> Sheet:
+def _regret_sheet(rows: Sequence[Row], metric: Metric, tau: ScoreOrder | None) -> Sheet:
     key = f"{metric.name}_regret"
     unit = " (points)" if metric.unit == "%" else ""
     columns = (
-        text("Rule", "rule"), text("Budget", "budget"), numeric("Chosen", "chosen", digits=0),
+        text("Rule", "rule"),
+        text("Budget", "budget"),
+        numeric("Chosen", "chosen", digits=0),
         numeric("Best", "best", digits=0),
-        interval(f"Regret in {metric.label.lower()}{unit} [95 %]", f"{key}_difference", f"{key}_low", f"{key}_high",
-                 metric.factor, metric.digits),
-    )  # fmt: skip
+        interval(
+            f"Regret in {metric.label.lower()}{unit} [95 %]",
+            f"{key}_difference",
+            f"{key}_low",
+            f"{key}_high",
+            metric.factor,
+            metric.digits,
+        ),
+    )
     note = (
         "Regret: the best rank (by its mean on these runs, which favours it) minus the chosen, paired by seed. Plan: "
         "constants 1. Default constants: those of plan.weights, fitted on the python-source runs."
@@ -203,15 +212,18 @@ def _regret_sheet(rows: Sequence[Row], metric: Metric, tau: Ranking | None) -> S
     return Sheet(columns, tuple(rows), note)
 
 
-def draw(rows: Sequence[Row], tau: Ranking | None, metric: Metric) -> Any:
+def draw(rows: Sequence[Row], tau: ScoreOrder | None, metric: Metric) -> Any:
     """Score against the metric's mean, a point a rank and budget."""
     unit = f" ({metric.unit})" if metric.unit else ""
     ends = None if tau is None or tau.low is None or tau.high is None else (tau.low, tau.high)
     return study_figures.scatter_rank(
-        [row["score"] for row in rows], [metric.factor * row[metric.name] for row in rows],
-        [f"r{row['rank']}, {row['budget_s']:g} s" for row in rows], None if tau is None else tau.tau,
-        y_label=f"{metric.label}{unit}", interval=ends,
-    )  # fmt: skip
+        [row["score"] for row in rows],
+        [metric.factor * row[metric.name] for row in rows],
+        [f"r{row['rank']}, {row['budget_s']:g} s" for row in rows],
+        None if tau is None else tau.tau,
+        y_label=f"{metric.label}{unit}",
+        interval=ends,
+    )
 
 
 def heat_table(rows: Sequence[Row], metric: Metric) -> tuple[Any, list[str], list[str]] | None:
@@ -230,6 +242,11 @@ def draw_heat(table: Any, names: Sequence[str], ranks: Sequence[str], metric: Me
     """The same as colours."""
     unit = f" ({metric.unit})" if metric.unit else ""
     return study_figures.heat(
-        table, names, ranks, f"{metric.label}{unit}", row_label="Latency budget (s)", column_label="LoRA rank",
+        table,
+        names,
+        ranks,
+        f"{metric.label}{unit}",
+        row_label="Latency budget (s)",
+        column_label="LoRA rank",
         digits=1 if metric.unit == "%" else 3,
-    )  # fmt: skip
+    )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raysoft.comparison.batch import Outcome
+from raysoft.comparison.batch import JobOutcome
 from raysoft.rundir.folder import strict, write_atomic
 from studies import findings, frontiers, grain, headline, ranks, smaller, surrogate, sweeps
 from studies.loading import Results, read_results
@@ -33,7 +33,7 @@ READERS = {
 
 
 def report(
-    experiments: Sequence[Experiment], outcomes: Sequence[Outcome], out: Path, publish: bool, plan: bool = True
+    experiments: Sequence[Experiment], outcomes: Sequence[JobOutcome], out: Path, publish: bool, plan: bool = True
 ) -> None:
     """Read, tabulate and draw all experiments; `plan`: make the offline stage's plans that are not there yet.
 
@@ -62,9 +62,7 @@ def report(
         publish_study(out)
 
 
-def products(
-    results: Mapping[str, Results], plans: Mapping[str, Mapping[float, PlanData]], out: Path
-) -> list[Product]:  # fmt: skip
+def products(results: Mapping[str, Results], plans: Mapping[str, Mapping[float, PlanData]], out: Path) -> list[Product]:
     """Everything that these results fill; an experiment without any run yields its remark only."""
     found = []
     for name, one in results.items():
@@ -91,15 +89,26 @@ def overview(results: Mapping[str, Results]) -> Product:
         seeds = sorted({setting.seeds for setting in one.experiment.settings})
         rounds = sorted({job.config.rounds for job in one.experiment.jobs()})
         found = sum(map(len, one.runs.values()))
-        rows.append({
-            "experiment": name, "arms": len(one.experiment.settings), "seeds": _span(seeds), "rounds": _span(rounds),
-            "runs": len(one.experiment.jobs()), "finished": found, "reference": one.experiment.reference,
-        })  # fmt: skip
+        rows.append(
+            {
+                "experiment": name,
+                "arms": len(one.experiment.settings),
+                "seeds": _span(seeds),
+                "rounds": _span(rounds),
+                "runs": len(one.experiment.jobs()),
+                "finished": found,
+                "reference": one.experiment.reference,
+            }
+        )
     columns = (
-        text("Experiment", "experiment"), numeric("Arms", "arms", digits=0), text("Seeds", "seeds"),
-        text("Rounds", "rounds"), numeric("Runs", "runs", digits=0), numeric("Finished", "finished", digits=0),
+        text("Experiment", "experiment"),
+        numeric("Arms", "arms", digits=0),
+        text("Seeds", "seeds"),
+        text("Rounds", "rounds"),
+        numeric("Runs", "runs", digits=0),
+        numeric("Finished", "finished", digits=0),
         text("Compared with", "reference"),
-    )  # fmt: skip
+    )
     return Product("experiments", {"experiments": Sheet(columns, tuple(rows))})
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysoft.comparison.batch import Job, Outcome
+from raysoft.comparison.batch import Job, JobOutcome
 from raysoft.comparison.readings import closing_values
 from raysoft.comparison.store import find, key_of
 from raysoft.config import RunConfig
@@ -62,13 +62,15 @@ def older_revisions() -> Iterator[None]:
         RunConfig.revisions = revisions  # type: ignore[method-assign]
 
 
-def recorded_outcomes(jobs: Sequence[Job], store: Path, recorded: Recorded) -> dict[int, Outcome]:
+def recorded_outcomes(jobs: Sequence[Job], store: Path, recorded: Recorded) -> dict[int, JobOutcome]:
     """Outcomes by position of the jobs that STORE answers with a recorded run only."""
     revised = {at: job.config for at, job in enumerate(jobs) if job.config.revisions()}
     today = _found(revised, store)
     with older_revisions():
         older = _found({at: config for at, config in revised.items() if at not in today}, store)
-    return {at: Outcome(jobs[at], folder, reused=True) for at, folder in older.items() if folder.name in recorded.runs}
+    return {
+        at: JobOutcome(jobs[at], folder, reused=True) for at, folder in older.items() if folder.name in recorded.runs
+    }
 
 
 def _found(configs: Mapping[int, RunConfig], store: Path) -> dict[int, Path]:

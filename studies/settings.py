@@ -34,15 +34,31 @@ class Task:
 
 
 DIGITS = Task(
-    name="digits", soft="soft", plus="soft-plus", shared=(PACKS,), kept_soft=0.165,
-    budgets_s=(0.2, 0.3, 0.5, 0.8), time_s=12.0, plan_budgets_s=(0.25, 0.4, 0.8), sgd_lr=0.15, adamw_lr=5e-3,
+    name="digits",
+    soft="soft",
+    plus="soft-plus",
+    shared=(PACKS,),
+    kept_soft=0.165,
+    budgets_s=(0.2, 0.3, 0.5, 0.8),
+    time_s=12.0,
+    plan_budgets_s=(0.25, 0.4, 0.8),
+    sgd_lr=0.15,
+    adamw_lr=5e-3,
     optimizer="sgd",
-)  # fmt: skip
+)
 TEXT = Task(
-    name="python-source", soft="soft-text", plus="soft-plus-text", shared=(PACKS, "data.max_test_samples=5120"),
-    kept_soft=0.369, budgets_s=(0.4, 0.8, 1.6), time_s=19.2, plan_budgets_s=(0.4, 0.8, 1.6), sgd_lr=0.3,
-    adamw_lr=1e-2, optimizer="adamw",
-)  # fmt: skip
+    name="python-source",
+    soft="soft-text",
+    plus="soft-plus-text",
+    shared=(PACKS, "data.max_test_samples=5120"),
+    kept_soft=0.369,
+    budgets_s=(0.4, 0.8, 1.6),
+    time_s=19.2,
+    plan_budgets_s=(0.4, 0.8, 1.6),
+    sgd_lr=0.3,
+    adamw_lr=1e-2,
+    optimizer="adamw",
+)
 TASKS = {task.name: task for task in (DIGITS, TEXT)}
 
 # The largest kept fraction whose mean latency over three seeds' first 64 rounds meets the budget (`equal` meets the
@@ -68,14 +84,18 @@ GRAIN_FACTORS = {"digits": (1.0, 0.5, 2.0, 4.0), "python-source": (1.0, 0.5, 2.0
 # What `grain_tuning` chose, times the preset's learning rate.
 GRAIN_LR = {
     "digits": {
-        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 2.0,
+        "components": 1.0,
+        "columns and rows apart": 1.0,
+        "entries of the change": 2.0,
         "entries of the state, else zero": 2.0,
     },
     "python-source": {
-        "components": 1.0, "columns and rows apart": 1.0, "entries of the change": 1.0,
+        "components": 1.0,
+        "columns and rows apart": 1.0,
+        "entries of the change": 1.0,
         "entries of the state, else zero": 1.0,
     },
-}  # fmt: skip
+}
 
 # The same bits as soft-plus or a little fewer; the budget matters to the outage rule only.
 EQUAL_PLUS = {
@@ -166,14 +186,15 @@ def frontier(task: Task) -> Experiment:
         "components, 4 bit": ("codec.bits_per_value=4", (0.8, 0.4, 0.2, 0.1)),
         "top-k": ("codec.name=topk", (0.5, 0.25, 0.1, 0.05)),
         "top-k, 4 bit, error feedback": (
-            "codec.name=topk codec.bits_per_value=4 codec.error_feedback=true", (0.4, 0.2, 0.1, 0.05),
+            "codec.name=topk codec.bits_per_value=4 codec.error_feedback=true",
+            (0.4, 0.2, 0.1, 0.05),
         ),
         "random components": ("codec.name=randomk codec.unit=component", (0.5, 0.25, 0.1)),
         "random entries": ("codec.name=randomk codec.unit=entry", (0.5, 0.25, 0.1)),
         "svd": ("codec.name=svd", (0.5, 0.25, 0.1)),
         "waterfill": ("codec.name=waterfill", (0.8, 0.4, 0.16, 0.08)),
         "ecsq": ("codec.name=ecsq", (0.8, 0.4, 0.16, 0.08)),
-    }  # fmt: skip
+    }
     rows = [setting(task, "ideal", IDEAL, 2)]
     rows += [
         setting(task, f"{name} {kept:g}", f"{FIXED} codec.kept_fraction={kept} {over}", 2, None, name, kept)
@@ -302,12 +323,17 @@ def grain(task: Task) -> Experiment:
     rows = [setting(task, "ideal", IDEAL, 5)]
     rows += [
         setting(
-            task, f"{name} {kept:g}",
+            task,
+            f"{name} {kept:g}",
             f"{FIXED} codec.kept_fraction={kept} {over} train.lr={task.lr * GRAIN_LR[task.name][name]:g}",
-            5, None, name, kept,
+            5,
+            None,
+            name,
+            kept,
         )
-        for name, over in GRAINS.items() for kept in GRAIN_KEPT[task.name]
-    ]  # fmt: skip
+        for name, over in GRAINS.items()
+        for kept in GRAIN_KEPT[task.name]
+    ]
     return Experiment(f"grain-{task.name}", task, tuple(rows))
 
 
@@ -315,12 +341,17 @@ def grain_tuning(task: Task) -> Experiment:
     """The learning rate of every arm of `grain`, from the same few, at a tenth of the bits, on validation samples."""
     rows = [
         setting(
-            task, f"{name}, lr x {factor:g}",
+            task,
+            f"{name}, lr x {factor:g}",
             f"{FIXED} codec.kept_fraction=0.1 {over} train.lr={task.lr * factor:g} eval.split=validation",
-            2, None, name, factor,
+            2,
+            None,
+            name,
+            factor,
         )
-        for name, over in GRAINS.items() for factor in GRAIN_FACTORS[task.name]
-    ]  # fmt: skip
+        for name, over in GRAINS.items()
+        for factor in GRAIN_FACTORS[task.name]
+    ]
     return Experiment(f"grain-tuning-{task.name}", task, tuple(rows), reference=rows[0].label)
 
 

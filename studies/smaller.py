@@ -10,7 +10,7 @@ import numpy as np
 
 from raysoft.comparison.statistics import mean_std
 from raysoft.report import row_figures, study_figures
-from raysoft.report.row_figures import Difference
+from raysoft.report.row_figures import DifferenceRow
 from raysoft.rundir.reading import Run
 from studies.loading import Metric, Results, by_seed, metrics_of
 from studies.measures import Row, arm_rows, cost_row, spread_row
@@ -64,11 +64,9 @@ def draw_differences(rows: Sequence[Row], metric: Metric, reference: str) -> Any
         mean, low, high = (row[f"{metric.name}_{key}"] for key in ("difference", "pooled_low", "pooled_high"))
         sure = None if low is None or high is None else not low <= 0.0 <= high
         low, high = (None if end is None else metric.factor * end for end in (low, high))
-        items.append(Difference(brief(row["arm"]), metric.factor * mean, low, high, sure))
+        items.append(DifferenceRow(brief(row["arm"]), metric.factor * mean, low, high, sure))
     unit = "points" if metric.unit == "%" else metric.label.lower()
-    return row_figures.forest(
-        items, f"Difference ({unit})", None, reference, metric.lower_is_better, one_look(items)
-    )  # fmt: skip
+    return row_figures.forest(items, f"Difference ({unit})", None, reference, metric.lower_is_better, one_look(items))
 
 
 def read_tradeoff(results: Results) -> Product:
@@ -118,7 +116,9 @@ def draw_tradeoff(rows: Sequence[Row]) -> Any:
 
     several = all(row["penalty_std"] is not None for row in rows)
     return study_figures.tradeoff(
-        column("v"), column("penalty"), column("queue_s"),
+        column("v"),
+        column("penalty"),
+        column("queue_s"),
         penalty_std_V=column("penalty_std") if several else None,
         queue_std_V=column("queue_s_std") if several else None,
-    )  # fmt: skip
+    )

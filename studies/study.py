@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from raysoft.comparison.batch import Job, Outcome, run_batch
+from raysoft.comparison.batch import Job, JobOutcome, run_batch
 from raysoft.terminal.comparison_console import BatchDisplay
 from raysoft.terminal.console import stdout
 from studies.archive import unpack
@@ -28,12 +28,20 @@ from studies.settings import Scale, everything
 
 # The offline stage's own settings are those of its plans; everything is as small as still runs.
 SHORT = Scale(
-    seeds=2, rounds=4, points=4,
+    seeds=2,
+    rounds=4,
+    points=4,
     extra=(
-        "data.max_test_samples=256", "cohort.size=5", "train.steps=2", "eval.every=2", "plan.draws=16",
-        "plan.pilot_steps=2", "plan.pilot_rounds=1", "plan.repetitions=2",
+        "data.max_test_samples=256",
+        "cohort.size=5",
+        "train.steps=2",
+        "eval.every=2",
+        "plan.draws=16",
+        "plan.pilot_steps=2",
+        "plan.pilot_rounds=1",
+        "plan.repetitions=2",
     ),
-)  # fmt: skip
+)
 
 
 def main() -> int:
@@ -87,7 +95,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def by_seed(jobs: list[Job], store: Path, workers: int, shown: BatchDisplay) -> list[Outcome]:
+def by_seed(jobs: list[Job], store: Path, workers: int, shown: BatchDisplay) -> list[JobOutcome]:
     """`run_batch` with the first seed of everything first, so that an interrupted study has whole seeds."""
     order = sorted(range(len(jobs)), key=lambda at: jobs[at].config.seed)
     outcomes = run_batch([jobs[at] for at in order], store, workers, shown)

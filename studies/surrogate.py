@@ -61,11 +61,14 @@ def read(task: Task, results: Mapping[str, Results], plans: Mapping[float, PlanD
         "interval: bootstrap over groups. Fitted: constants fitted on the runs of the other comparisons."
     )
     columns = (
-        text("What varies", "comparison"), numeric("Groups", "groups", digits=0), numeric("Runs", "runs", digits=0),
-        _tau("τ, fitted [95 %]", "fitted"), _tau("τ, constants 1 [95 %]", "equal"),
+        text("What varies", "comparison"),
+        numeric("Groups", "groups", digits=0),
+        numeric("Runs", "runs", digits=0),
+        _tau("τ, fitted [95 %]", "fitted"),
+        _tau("τ, constants 1 [95 %]", "equal"),
         *(_tau(f"τ, {label} alone", f"{term}_alone") for term, label in zip(TERMS, LETTERS, strict=True)),
         *(numeric(f"c {label}", f"weight_{term}", digits=3) for term, label in zip(TERMS, LETTERS, strict=True)),
-    )  # fmt: skip
+    )
     return Product(name, {name: Sheet(columns, tuple(rows), note)}, figures)
 
 
@@ -166,6 +169,11 @@ def draw(kind: str, samples: Sequence[Sample], row: Row, metric: Metric) -> Any:
     ends = tuple(row.get(f"{used}_{end}") for end in ("low", "high"))
     unit = f" ({metric.unit})" if metric.unit else ""
     return study_figures.scatter_rank(
-        x, y, labels, row.get(f"{used}_tau"), x_label="Mean Ψ (fitted)" if used == "fitted" else "Mean Ψ",
-        y_label=f"Final {metric.label.lower()}{unit}", interval=None if None in ends else ends,
-    )  # fmt: skip
+        x,
+        y,
+        labels,
+        row.get(f"{used}_tau"),
+        x_label="Mean Ψ (fitted)" if used == "fitted" else "Mean Ψ",
+        y_label=f"Final {metric.label.lower()}{unit}",
+        interval=None if None in ends else ends,
+    )

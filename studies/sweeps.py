@@ -10,7 +10,7 @@ import numpy as np
 
 from raysoft.comparison.statistics import mean_std
 from raysoft.report import row_figures, study_figures
-from raysoft.report.row_figures import Difference
+from raysoft.report.row_figures import DifferenceRow
 from raysoft.report.study_figures import BudgetPoint
 from studies.loading import Metric, Results, by_seed, clock, metrics_of
 from studies.measures import Row, add_pooled, apart, cost_row, difference_row, spread_row
@@ -39,9 +39,14 @@ def read(results: Results) -> Product:
             figures[f"{name}-{metric.name}-gain"] = partial(draw_gain, mine, metric)
     columns = [text("Allocator", "family"), numeric("Budget s", "point", digits=1), numeric("Seeds", "seeds", digits=0)]
     columns += [
-        plus_minus(f"{metric.label}{' ' + metric.unit if metric.unit else ''} at {task.time_s:g} s", metric.name,
-                   metric.factor, metric.digits) for metric in metrics
-    ]  # fmt: skip
+        plus_minus(
+            f"{metric.label}{' ' + metric.unit if metric.unit else ''} at {task.time_s:g} s",
+            metric.name,
+            metric.factor,
+            metric.digits,
+        )
+        for metric in metrics
+    ]
     columns += [numeric("Rounds in that time", "rounds_in_time", digits=1), numeric("Silent %", "silent", 100.0, 1)]
     columns += cost_columns("kept_fraction", "latency_over_budget", "uplink_mb", "share_dense32", "energy_j")
     note = sentences(
@@ -59,14 +64,18 @@ def _row(results: Results, label: str, family: str, budget_s: float) -> Row:
     inside = [int((clock(run) <= results.experiment.task.time_s * (1 + 1e-9)).sum()) - 1 for run in runs]
     silent, asked = (sum(float(np.nansum(f(run))) for run in runs) for f in (_dropped, _asked))
     return {
-        "arm": label, "family": family, "point": budget_s, "seeds": len(runs),
+        "arm": label,
+        "family": family,
+        "point": budget_s,
+        "seeds": len(runs),
         **cost_row(results.runs[label]),
         # The budget stands in the arm, also where the allocator (minmax, equal) knows none.
         "latency_over_budget": _over(cost_row(results.runs[label])["mean_latency_s"], budget_s),
-        "rounds_in_time": mean_std(inside)[0], "silent": silent / asked if asked else None,
+        "rounds_in_time": mean_std(inside)[0],
+        "silent": silent / asked if asked else None,
         "ends_s": mean_std([float(clock(run)[-1]) for run in runs])[0],
         "reaches_time": all(float(clock(run)[-1]) >= results.experiment.task.time_s * (1 - 1e-9) for run in runs),
-    }  # fmt: skip
+    }
 
 
 def _early(rows: Sequence[Row]) -> str:
@@ -121,11 +130,12 @@ def gain_sheet(rows: Sequence[Row], metric: Metric) -> Sheet:
     heading = f"{metric.label}, points" if metric.unit == "%" else metric.label
     ends = (f"{key}_low", f"{key}_high"), (f"{key}_pooled_low", f"{key}_pooled_high")
     columns = (
-        text("Budget", "budget"), text("Best other", "best_other"),
+        text("Budget", "budget"),
+        text("Best other", "best_other"),
         interval(f"{heading} [95 %]", f"{key}_difference", *ends[0], metric.factor, metric.digits),
         interval(f"{heading} [pooled 95 %]", f"{key}_difference", *ends[1], metric.factor, metric.digits),
         numeric("Pairs", f"{key}_pairs", digits=0),
-    )  # fmt: skip
+    )
     note = (
         "TSFA minus the best other allocator of each budget (by its mean on the same runs), paired by seed. "
         "Pooled: the variance of the paired differences is taken to be the same at every budget."
@@ -136,11 +146,12 @@ def gain_sheet(rows: Sequence[Row], metric: Metric) -> Sheet:
 def draw(rows: Sequence[Row], metric: Metric) -> Any:
     """Mean and range over seeds against the budget, one line an allocator."""
     points = [
-        BudgetPoint(row["family"], row["point"], *(metric.factor * row[f"{metric.name}{end}"]
-                    for end in ("", "_min", "_max")))
+        BudgetPoint(
+            row["family"], row["point"], *(metric.factor * row[f"{metric.name}{end}"] for end in ("", "_min", "_max"))
+        )
         for row in rows
         if row[metric.name] is not None
-    ]  # fmt: skip
+    ]
     return study_figures.budget_sweep(points, f"{metric.label} ({metric.unit})" if metric.unit else metric.label)
 
 
@@ -152,7 +163,7 @@ def draw_gain(rows: Sequence[Row], metric: Metric) -> Any:
         ends = [row.get(f"{key}_pooled_{end}", row[f"{key}_{end}"]) for end in ("low", "high")]
         low, high = (None if end is None else factor * end for end in ends)
         sure = None if low is None or high is None else not low <= 0.0 <= high
-        items.append(Difference(row["budget"], factor * row[f"{key}_difference"], low, high, sure))
+        items.append(DifferenceRow(row["budget"], factor * row[f"{key}_difference"], low, high, sure))
     unit = "points" if metric.unit == "%" else metric.label.lower()
     return row_figures.forest(
         items, f"TSFA − best other allocator ({unit})", None, "best other", metric.lower_is_better, one_look(items)

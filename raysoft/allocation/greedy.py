@@ -34,10 +34,16 @@ def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:
     if not np.isfinite(inner.penalty_G[0]):
         return cohort.fastest_plan(menus.least_K, {"tau_s": budget, "slack": 0.0, "infeasible": 1.0})
     chosen, slack = round_to_menu(problem, menus, penalty, inner.bits_GK[0], budget)
-    return cohort.fastest_plan(chosen, {
-        "tau_s": budget, "price_per_hz": float(inner.price_G[0]), "slack": slack, "infeasible": 0.0,
-        "continuous_penalty": float(inner.penalty_G[0]),
-    })  # fmt: skip
+    return cohort.fastest_plan(
+        chosen,
+        {
+            "tau_s": budget,
+            "price_per_hz": float(inner.price_G[0]),
+            "slack": slack,
+            "infeasible": 0.0,
+            "continuous_penalty": float(inner.penalty_G[0]),
+        },
+    )
 
 
 def build(config: Config, context: AllocationContext) -> Memoryless:

@@ -25,7 +25,7 @@ class Config(AllocatorConfig):
 
 
 @dataclass(frozen=True)
-class Ideal:
+class IdealAllocator:
     """Keep everything."""
 
     config: Config
@@ -62,6 +62,6 @@ class Ideal:
         return state
 
 
-def build(config: Config, context: AllocationContext) -> Ideal:
+def build(config: Config, context: AllocationContext) -> IdealAllocator:
     """The allocator."""
-    return Ideal(config, context)
+    return IdealAllocator(config, context)

@@ -110,12 +110,23 @@ class Tsfa:
         longest_s = None if self.config.longest_round is None else self.config.longest_round * budget
         best = solve_online(problem, v, queue_s / budget**2, self.config.certify, longest_s)
         chosen, slack = round_to_menu(problem, menus, penalty, best.bits_K, best.tau_s)
-        return cohort.fastest_plan(chosen, {
-            "queue_s": queue_s, "tau_s": best.tau_s, "price_per_hz": best.price, "objective": best.objective,
-            "continuous_penalty": best.penalty, "slack": slack, "gap": best.gap, "floor_s": best.floor_s,
-            "ceiling_s": best.ceiling_s, "infeasible": float(best.floor_s > budget),
-            "evaluations": float(best.evaluations), **found,
-        })  # fmt: skip
+        return cohort.fastest_plan(
+            chosen,
+            {
+                "queue_s": queue_s,
+                "tau_s": best.tau_s,
+                "price_per_hz": best.price,
+                "objective": best.objective,
+                "continuous_penalty": best.penalty,
+                "slack": slack,
+                "gap": best.gap,
+                "floor_s": best.floor_s,
+                "ceiling_s": best.ceiling_s,
+                "infeasible": float(best.floor_s > budget),
+                "evaluations": float(best.evaluations),
+                **found,
+            },
+        )
 
     def observe(self, plan: Allocation, outcome: Outcome, state: State) -> State:
         """The queue after the realised latency."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from raysoft.comparison.store import find, key_of, open_store, run_name, settled
 from raysoft.comparison.workers import Pool, Reply
 from raysoft.config import RunConfig
-from raysoft.config.identity import EMBEDDED
 from raysoft.errors import ConfigError
 from raysoft.kernels import portable
 from raysoft.planning.events import Preparing
+from raysoft.runs.bases import ensure_bases
 
 POLL_S = 2.0  # how often a run that another process computes is looked at again
 
@@ -32,7 +32,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of a job: its finished run folder, or why there is none."""
 
     job: Job
@@ -53,7 +53,7 @@ class BatchEvents(Preparing):
     def round(self, job: Job, tick: int) -> None:
         """A round of a run (0: the base) is on disk."""
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: JobOutcome) -> None:
         """A run is done, found done, or failed."""
 
     def waiting(self, runs: int) -> None:
@@ -70,7 +70,7 @@ def _check_portable(configs: Sequence[RunConfig]) -> None:
 
 def run_batch(
     jobs: Sequence[Job], store: Path | str, workers: int = 2, events: BatchEvents | None = None
-) -> list[Outcome]:
+) -> list[JobOutcome]:
     """Have every job's run in the store; the outcomes in the order of the jobs. Jobs of equal result share a run.
 
     Runs are inline and without a report (`raysoft report DIR` draws one). Another process may use the store at the
@@ -86,22 +86,22 @@ def run_batch(
     for key, job in zip(keys, jobs, strict=True):
         unique.setdefault(key, job)
     known = find(store, {key: job.config for key, job in unique.items()})
-    outcomes = {key: Outcome(unique[key], folder, reused=True) for key, folder in known.items()}
+    outcomes = {key: JobOutcome(unique[key], folder, reused=True) for key, folder in known.items()}
     todo = {key: job for key, job in unique.items() if key not in outcomes}
     events.planned(len(unique), len(outcomes), sum(job.config.rounds for job in todo.values()))
     for outcome in outcomes.values():
         events.finished(outcome)
     if todo:
-        _ensure_bases([job.config for job in todo.values()], events)
+        ensure_bases([job.config for job in todo.values()], events)
         _compute(todo, store, workers, events, outcomes)
     return [
-        Outcome(job, outcomes[key].folder, outcomes[key].reused, outcomes[key].error)
+        JobOutcome(job, outcomes[key].folder, outcomes[key].reused, outcomes[key].error)
         for key, job in zip(keys, jobs, strict=True)
     ]
 
 
 def _compute(
-    todo: dict[str, Job], store: Path, workers: int, events: BatchEvents, outcomes: dict[str, Outcome]
+    todo: dict[str, Job], store: Path, workers: int, events: BatchEvents, outcomes: dict[str, JobOutcome]
 ) -> None:
     """Give the jobs to workers until each has an outcome."""
     pending, elsewhere = deque(todo), deque[str]()
@@ -124,7 +124,7 @@ def _compute(
                     _tell(reply, todo[reply.key], events, outcomes)
 
 
-def _tell(reply: Reply, job: Job, events: BatchEvents, outcomes: dict[str, Outcome]) -> None:
+def _tell(reply: Reply, job: Job, events: BatchEvents, outcomes: dict[str, JobOutcome]) -> None:
     if reply.kind == "begun":
         events.begun(job)
     elif reply.kind == "round":
@@ -132,14 +132,5 @@ def _tell(reply: Reply, job: Job, events: BatchEvents, outcomes: dict[str, Outco
     else:
         folder = None if reply.kind == "failed" else Path(reply.text)
         error = reply.text if reply.kind == "failed" else None
-        outcomes[reply.key] = Outcome(job, folder, reused=reply.kind == "found", error=error)
+        outcomes[reply.key] = JobOutcome(job, folder, reused=reply.kind == "found", error=error)
         events.finished(outcomes[reply.key])
-
-
-def _ensure_bases(configs: Sequence[RunConfig], events: BatchEvents) -> None:
-    """Pretrain embedded bases once, before several workers would all do it."""
-    for name, threads in dict.fromkeys((config.model.name, config.actors.threads) for config in configs):
-        if name.startswith(EMBEDDED):
-            from raysoft.models.embedded import ensure
-
-            ensure(name, threads=threads, on_progress=events.preparing)

@@ -120,7 +120,7 @@ def _centred(values: Array, groups: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ScoreOrder:
     """Kendall's tau-b of two orders with a percentile bootstrap interval; None where nothing varies."""
 
     tau: float | None
@@ -135,7 +135,7 @@ def ranking(
     group_N: Sequence[int] | Array | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
-) -> Ranking:
+) -> ScoreOrder:
     """How well a small Psi tells a large metric: 1 = always, 0 = not at all, -1 = the wrong way round.
 
     With groups (seeds) tau is taken within each and averaged, and groups are resampled with replacement; with one
@@ -149,17 +149,17 @@ def ranking(
         taus = [kendall(-psi[groups == name], metric[groups == name])[0] for name in names]
         known = np.array([tau for tau in taus if tau is not None])
         if not len(known):
-            return Ranking(None, None, None)
+            return ScoreOrder(None, None, None)
         drawn = known[generator.integers(len(known), size=(resamples, len(known)))].mean(axis=1)
         return _ranking(float(known.mean()), drawn, confidence)
     tau = kendall(-psi, metric)[0]
     if tau is None:
-        return Ranking(None, None, None)
+        return ScoreOrder(None, None, None)
     picks = generator.integers(len(psi), size=(resamples, len(psi)))
     found = [kendall(-psi[pick], metric[pick])[0] for pick in picks]
     return _ranking(tau, np.array([one for one in found if one is not None]), confidence)
 
 
-def _ranking(tau: float, drawn: Array, confidence: float) -> Ranking:
+def _ranking(tau: float, drawn: Array, confidence: float) -> ScoreOrder:
     low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]).tolist()
-    return Ranking(tau, low, high)
+    return ScoreOrder(tau, low, high)

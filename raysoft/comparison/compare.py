@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raysoft.comparison.arms import Arm, parse_arms, pick_reference, seed_range
-from raysoft.comparison.batch import BatchEvents, Job, Outcome, run_batch
+from raysoft.comparison.batch import BatchEvents, Job, JobOutcome, run_batch
 from raysoft.comparison.readings import COSTS, Cost
 from raysoft.comparison.result import comparison_data
 from raysoft.comparison.store import slug
@@ -26,7 +26,7 @@ STORE = "runs"  # the store's folder below outputs/ (or RAYSOFT_OUTPUTS)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """A checked comparison: arms, seeds, one job a pair of them (arm by arm), where it is written."""
 
     arms: tuple[Arm, ...]
@@ -50,7 +50,7 @@ class Comparison:
     folder: Path
     data: dict[str, Any]
     report: Path
-    failed: tuple[Outcome, ...] = ()
+    failed: tuple[JobOutcome, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -97,8 +97,8 @@ def plan_comparison(
     name: str | None,
     out: Path | str | None,
     store: Path | str | None,
-) -> Plan:
-    """Check everything that can be checked without running anything. Raises ConfigError."""  # fmt: skip
+) -> ComparisonPlan:
+    """Check everything that can be checked without running anything. Raises ConfigError."""
     arms = parse_arms(arguments)
     if equal is not None and equal not in COSTS:
         raise ConfigError("--equal", f"must be one of {', '.join(COSTS)}, got {equal!r:.40}")
@@ -117,7 +117,7 @@ def plan_comparison(
     _check_comparable(arms, span[0])
     jobs = tuple(Job(arm.label, arm.config(seed)) for arm in arms for seed in span)
     cost = next((cost for cost in COSTS if cost == equal), None)
-    return Plan(tuple(arms), span, jobs, chosen, margin, cost, folder.resolve().name, folder, kept)
+    return ComparisonPlan(tuple(arms), span, jobs, chosen, margin, cost, folder.resolve().name, folder, kept)
 
 
 def _check_comparable(arms: Sequence[Arm], seed: int) -> None:
@@ -136,12 +136,12 @@ def _check_folder(folder: Path) -> None:
         if folder.is_dir() and any(folder.iterdir()) and not (folder / COMPARISON).is_file():
             raise ConfigError(
                 "--out", f"{folder} holds something other than a comparison; choose another --name or --out"
-            )  # fmt: skip
+            )
     except OSError as error:
         raise ConfigError("--out", f"{folder} cannot be read: {error.strerror}") from None
 
 
-def carry_out(plan: Plan, workers: int, events: BatchEvents | None = None) -> Comparison:
+def carry_out(plan: ComparisonPlan, workers: int, events: BatchEvents | None = None) -> Comparison:
     """Run what is missing, read all runs, write the folder. Raises RaysoftError where no arm has a finished run."""
     made(plan.folder, "--out")  # before hours of runs, not after
     outcomes = run_batch(plan.jobs, plan.store, workers, events)
@@ -165,7 +165,7 @@ def carry_out(plan: Plan, workers: int, events: BatchEvents | None = None) -> Co
     return Comparison(plan.folder, data, write_comparison_report(plan.folder), failed, tuple(notes))
 
 
-def _with_runs(plan: Plan, runs: Mapping[str, Mapping[int, Run]]) -> tuple[list[Arm], str, list[str]]:
+def _with_runs(plan: ComparisonPlan, runs: Mapping[str, Mapping[int, Run]]) -> tuple[list[Arm], str, list[str]]:
     """The arms that have a finished run, the reference among them, and what has to be said of the others."""
     arms = [arm for arm in plan.arms if runs[arm.label]]
     notes = [f"Arm {arm.label!r} is left out: none of its runs finished." for arm in plan.arms if not runs[arm.label]]
@@ -175,6 +175,6 @@ def _with_runs(plan: Plan, runs: Mapping[str, Mapping[int, Run]]) -> tuple[list[
     return arms, reference, [*notes, f"So the reference is {reference!r}, not {plan.reference!r}."]
 
 
-def failures(failed: Sequence[Outcome]) -> str:
+def failures(failed: Sequence[JobOutcome]) -> str:
     """One line a run that failed."""
     return "\n".join(f"  {item.job.label}, seed {item.job.config.seed}: {item.error}" for item in failed)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from raysoft.comparison.batch import BatchEvents, Job, run_batch
-from raysoft.comparison.bound import TERMS, Calibration, Ranking, calibrate, ranking
+from raysoft.comparison.bound import TERMS, Calibration, ScoreOrder, calibrate, ranking
 from raysoft.comparison.statistics import Difference, mean_std, paired_difference
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.planning.stage import with_rank
-from raysoft.planning.table import VALIDATION, Candidate, Plan
+from raysoft.planning.table import VALIDATION, Candidate, RankPlan
 from raysoft.quantities import number
 from raysoft.rng import Rng
 from raysoft.rundir.folder import strict, write_atomic
@@ -46,7 +46,7 @@ class Validation:
     regret: Difference
     middle_regret: Difference
     chosen_over_middle: Difference
-    order: Ranking  # Kendall's tau of -score and accuracy
+    order: ScoreOrder  # Kendall's tau of -score and accuracy
     fitted: Calibration
     fitted_rank: int  # what the fitted constants would choose
     failed: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ def check_validation(config: RunConfig, seeds: int, workers: int) -> None:
         raise ConfigError("--workers", f"must be between 1 and 256, got {workers}")
 
 
-def jobs_of(config: RunConfig, plan: Plan, seeds: int) -> list[Job]:
+def jobs_of(config: RunConfig, plan: RankPlan, seeds: int) -> list[Job]:
     """Every feasible rank with each of the seeds config.seed, config.seed + 1, ...; ranks of a seed next to each other.
 
     Raises ConfigError where the plan left no rank.
@@ -105,7 +105,7 @@ def jobs_of(config: RunConfig, plan: Plan, seeds: int) -> list[Job]:
 
 
 def validate(
-    config: RunConfig, plan: Plan, seeds: int, store: Path, workers: int = 2, events: BatchEvents | None = None
+    config: RunConfig, plan: RankPlan, seeds: int, store: Path, workers: int = 2, events: BatchEvents | None = None
 ) -> Validation:
     """Run what the store does not hold yet, and compare.
 
@@ -170,7 +170,7 @@ def compare_ranks(
     )
 
 
-def _feasible(plan: Plan) -> tuple[Candidate, ...]:
+def _feasible(plan: RankPlan) -> tuple[Candidate, ...]:
     return tuple(one for one in plan.candidates if one.score is not None)
 
 
@@ -213,7 +213,7 @@ def _signed(share: float) -> str:
     return number(share, 100.0, 2, signed=True)
 
 
-def _tau(one: Ranking) -> str:
+def _tau(one: ScoreOrder) -> str:
     if one.tau is None or one.low is None or one.high is None:
         return "not defined (all equal)"
     return f"{one.tau:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"

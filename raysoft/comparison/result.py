@@ -45,7 +45,7 @@ def comparison_data(
     margin: float,
     equal: Cost | None,
 ) -> dict[str, Any]:
-    """The contents of comparison.json (format 1); every arm of `runs` has at least one run."""  # fmt: skip
+    """The contents of comparison.json (format 1); every arm of `runs` has at least one run."""
     readings = _equal_by_arm(runs, equal)
     rows = [_arm(arm, runs, reference, readings, folder) for arm in arms]
     data = {
@@ -130,11 +130,18 @@ def pairs(arms: Sequence[Mapping[str, Any]], reference: str, margin: float, equa
             text, lower = quantity(metric).text_task, quantity(metric).lower_is_better
             found = paired_difference(a_S, b_S)
             tests = margin_tests(a_S, b_S, RELATIVE_MARGIN if text else margin, relative=text, lower_is_better=lower)
-            rows.append({
-                "arm": arm["label"], "metric": metric, "seeds": found.seeds, "difference": found.difference,
-                "low": found.low, "high": found.high, "p_noninferior": tests.noninferior,
-                "p_equivalent": tests.equivalent,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "arm": arm["label"],
+                    "metric": metric,
+                    "seeds": found.seeds,
+                    "difference": found.difference,
+                    "low": found.low,
+                    "high": found.high,
+                    "p_noninferior": tests.noninferior,
+                    "p_equivalent": tests.equivalent,
+                }
+            )
     adjusted = holm([row["p_noninferior"] for row in rows])
     equivalent = holm([row["p_equivalent"] for row in rows])
     for row, p, q in zip(rows, adjusted, equivalent, strict=True):
@@ -163,9 +170,7 @@ def time_to(label: str, runs: Runs, reference: str) -> list[dict[str, Any]]:
                     costs.append(cost)
         means = {key: mean_std([cost[key] for cost in costs])[0] for key in ("rounds", "seconds", "mb", "joules")}
         name = f"{100 * fraction:g} %"
-        rows.append(
-            {"arm": label, "target": name, "value": mean_std(values)[0], **means, "seeds_reached": len(costs)}
-        )  # fmt: skip
+        rows.append({"arm": label, "target": name, "value": mean_std(values)[0], **means, "seeds_reached": len(costs)})
     return rows
 
 

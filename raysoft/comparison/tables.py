@@ -42,17 +42,30 @@ def arms_table(data: Mapping[str, Any]) -> Table:
 def pairs_table(data: Mapping[str, Any]) -> Table:
     """One row an arm and metric: paired difference to the reference, interval, verdicts."""
     heading = (
-        "arm", f"difference to {data['reference']}", "95 % interval", "seeds", "p non-inferior", "Holm", "non-inferior",
+        "arm",
+        f"difference to {data['reference']}",
+        "95 % interval",
+        "seeds",
+        "p non-inferior",
+        "Holm",
+        "non-inferior",
         "equivalent",
-    )  # fmt: skip
+    )
     rows = []
     for pair in data["pairs"]:
         difference, interval = signed_difference(pair)
-        rows.append((
-            pair["arm"], f"{difference} {quantity(pair['metric']).difference_unit()}", interval, str(pair["seeds"]),
-            _p(pair["p_noninferior"]),
-            _p(pair["p_holm"]), _verdict(pair["noninferior"]), _verdict(pair["equivalent"]),
-        ))  # fmt: skip
+        rows.append(
+            (
+                pair["arm"],
+                f"{difference} {quantity(pair['metric']).difference_unit()}",
+                interval,
+                str(pair["seeds"]),
+                _p(pair["p_noninferior"]),
+                _p(pair["p_holm"]),
+                _verdict(pair["noninferior"]),
+                _verdict(pair["equivalent"]),
+            )
+        )
     return Table(heading, tuple(rows))
 
 
@@ -129,11 +142,16 @@ def _csv(data: Mapping[str, Any]) -> str:
     metrics = [m for m in METRICS if any(pair["metric"] == m for pair in data["pairs"])]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([
-        "arm", "target", "overrides", "seeds",
-        *(f"{key}_{kind}" for key in keys for kind in ("mean", "std")),
-        *(f"{metric}_{test}" for metric in metrics for test in tests),
-    ])  # fmt: skip
+    writer.writerow(
+        [
+            "arm",
+            "target",
+            "overrides",
+            "seeds",
+            *(f"{key}_{kind}" for key in keys for kind in ("mean", "std")),
+            *(f"{metric}_{test}" for metric in metrics for test in tests),
+        ]
+    )
     for arm in data["arms"]:
         values = [arm[kind].get(key) for key in keys for kind in ("mean", "std")]
         found = [by_arm.get((arm["label"], metric), {}).get(test) for metric in metrics for test in tests]
@@ -171,22 +189,41 @@ def _markdown(table: Table) -> str:
 
 
 _TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$",
-    "…": r"\ldots{}", "−": "$-$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
+    "…": r"\ldots{}",
+    "−": "$-$",
+}
 
 
 def _latex(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(_TEX.get(char, char) for char in cell) for cell in cells) + r" \\"
 
-    return "\n".join([
-        "% needs \\usepackage{booktabs}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.heading) - 1)}}}",
-        r"\toprule", line(table.heading), r"\midrule", *(line(row) for row in table.rows), r"\bottomrule",
-        r"\end{tabular}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.heading) - 1)}}}",
+            r"\toprule",
+            line(table.heading),
+            r"\midrule",
+            *(line(row) for row in table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
 
 
 def signed_difference(pair: Mapping[str, Any]) -> tuple[str, str]:

@@ -45,7 +45,7 @@ class Pool:
     def __init__(self, size: int, store: Path) -> None:
         self._size = size
         self._store = store
-        self._workers: list[_Worker] = []
+        self._workers: list[_RunProcess] = []
 
     def __enter__(self) -> Pool:
         return self
@@ -71,7 +71,7 @@ class Pool:
         self._workers = [worker for worker in self._workers if worker.key is not None or worker.process.is_alive()]
         worker = next((worker for worker in self._workers if worker.key is None), None)
         if worker is None:
-            worker = _Worker(self._store)
+            worker = _RunProcess(self._store)
             self._workers.append(worker)
         worker.take(key, config.actors.timeout_s)
         with contextlib.suppress(BrokenPipeError):  # it has died meanwhile: `replies` says so
@@ -91,7 +91,7 @@ class Pool:
                 worker.key = None
             yield reply
 
-    def _said(self, worker: _Worker) -> Reply:
+    def _said(self, worker: _RunProcess) -> Reply:
         try:
             reply: Reply = worker.pipe.recv()
         except (EOFError, OSError):
@@ -100,14 +100,14 @@ class Pool:
         worker.vitals.heard(reply.steps)
         return reply
 
-    def _put_down(self, worker: _Worker, verdict: str) -> Reply:
+    def _put_down(self, worker: _RunProcess, verdict: str) -> Reply:
         """End a process that hangs."""
         self._workers.remove(worker)
         worker.put_down()
         return Reply(str(worker.key), "failed", f"its process {verdict} and was ended")
 
 
-class _Worker:
+class _RunProcess:
     """The pool's side of one worker process."""
 
     def __init__(self, store: Path) -> None:

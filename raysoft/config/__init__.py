@@ -20,13 +20,8 @@ from raysoft.config.base import (
     Section,
     Unit,
     UserFile,
-)  # fmt: skip
-from raysoft.config.overrides import (
-    REPLACED,
-    apply_override,
-    merge,
-    merge_section,
-)  # fmt: skip
+)
+from raysoft.config.overrides import REPLACED, apply_override, merge, merge_section
 from raysoft.config.sections import (
     ActorsConfig,
     CheckpointConfig,
@@ -44,16 +39,46 @@ from raysoft.config.sections import (
     TrackingConfig,
     TrainConfig,
     WandbConfig,
-)  # fmt: skip
-from raysoft.config.sentences import (
-    first_error,
-    parse_section,
-)  # fmt: skip
+)
+from raysoft.config.sentences import first_error, parse_section
 
 __all__ = [
-    "LARGEST", "NAME_PATTERN", "PLUGINS", "REPLACED", "SMALLEST", "ActorsConfig", "CheckpointConfig",
-    "CohortConfig", "Count", "DataConfig", "DeviceConfig", "EvalConfig", "Fraction", "Label", "LoraConfig",
-    "MetricsConfig", "ModelConfig", "Momentum", "NonNegative", "PlanConfig", "Plugin", "Positive", "Range",
-    "Rank", "RunConfig", "ScoreWeights", "Section", "StepsRange", "TrackingConfig", "TrainConfig", "Unit",
-    "UserFile", "WandbConfig", "apply_override", "first_error", "merge", "merge_section", "parse_section",
-]  # fmt: skip
+    "LARGEST",
+    "NAME_PATTERN",
+    "PLUGINS",
+    "REPLACED",
+    "SMALLEST",
+    "ActorsConfig",
+    "CheckpointConfig",
+    "CohortConfig",
+    "Count",
+    "DataConfig",
+    "DeviceConfig",
+    "EvalConfig",
+    "Fraction",
+    "Label",
+    "LoraConfig",
+    "MetricsConfig",
+    "ModelConfig",
+    "Momentum",
+    "NonNegative",
+    "PlanConfig",
+    "Plugin",
+    "Positive",
+    "Range",
+    "Rank",
+    "RunConfig",
+    "ScoreWeights",
+    "Section",
+    "StepsRange",
+    "TrackingConfig",
+    "TrainConfig",
+    "Unit",
+    "UserFile",
+    "WandbConfig",
+    "apply_override",
+    "first_error",
+    "merge",
+    "merge_section",
+    "parse_section",
+]

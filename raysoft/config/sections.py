@@ -20,7 +20,7 @@ from raysoft.config.base import (
     Rank,
     Section,
     Unit,
-)  # fmt: skip
+)
 from raysoft.errors import ConfigError
 
 

@@ -87,7 +87,7 @@ class Crew(Protocol):
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Errand:
     """A message on its way: which calls (by their numbers), their handles to be, until when it is waited for."""
 
     items: list[int]
@@ -145,7 +145,7 @@ class _Waiting:
 
 
 @dataclass
-class _Stage:
+class _StageCalls:
     """One `map` in progress. Every call, known by its number, is in one place: waiting, running, or done."""
 
     name: str
@@ -154,7 +154,7 @@ class _Stage:
     idle: list[int]  # workers, the next one to be given something first
     stuck_at: float  # when it ends if nothing has run until then
     attempts: Counter[int] = field(default_factory=Counter)
-    running: dict[Any, _Job] = field(default_factory=dict)  # by the reply that is waited for
+    running: dict[Any, _Errand] = field(default_factory=dict)  # by the reply that is waited for
     results: dict[int, tuple[Any, Handle | None]] = field(default_factory=dict)
 
     def is_done(self) -> bool:
@@ -204,21 +204,21 @@ class Dispatcher:
                     self._after_reply(work, job, values)
         return [work.results[item] for item in range(len(work.calls))]
 
-    def _begin(self, stage: str, calls: list[Call]) -> _Stage:
+    def _begin(self, stage: str, calls: list[Call]) -> _StageCalls:
         waiting = _Waiting((self._home(call) for call in calls), self.crew.size)
         idle = [slot for slot in range(self.crew.size) if slot not in self._away]
-        return _Stage(stage, calls, waiting, idle, stuck_at=self.clock() + self.timeout_s)
+        return _StageCalls(stage, calls, waiting, idle, stuck_at=self.clock() + self.timeout_s)
 
-    def _hand_out(self, work: _Stage) -> None:
+    def _hand_out(self, work: _StageCalls) -> None:
         """A message to every idle worker for which there is one."""
         work.idle += self._back()
         for slot in list(work.idle):
             if items := work.waiting.take(slot, self._most(work.name), self._away):
                 work.idle.remove(slot)
                 reply, made = self.crew.start(slot, [work.calls[item] for item in items])
-                work.running[reply] = _Job(items, made, slot, self.clock(), self._deadline(slot))
+                work.running[reply] = _Errand(items, made, slot, self.clock(), self._deadline(slot))
 
-    def _check_progress(self, work: _Stage) -> None:
+    def _check_progress(self, work: _StageCalls) -> None:
         """Raises RaysoftError where calls have waited too long without any worker that could run one."""
         if work.running:
             work.stuck_at = self.clock() + self.timeout_s
@@ -226,7 +226,7 @@ class Dispatcher:
             stuck = work.calls[work.waiting.first()]
             raise RaysoftError(f"{stuck}: no node has had room for a client actor {self._for_long()}")
 
-    def _after_reply(self, work: _Stage, job: _Job, values: Sequence[Any]) -> None:
+    def _after_reply(self, work: _StageCalls, job: _Errand, values: Sequence[Any]) -> None:
         """The calls of a message are done, and its worker is idle again."""
         self._starting.discard(job.slot)
         self._seconds[work.name] = (self.clock() - job.began) / len(job.items)
@@ -235,7 +235,7 @@ class Dispatcher:
             work.results[item] = (value, Handle(made, self._home(call), call))
         work.idle.append(job.slot)
 
-    def _after_fault(self, work: _Stage, job: _Job, fault: Exception) -> None:
+    def _after_fault(self, work: _StageCalls, job: _Errand, fault: Exception) -> None:
         """The calls of a message are run again, or the clients of its only call are dropped."""
         call = work.calls[job.first]
         work.attempts[job.first] += job.is_single
@@ -269,7 +269,7 @@ class Dispatcher:
     def _deadline(self, slot: int) -> float:
         return self.clock() + self.timeout_s * (2 if slot in self._starting else 1)
 
-    def _overdue(self, running: Mapping[Any, _Job]) -> list[Any]:
+    def _overdue(self, running: Mapping[Any, _Errand]) -> list[Any]:
         now = self.clock()
         return [reply for reply, job in running.items() if now > job.deadline]
 

@@ -40,9 +40,13 @@ class RayCrew:
 
     def _spawn(self, slot: int) -> Any:
         return ClientActor.options(  # type: ignore[attr-defined]
-            num_cpus=self.plan.cpus_per_actor, num_gpus=self.plan.gpus_per_actor, max_restarts=0, max_concurrency=1,
-            **in_group(self.group, slot), **actor_environment(self.config.actors.portable),
-        ).remote(self.config)  # fmt: skip
+            num_cpus=self.plan.cpus_per_actor,
+            num_gpus=self.plan.gpus_per_actor,
+            max_restarts=0,
+            max_concurrency=1,
+            **in_group(self.group, slot),
+            **actor_environment(self.config.actors.portable),
+        ).remote(self.config)
 
     def prepare(self) -> WorkloadInfo:
         """One actor loads model and data; all map them from the store. Raises ConfigError on bad input."""

@@ -27,9 +27,12 @@ _RAYS = re.compile(r"^ray::|gcs_server|raylet|/ray/(?:dashboard|_private|autosca
 def guarded() -> Iterator[None]:
     """While the block runs, and after it, however it ends: no process of Ray outlives this one."""
     guard = subprocess.Popen(
-        [sys.executable, str(Path(__file__)), str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, str(Path(__file__)), str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     assert guard.stdin is not None
     try:
         yield

@@ -44,9 +44,10 @@ def start_ray(cpus: int | None, gauges: bool = False) -> None:
         if cpus is not None and "AF_UNIX" in reason:
             place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
             raise ConfigError(
-                "TMPDIR", f"{place} is too long for the names of Ray's sockets, which may have 107 characters; set "
-                "TMPDIR to a shorter path, e.g. TMPDIR=/tmp"
-            ) from None  # fmt: skip
+                "TMPDIR",
+                f"{place} is too long for the names of Ray's sockets, which may have 107 characters; set "
+                "TMPDIR to a shorter path, e.g. TMPDIR=/tmp",
+            ) from None
         raise RaysoftError(f"Ray cannot be reached or started {where}: {reason}") from error
     if cpus is not None:
         _protect_token()
@@ -87,9 +88,11 @@ def _without_services(gauges: bool) -> Iterator[None]:
         return get_node(gcs_address, node_id)  # type: ignore[misc]
 
     stand_ins = [
-        (Node, "start_monitor", nothing), (Node, "start_log_monitor", nothing), (Node, "start_api_server", no_server),
+        (Node, "start_monitor", nothing),
+        (Node, "start_log_monitor", nothing),
+        (Node, "start_api_server", no_server),
         (services, "get_node", registered),
-    ]  # fmt: skip
+    ]
     if not gauges:
         stand_ins.append((utils, "get_dashboard_dependency_error", no_pages))
     with ExitStack() as stack:

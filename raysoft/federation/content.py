@@ -123,7 +123,7 @@ def digest(path: Path, more: Iterable[Path] = ()) -> str | None:
         found += (others := list(more))
         names += [f"more {number}" for number in range(len(others))]
         whole = hashlib.blake2b(digest_size=16)
-        with _Remembered() as remembered:
+        with _KnownDigest() as remembered:
             for name, file in zip(names, found, strict=True):
                 whole.update(f"{name}\0{remembered.digest(file)}\n".encode("utf-8", "surrogateescape"))
         return f"blake2b {whole.hexdigest()}" if found else None
@@ -147,10 +147,10 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-class _Remembered:
+class _KnownDigest:
     """Digests of files by path, size and times, in a small database that several processes may use."""
 
-    def __enter__(self) -> _Remembered:
+    def __enter__(self) -> _KnownDigest:
         self._base: sqlite3.Connection | None = None  # stays None where the cache cannot be used: all is read again
         self._new: list[tuple[str, int, int, int, str]] = []
         with suppress(OSError, sqlite3.Error):

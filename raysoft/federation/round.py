@@ -104,7 +104,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Uploads:
     """What was put on the air: a handle a pack for what the server decodes, and each client's upload in figures."""
 
     views: Sequence[Any]
@@ -219,7 +219,7 @@ class RoundSteps:
             check_plan(parts.config, tick, plan, reports, band_hz)
         return plan
 
-    def encode(self, trained: Trained, plan: Allocation, down: Any) -> Encoded:
+    def encode(self, trained: Trained, plan: Allocation, down: Any) -> Uploads:
         """Each active client's update in as many units as it was given; nothing (None) of the others."""
         each_K = zip(plan.clients_K, plan.units_K, plan.active_K, strict=True)
         units = {int(k): int(n) for k, n, active in each_K if active}
@@ -227,7 +227,7 @@ class RoundSteps:
         handles = [(update,) for update in trained.updates]
         results = self.parts.executor.map("encode", down, requests, handles)
         sent = by_client(trained.packs, (reply for reply, _ in results))
-        return Encoded([view for _, view in results], sent)
+        return Uploads([view for _, view in results], sent)
 
     def deliver(self, plan: Allocation, who: Participants, sent: Mapping[int, SentUpdate]) -> Delivered:
         """The uploads over the air: who arrives, and with which weight."""
@@ -242,7 +242,7 @@ class RoundSteps:
         return Delivered(outcome, bits_K, arrived_K, normalised(np.where(arrived_K, weights_K, 0.0)))
 
     def sum(
-        self, trained: Trained, encoded: Encoded, who: Participants, delivered: Delivered, down: Any, *, cohort: int
+        self, trained: Trained, encoded: Uploads, who: Participants, delivered: Delivered, down: Any, *, cohort: int
     ) -> tuple[PackSum, list[Mapping[int, ClientState]]]:
         """The weighted sum of what arrived, by packs and then in groups; what clients remember, a mapping a pack."""
         run = self.parts.executor.map
@@ -262,7 +262,7 @@ class RoundSteps:
         return received
 
     def aggregate(
-        self, trained: Trained, encoded: Encoded, who: Participants, delivered: Delivered, sums: Tensors | None
+        self, trained: Trained, encoded: Uploads, who: Participants, delivered: Delivered, sums: Tensors | None
     ) -> ServerState:
         """The next global model."""
         counts = arrived_components(who, encoded.sent, delivered.arrived_K)

@@ -69,7 +69,7 @@ def full_update(
 
     Each step sees min(batch_size, N) keyed samples, `chunk_size` at a time. Deterministic given `rng` and threads.
     """
-    problem = _Problem(base, space, head, prepare(device, threads))
+    problem = _FullUpdate(base, space, head, prepare(device, threads))
     first = problem.values
     start = {name: value.clone() for name, value in first.items()}
     now, length, taken = first, None, 0
@@ -97,7 +97,7 @@ Batch = list[tuple[float, dict[str, Tensor], Tensor]]
 """Chunks: share of the batch, inputs, labels."""
 
 
-class _Problem:
+class _FullUpdate:
     """The loss as a function of the trained values, which are kept in float32."""
 
     def __init__(self, base: FrozenBase, space: ParamSpace, head: Tensors, device: torch.device) -> None:
@@ -146,7 +146,7 @@ class _Problem:
         return total, sums
 
 
-def _batch(problem: _Problem, samples: Examples, size: int, chunk: int, rng: Rng, step: int) -> Batch:
+def _batch(problem: _FullUpdate, samples: Examples, size: int, chunk: int, rng: Rng, step: int) -> Batch:
     """Keyed samples of one step, without replacement, sorted by length where there is one (less padding)."""
     index = np.arange(len(samples))
     if len(samples) > size:
@@ -165,7 +165,7 @@ def _batch(problem: _Problem, samples: Examples, size: int, chunk: int, rng: Rng
 
 
 def _descend(
-    problem: _Problem, values: dict[str, Tensor], batch: Batch, length: float | None
+    problem: _FullUpdate, values: dict[str, Tensor], batch: Batch, length: float | None
 ) -> tuple[dict[str, Tensor] | None, float | None]:
     """One accepted step, and twice its length to begin the next search with; None where no step lowers the loss."""
     loss, gradient = problem.gradient(values, batch)

@@ -23,7 +23,7 @@ from raysoft.errors import ConfigError
 from raysoft.federation.workload import Workload
 from raysoft.kernels import portable
 from raysoft.planning.events import Preparing
-from raysoft.planning.table import CHOSEN, FEASIBLE, Candidate, Plan
+from raysoft.planning.table import CHOSEN, FEASIBLE, Candidate, RankPlan
 
 if TYPE_CHECKING:
     from raysoft.planning.pilot import PilotTerms
@@ -58,7 +58,7 @@ def resolve_rank(config: RunConfig, events: Preparing | None = None) -> RunConfi
     return planned(config, events)[0]
 
 
-def planned(config: RunConfig, events: Preparing | None = None) -> tuple[RunConfig, Plan | None]:
+def planned(config: RunConfig, events: Preparing | None = None) -> tuple[RunConfig, RankPlan | None]:
     """`resolve_rank` with the plan behind it (None where the rank was given)."""
     if config.model.lora.rank != "plan":
         return config, None
@@ -66,7 +66,7 @@ def planned(config: RunConfig, events: Preparing | None = None) -> tuple[RunConf
     return with_rank(config, plan.rank()), plan
 
 
-def make_plan(config: RunConfig, events: Preparing | None = None) -> Plan:
+def make_plan(config: RunConfig, events: Preparing | None = None) -> RankPlan:
     """Measure every rank of `plan.ranks` and choose. Pilots run inline, in this process.
 
     Raises ConfigError where the configuration has no budget, no shared band, no adapter in training, tiers of ranks or
@@ -96,7 +96,7 @@ def _budget(config: RunConfig) -> float:
     return float(budget_s)
 
 
-def _make_plan(config: RunConfig, budget_s: float, show: Preparing) -> Plan:
+def _make_plan(config: RunConfig, budget_s: float, show: Preparing) -> RankPlan:
     from raysoft.federation.workload import prepare
     from raysoft.planning.pilot import simulated_clients
 
@@ -128,7 +128,7 @@ def _make_plan(config: RunConfig, budget_s: float, show: Preparing) -> Plan:
         "sampled_rounds": config.plan.draws,
         "trim": config.plan.trim,
     }
-    return Plan(rows, chosen, budget_s, config.plan.weights.model_dump(), facts)
+    return RankPlan(rows, chosen, budget_s, config.plan.weights.model_dump(), facts)
 
 
 def _full_update(config: RunConfig, workload: Workload, show: Preparing) -> Any:

@@ -53,7 +53,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RankPlan:
     """The outcome of the offline stage; `facts` says how it was measured (JSON data)."""
 
     candidates: tuple[Candidate, ...]
@@ -99,12 +99,12 @@ class Plan:
         )
 
 
-def plan_json(plan: Plan) -> str:
+def plan_json(plan: RankPlan) -> str:
     """plan.json, the same bytes for the same plan."""
     return json.dumps(strict(plan.as_dict()), indent=2, allow_nan=False) + "\n"
 
 
-def csv_text(plan: Plan) -> str:
+def csv_text(plan: RankPlan) -> str:
     """table.csv: every field of every candidate; empty where nothing was measured."""
     out = io.StringIO()
     names = [item.name for item in fields(Candidate)]
@@ -115,7 +115,7 @@ def csv_text(plan: Plan) -> str:
     return out.getvalue()
 
 
-def text_table(plan: Plan) -> str:
+def text_table(plan: RankPlan) -> str:
     """The table for a terminal, a line a rank."""
     rows = [("rank", "s", "phi", "kept", "latency (s)", "median", "p95", "eps", "kappa", "score", "verdict")]
     for one in plan.candidates:
@@ -147,7 +147,7 @@ def _number(value: float | None, form: str, error: float | None = None) -> str:
     return format(value, form) + ("" if error is None else f" ± {error:{form}}")
 
 
-def summary_rows(plan: Plan) -> list[tuple[str, str]]:
+def summary_rows(plan: RankPlan) -> list[tuple[str, str]]:
     """What a reader wants besides the table: names and texts, one a line."""
     rows: list[tuple[str, str]] = []
     chosen = next((one for one in plan.candidates if one.rank == plan.chosen_rank), None)
@@ -162,8 +162,14 @@ def summary_rows(plan: Plan) -> list[tuple[str, str]]:
     shown = "none: no budget can be met with these channels" if smallest is None else f"{rounded_up(smallest)} s"
     own = None if chosen is None else chosen.smallest_budget_s
     of_chosen = "" if own is None else f"; {rounded_up(own)} s at the chosen rank"
-    rows.append(("budget", f"{plan.budget_s:g} s; the smallest feasible one is {shown}"
-                 + ("" if smallest is None else f" (rank {rank})") + of_chosen))  # fmt: skip
+    rows.append(
+        (
+            "budget",
+            f"{plan.budget_s:g} s; the smallest feasible one is {shown}"
+            + ("" if smallest is None else f" (rank {rank})")
+            + of_chosen,
+        )
+    )
     weights, facts = plan.weights, plan.facts
     rows.append(
         (
@@ -184,7 +190,7 @@ def summary_rows(plan: Plan) -> list[tuple[str, str]]:
     return rows
 
 
-def _close(plan: Plan, chosen: Candidate) -> str:
+def _close(plan: RankPlan, chosen: Candidate) -> str:
     """A remark where another rank cannot be told apart from the chosen one."""
     assert chosen.score is not None
     near = [
@@ -197,7 +203,7 @@ def _close(plan: Plan, chosen: Candidate) -> str:
     return f"; within two standard errors of it: rank {', '.join(map(str, near))}" if near else ""
 
 
-def write_plan(folder: Path, plan: Plan, draw: bool = True) -> None:
+def write_plan(folder: Path, plan: RankPlan, draw: bool = True) -> None:
     """plan.json, table.csv and plan.png in `folder`, which may hold an earlier plan and its validation.
 
     Raises ConfigError("--out") where the folder holds anything that no plan has written.

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysoft.errors import RaysoftError
 
 M = TypeVar("M", bound=BaseModel)
+
+
+class FilePart(BaseModel):
+    """A mapping in such a file; what later versions add is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 def read_checked(path: Path, model: type[M]) -> M:

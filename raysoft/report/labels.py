@@ -78,15 +78,36 @@ def margin_labels(ax: Axes, ends: Sequence[tuple[str, float, float, Look]]) -> N
     y_N = spread(wanted, _LINE_PT / height_pt, 0.0, 1.0)
     for (label, x, y, look), place in zip(ends, y_N, strict=True):
         ax.plot(
-            1.1, place, transform=ax.transAxes, clip_on=False, color=look.colour, marker=look.marker, markersize=4,
+            1.1,
+            place,
+            transform=ax.transAxes,
+            clip_on=False,
+            color=look.colour,
+            marker=look.marker,
+            markersize=4,
             linestyle="none",
-        )  # fmt: skip
+        )
         ax.annotate(
-            short(label), (x, y), xycoords="data", xytext=(1.14, place), textcoords="axes fraction",
-            fontsize=LABEL_PT, color=ink(look.colour), ha="left", va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5, "shrinkA": 11, "shrinkB": 2,
-                        "relpos": (0.0, 0.5), "alpha": 0.7},
-        )  # fmt: skip
+            short(label),
+            (x, y),
+            xycoords="data",
+            xytext=(1.14, place),
+            textcoords="axes fraction",
+            fontsize=LABEL_PT,
+            color=ink(look.colour),
+            ha="left",
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look.colour,
+                "linewidth": 0.5,
+                "shrinkA": 11,
+                "shrinkB": 2,
+                "relpos": (0.0, 0.5),
+                "alpha": 0.7,
+            },
+        )
 
 
 _ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202])
@@ -114,9 +135,15 @@ def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avo
         taken += [_box(x, y, 0.8 * scale) for x, y in np.linspace(start, end, pieces)]
     for number, (label, x, y, look) in enumerate(points):
         note = ax.annotate(
-            short(label), (x, y), xytext=(0, 0), textcoords="offset points", fontsize=LABEL_PT, color=ink(look.colour),
-            ha="left", va="bottom",
-        )  # fmt: skip
+            short(label),
+            (x, y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=LABEL_PT,
+            color=ink(look.colour),
+            ha="left",
+            va="bottom",
+        )
         note.set_in_layout(False)
         size = note.get_window_extent(renderer)
         best = _place(centres[number], size, taken, inside, scale)
@@ -144,16 +171,17 @@ def _place(centre: Array, size: Bbox, taken: Sequence[Bbox], inside: Bbox, scale
 def _move(ax: Axes, note: Annotation, box: Bbox, centre: Array, size: Bbox, scale: float) -> None:
     """Put the text into `box`, with a leader where it stands away from its point."""
     note.set_position(((box.x0 - centre[0]) / scale, (box.y0 - centre[1]) / scale))
-    gap = np.hypot(
-        max(box.x0 - centre[0], centre[0] - box.x1, 0.0), max(box.y0 - centre[1], centre[1] - box.y1, 0.0)
-    )  # fmt: skip
+    gap = np.hypot(max(box.x0 - centre[0], centre[0] - box.x1, 0.0), max(box.y0 - centre[1], centre[1] - box.y1, 0.0))
     if gap > 8 * scale:
         near = (np.clip(centre[0], box.x0, box.x1), np.clip(centre[1], box.y0 + 0.25 * size.height, box.y1))
         offset = ((near[0] - centre[0]) / scale, (near[1] - centre[1]) / scale)
         leader = ax.annotate(
-            "", note.xy, xytext=offset, textcoords="offset points",
+            "",
+            note.xy,
+            xytext=offset,
+            textcoords="offset points",
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
-        )  # fmt: skip
+        )
         leader.set_in_layout(False)
 
 

@@ -22,7 +22,7 @@ LONG = frozenset({"radio"})  # sections that may break across printed pages
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One part of a page, with its anchor, heading and HTML."""
 
     name: str
@@ -31,7 +31,7 @@ class Section:
 
 
 def render_page(
-    heading: str, subtitle: str, sections: Sequence[Section], footer: str, below: Iterable[str] = ()
+    heading: str, subtitle: str, sections: Sequence[PageSection], footer: str, below: Iterable[str] = ()
 ) -> str:
     """The HTML text of a page; `below` is HTML after the last section."""
     body = "\n".join(

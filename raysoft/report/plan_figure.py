@@ -66,9 +66,16 @@ def _scores(ax: Axes, plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
             )
         elif row["score"] is None:
             ax.annotate(
-                "rejected", (at, 0.0), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8, color=GREY,
-                rotation=90, va="bottom",
-            )  # fmt: skip
+                "rejected",
+                (at, 0.0),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=GREY,
+                rotation=90,
+                va="bottom",
+            )
     ax.set_ylim(0, 1.15 * highest)
     ax.set_ylabel("Score (± one standard error)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1, borderaxespad=0.2)
@@ -83,9 +90,14 @@ def _latencies(ax: Axes, plan: Mapping[str, Any], rows: Sequence[Mapping[str, An
         for name in ("latency_mean_s", "latency_error_s", "latency_median_s", "latency_p95_s")
     }
     ax.errorbar(
-        at, column["latency_mean_s"], column["latency_error_s"], color=BLUE, marker="o", capsize=2.5,
+        at,
+        column["latency_mean_s"],
+        column["latency_error_s"],
+        color=BLUE,
+        marker="o",
+        capsize=2.5,
         label="latency at o*: mean ± error",
-    )  # fmt: skip
+    )
     ax.plot(at, column["latency_p95_s"], color=BLUE, linestyle=":", marker="^", label="95th percentile")
     ax.axhline(plan["latency_budget_s"], color=style.BLACK, linestyle=(0, (6, 3)), linewidth=1.2, label="budget")
     ax.set_ylim(0, 1.1 * max([plan["latency_budget_s"], *column["latency_p95_s"]]))
@@ -100,9 +112,14 @@ def _latencies(ax: Axes, plan: Mapping[str, Any], rows: Sequence[Mapping[str, An
     handles, labels = ax.get_legend_handles_labels()
     more, names = right.get_legend_handles_labels()
     ax.legend(
-        handles + more, labels + names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, borderaxespad=0.2,
+        handles + more,
+        labels + names,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+        borderaxespad=0.2,
         columnspacing=1.0,
-    )  # fmt: skip
+    )
 
 
 __all__ = ["plan_figure", "save_plan_figure"]

@@ -20,7 +20,7 @@ Looks = Mapping[str, Look] | None  # by label, so that an arm looks the same in 
 
 
 @dataclass(frozen=True)
-class Difference:
+class DifferenceRow:
     """A paired difference to the reference and its interval; `good`: non-inferior, None where not tested."""
 
     label: str
@@ -47,9 +47,13 @@ class Reach:
 
 
 def forest(
-    differences: Sequence[Difference], x_label: str, margin: float | None, reference: str,
-    lower_is_better: bool = False, looks: Looks = None,
-) -> Figure | None:  # fmt: skip
+    differences: Sequence[DifferenceRow],
+    x_label: str,
+    margin: float | None,
+    reference: str,
+    lower_is_better: bool = False,
+    looks: Looks = None,
+) -> Figure | None:
     """Paired differences to the reference with their intervals, best first, the margin of non-inferiority drawn."""
     if not differences:
         return None
@@ -61,9 +65,13 @@ def forest(
         if item.low is not None and item.high is not None:
             ax.plot([item.low, item.high], [place, place], color=one.colour, linewidth=1.6, solid_capstyle="butt")
         ax.plot(
-            item.value, place, marker="o", markersize=5, color=one.colour,
+            item.value,
+            place,
+            marker="o",
+            markersize=5,
+            color=one.colour,
             markerfacecolor=one.colour if item.good else "white",
-        )  # fmt: skip
+        )
     lines = [ax.axvline(0.0, color=style.GREY, linewidth=1.0, zorder=1, label=f"= {short(reference)}")]
     if margin:
         at = margin if lower_is_better else -margin
@@ -123,8 +131,16 @@ def dots(samples: Sequence[Sample], x_label: str, level: float | None = None, lo
         ax.axvline(level, color=style.GREY, linewidth=1.0, zorder=1)
     for place, item in enumerate(order):
         one = look[item.label]
-        ax.plot(item.values, [place] * len(item.values), linestyle="none", marker="o", markersize=4,
-                markerfacecolor="none", markeredgewidth=0.8, color=one.colour)  # fmt: skip
+        ax.plot(
+            item.values,
+            [place] * len(item.values),
+            linestyle="none",
+            marker="o",
+            markersize=4,
+            markerfacecolor="none",
+            markeredgewidth=0.8,
+            color=one.colour,
+        )
         mean = float(np.mean(item.values))
         ax.plot([mean, mean], [place - 0.32, place + 0.32], color=one.colour, linewidth=2.2)
     ax.margins(x=0.06)

@@ -43,24 +43,40 @@ class BudgetPoint:
 
 
 def frontier(
-    points: Sequence[FrontierPoint], reference_level: float, y_label: str, *, band: float = 0.5,
-    reference: str = "ideal", lower_is_better: bool = False, looks: Looks = None,
+    points: Sequence[FrontierPoint],
+    reference_level: float,
+    y_label: str,
+    *,
+    band: float = 0.5,
+    reference: str = "ideal",
+    lower_is_better: bool = False,
+    looks: Looks = None,
     x_label: str = "Share of the dense 32-bit uplink (%)",
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Metric against the share of the dense bits, falling to the right; the reference and `band` below it (in y units).
 
     `lower_is_better`: the band lies above the reference.
     """
     figure, ax, ends = _lines(
-        [(point.family, point.share_percent, point.mean, point.low, point.high) for point in points], x_label, y_label,
-        looks, falling=True,
-    )  # fmt: skip
+        [(point.family, point.share_percent, point.mean, point.low, point.high) for point in points],
+        x_label,
+        y_label,
+        looks,
+        falling=True,
+    )
     edge = reference_level + (band if lower_is_better else -band)
-    ax.axhspan(min(edge, reference_level), max(edge, reference_level), color=style.SKY, alpha=0.35, linewidth=0,
-               zorder=0, label=f"within {band:g}")  # fmt: skip
+    ax.axhspan(
+        min(edge, reference_level),
+        max(edge, reference_level),
+        color=style.SKY,
+        alpha=0.35,
+        linewidth=0,
+        zorder=0,
+        label=f"within {band:g}",
+    )
     ax.axhline(
         reference_level, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1, label=short(reference)
-    )  # fmt: skip
+    )
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=2, handlelength=2.4)
     margin_labels(ax, ends)
@@ -72,17 +88,22 @@ def budget_sweep(
 ) -> Figure:
     """Metric at a fixed simulated time against the latency budget, one line an allocator, with intervals."""
     figure, ax, ends = _lines(
-        [(point.allocator, point.budget_s, point.mean, point.low, point.high) for point in points], x_label, y_label,
+        [(point.allocator, point.budget_s, point.mean, point.low, point.high) for point in points],
+        x_label,
+        y_label,
         looks,
-    )  # fmt: skip
+    )
     margin_labels(ax, ends)
     return figure
 
 
 def _lines(
-    rows: Sequence[tuple[str, float, float, float | None, float | None]], x_label: str, y_label: str, looks: Looks,
+    rows: Sequence[tuple[str, float, float, float | None, float | None]],
+    x_label: str,
+    y_label: str,
+    looks: Looks,
     falling: bool = False,
-) -> tuple[Figure, Axes, list[tuple[str, float, float, Look]]]:  # fmt: skip
+) -> tuple[Figure, Axes, list[tuple[str, float, float, Look]]]:
     """One line a name over a logarithmic x, intervals slightly apart; also the lines' right ends, to be named."""
     if not rows:
         raise ValueError("a figure needs at least one point")
@@ -111,9 +132,15 @@ def _lines(
 
 
 def tradeoff(
-    v_V: Array, penalty_V: Array, queue_V: Array, *, penalty_label: str = "Mean penalty",
-    queue_label: str = "Mean queue (s)", penalty_std_V: Array | None = None, queue_std_V: Array | None = None,
-) -> Figure:  # fmt: skip
+    v_V: Array,
+    penalty_V: Array,
+    queue_V: Array,
+    *,
+    penalty_label: str = "Mean penalty",
+    queue_label: str = "Mean queue (s)",
+    penalty_std_V: Array | None = None,
+    queue_std_V: Array | None = None,
+) -> Figure:
     """The [O(1/V), O(V)] trade-off: penalty above, queue below, over V; dotted: least squares of a + b/V, a + bV."""
     order = np.argsort(v_V)
     v = np.asarray(v_V, dtype=np.float64)[order]
@@ -139,10 +166,16 @@ def tradeoff(
 
 
 def scatter_rank(
-    score: Sequence[float], accuracy: Sequence[float], labels: Sequence[str], tau: float | None, *,
-    x_label: str = "Score (lower is better)", y_label: str = "Final accuracy (%)",
-    interval: tuple[float, float] | None = None, chosen: str | None = None,
-) -> Figure:  # fmt: skip
+    score: Sequence[float],
+    accuracy: Sequence[float],
+    labels: Sequence[str],
+    tau: float | None,
+    *,
+    x_label: str = "Score (lower is better)",
+    y_label: str = "Final accuracy (%)",
+    interval: tuple[float, float] | None = None,
+    chosen: str | None = None,
+) -> Figure:
     """How well a score ranks settings: score against what came out, each point named, Kendall's tau above."""
     if not len(score) == len(accuracy) == len(labels) > 0:
         raise ValueError(
@@ -156,8 +189,14 @@ def scatter_rank(
     ax.set_title(text.replace("-", "\N{MINUS SIGN}"), loc="left")
     for x, y, label in zip(score, accuracy, labels, strict=True):
         special = label == chosen
-        ax.plot(x, y, linestyle="none", marker="D" if special else "o", markersize=6 if special else 4.5,
-                color=style.VERMILLION if special else style.BLUE)  # fmt: skip
+        ax.plot(
+            x,
+            y,
+            linestyle="none",
+            marker="D" if special else "o",
+            markersize=6 if special else 4.5,
+            color=style.VERMILLION if special else style.BLUE,
+        )
     ax.xaxis.set_major_locator(MaxNLocator(5))
     look = Look(style.BLACK, "-", "o")
     point_labels(ax, [(label, x, y, look) for x, y, label in zip(score, accuracy, labels, strict=True)])
@@ -165,22 +204,39 @@ def scatter_rank(
 
 
 def heat(
-    table_RC: Array, rows: Sequence[str], columns: Sequence[str], value_label: str, *, row_label: str = "",
-    column_label: str = "", digits: int = 1,
-) -> Figure:  # fmt: skip
+    table_RC: Array,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    value_label: str,
+    *,
+    row_label: str = "",
+    column_label: str = "",
+    digits: int = 1,
+) -> Figure:
     """A table as colours with its numbers written in; NaN stays white with a dash."""
     values = np.asarray(table_RC, dtype=np.float64)
     if values.shape != (len(rows), len(columns)):
         raise ValueError(f"the table is {values.shape}, but there are {len(rows)} rows and {len(columns)} columns")
     figure, (ax,) = new_figure(1.0 + 0.3 * len(rows), width_in=COLUMN_IN)
     image = ax.imshow(values, cmap=style.COLOUR_MAP, aspect="auto")
-    low, high = (float(f(values[np.isfinite(values)], initial=0.0)) if not np.isfinite(values).any() else
-                 float(f(values[np.isfinite(values)])) for f in (np.min, np.max))  # fmt: skip
+    low, high = (
+        float(f(values[np.isfinite(values)], initial=0.0))
+        if not np.isfinite(values).any()
+        else float(f(values[np.isfinite(values)]))
+        for f in (np.min, np.max)
+    )
     for (r, c), value in np.ndenumerate(values):
         known = bool(np.isfinite(value))
         dark = known and (value - low) < 0.5 * (high - low)
-        ax.text(c, r, f"{value:.{digits}f}" if known else "–", ha="center", va="center", fontsize=8,
-                color="white" if dark else "black")  # fmt: skip
+        ax.text(
+            c,
+            r,
+            f"{value:.{digits}f}" if known else "–",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if dark else "black",
+        )
     ax.set_xticks(range(len(columns)), [short(name) for name in columns])
     ax.set_yticks(range(len(rows)), [short(name) for name in rows])
     ax.tick_params(length=0)

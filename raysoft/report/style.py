@@ -27,8 +27,14 @@ COLUMN_IN = 3.5  # figures that stand side by side, still readable in a column o
 DPI = 200
 FONT_PT = 8.5
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
-)  # fmt: skip
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, BLACK, ORANGE, SKY)
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -144,6 +150,4 @@ def legend_above(figure: Figure, ax: Axes) -> None:
     """One legend for all panels, above them, from the lines of one of them."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=legend_columns(labels), handlelength=3.2
-        )  # fmt: skip
+        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels), handlelength=3.2)

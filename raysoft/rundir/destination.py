@@ -38,9 +38,10 @@ def local_destination(out: str | None, name: str, option: str = "--out") -> Path
     if isinstance(place, Path):
         return place
     raise ConfigError(
-        ROOT if out is None else option, f"{place}: this command writes a folder of this machine, so give {option} a "
+        ROOT if out is None else option,
+        f"{place}: this command writes a folder of this machine, so give {option} a "
         "path (the runs of a sweep travel to `storage`)",
-    )  # fmt: skip
+    )
 
 
 def made(folder: Path, option: str, inside: str = "") -> Path:
@@ -63,7 +64,8 @@ def _checked(text: str, option: str) -> Path | str:
     path = Path(text).expanduser() if text.startswith("~") else Path(text)
     if not path.is_absolute() and in_unpacked_job():
         raise ConfigError(
-            option, f"{text!r} lies in the job's working directory, which Ray removes from the cluster; give an "
-            "absolute path that outlives the job, or a URI such as s3://bucket/folder"
-        )  # fmt: skip
+            option,
+            f"{text!r} lies in the job's working directory, which Ray removes from the cluster; give an "
+            "absolute path that outlives the job, or a URI such as s3://bucket/folder",
+        )
     return path

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    "raysoft", "numpy", "scipy", "torch", "transformers", "peft", "safetensors", "datasets", "scikit-learn", "pydantic",
-    "ray", "matplotlib",
-)  # fmt: skip
+    "raysoft",
+    "numpy",
+    "scipy",
+    "torch",
+    "transformers",
+    "peft",
+    "safetensors",
+    "datasets",
+    "scikit-learn",
+    "pydantic",
+    "ray",
+    "matplotlib",
+)
 
 
 def environment(threads: int | None = None) -> dict[str, Any]:

@@ -27,16 +27,18 @@ FIGURE_NAMES = (
 )  # a test: all that are drawn
 _TOP = r"(config\.yaml|environment\.json|rounds\.jsonl|summary\.json|report\.html|plan\.json)"
 _OWN = re.compile(
-    "|".join((
-        rf"\.lock|{_TOP}|\.{_TOP}(\.\d+)?\.part|\.raysoft-[^/]*|rounds\.jsonl\.damaged\d*",
-        r"checkpoints/\.?round-\d+(\.part)?/\.?(manifest\.json|state\.safetensors)(\.part)?",
-        r"adapter/(adapter_config\.json|adapter_model\.safetensors|\.adapter_(config\.json|model\.safetensors)\.\w+(\.part)?)",
-        r"model/(config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)",
-        r"tensorboard/events\.out\.tfevents\.[^/]+",
-        rf"figures/({'|'.join(FIGURE_NAMES)})\.png",
-        r"wandb/(run_id|latest-run|debug[^/]*\.log|settings|wandb-[^/]*|(offline-)?run-[^/]+(/.*)?)",
-    ))
-)  # fmt: skip
+    "|".join(
+        (
+            rf"\.lock|{_TOP}|\.{_TOP}(\.\d+)?\.part|\.raysoft-[^/]*|rounds\.jsonl\.damaged\d*",
+            r"checkpoints/\.?round-\d+(\.part)?/\.?(manifest\.json|state\.safetensors)(\.part)?",
+            r"adapter/(adapter_config\.json|adapter_model\.safetensors|\.adapter_(config\.json|model\.safetensors)\.\w+(\.part)?)",
+            r"model/(config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)",
+            r"tensorboard/events\.out\.tfevents\.[^/]+",
+            rf"figures/({'|'.join(FIGURE_NAMES)})\.png",
+            r"wandb/(run_id|latest-run|debug[^/]*\.log|settings|wandb-[^/]*|(offline-)?run-[^/]+(/.*)?)",
+        )
+    )
+)
 _ASIDE = ".replaced/"  # an old run, until the first round of the one that overwrites it is on disk
 
 

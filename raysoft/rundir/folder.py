@@ -263,8 +263,10 @@ def check_place(path: Path, overwrite: bool) -> list[str]:
             raise ConfigError("--out", f"{path} exists and is not empty; choose another folder{run}")
         check_overwrite(
             files_of(path) if content else (),
-            lambda name: (path / name).read_text(encoding="utf-8", errors="replace"), str(path), "--out",
-        )  # fmt: skip
+            lambda name: (path / name).read_text(encoding="utf-8", errors="replace"),
+            str(path),
+            "--out",
+        )
         there = next(place for place in (path, *path.absolute().parents) if place.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise ConfigError("--out", f"{path} cannot be written: {there} is not a folder that may be written to")

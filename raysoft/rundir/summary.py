@@ -13,10 +13,23 @@ from raysoft.types import RoundRecord
 
 FINAL_EVALUATIONS = 5
 SUMMARY_KEYS = (
-    "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
-    "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
-    "config_hash", "identity", "status", "metrics",
-)  # fmt: skip
+    "final_accuracy",
+    "best_accuracy",
+    "base_accuracy",
+    "rounds",
+    "uplink_bits_total",
+    "mean_round_latency_s",
+    "latency_budget_s",
+    "simulated_time_s",
+    "energy_j_total",
+    "wall_time_s",
+    "client_updates_per_s",
+    "adapter_sha256",
+    "config_hash",
+    "identity",
+    "status",
+    "metrics",
+)
 
 
 def summarise(
@@ -58,9 +71,9 @@ def summarise(
     }
     lost = sum(map(is_lost, rows))
     if lost:
-        summary |= dict.fromkeys((
-            "best_accuracy", "uplink_bits_total", "mean_round_latency_s", "energy_j_total", "client_updates_per_s",
-        ))  # fmt: skip
+        summary |= dict.fromkeys(
+            ("best_accuracy", "uplink_bits_total", "mean_round_latency_s", "energy_j_total", "client_updates_per_s")
+        )
     summary |= {key: value for key, value in extra.items() if key != "metrics"}
     metrics = _metric_summary(rows) | ({"rounds_lost": lost} if lost else {})
     return strict({**summary, "metrics": {**metrics, **extra.get("metrics", {})}})

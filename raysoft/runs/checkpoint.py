@@ -344,5 +344,10 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 # A field that is added to the state must be added here too: a checkpoint without it would resume another run.
 assert {item.name for item in fields(RunState)} == {
-    "server", "allocator", "clients", "clock_s", "sent_counts", "dense_bits",
-}  # fmt: skip
+    "server",
+    "allocator",
+    "clients",
+    "clock_s",
+    "sent_counts",
+    "dense_bits",
+}

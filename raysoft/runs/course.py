@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from typing import Any
 
-from raysoft.config import RunConfig
-from raysoft.config.identity import EMBEDDED
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
 from raysoft.federation.liveness import in_background
 from raysoft.planning.stage import planned
 from raysoft.planning.table import plan_json
 from raysoft.rundir.folder import ROUNDS, SUMMARY, Position, record_row
 from raysoft.runs.advice import warn_of_round, warn_of_slow_start
+from raysoft.runs.bases import ensure_bases
 from raysoft.runs.checkpoint import CHECKPOINTS
 from raysoft.runs.checkpoint_writer import CheckpointWriter
 from raysoft.runs.events import Events
@@ -78,7 +77,7 @@ class Course:
         standing = self.standing
         check_inputs(standing.config)  # before Ray, which takes its time to start
         standing.note_content()
-        _ensure_base(standing.config, self.events)
+        ensure_bases([standing.config], self.events)
         config, plan = planned(standing.config, self.events)
         if plan is not None:
             standing.out.write_plan(plan_json(plan))
@@ -187,11 +186,3 @@ class Course:
     def _finish_trackers(self, summary: Mapping[str, Any]) -> None:
         for name, note in self.trackers.finish(summary).items():
             log.warning("%s: %s", name, note)
-
-
-def _ensure_base(config: RunConfig, events: Events) -> None:
-    """Pretrain an embedded model here, where progress can be seen, unless the cache has it."""
-    if config.model.name.startswith(EMBEDDED):
-        from raysoft.models.embedded import ensure
-
-        ensure(config.model.name, threads=config.actors.threads, on_progress=events.preparing)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
-from raysoft.config.identity import EMBEDDED
 from raysoft.distributed.resources import Machine, trial_bundles
 from raysoft.distributed.session import joins_cluster, running_ray
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
 from raysoft.kernels import portable
 from raysoft.planning.events import Preparing
+from raysoft.runs.bases import ensure_bases
 from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
 from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
 from raysoft.sweep.placing import concurrency, share_of
@@ -83,7 +83,9 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
     with opened(path, config, resume) as folder:
         work = Work.of(sweep, folder)
         if work.left:
-            _ensure_bases(sweep, events)
+            ensure_bases(
+                [sweep.run_config(values, sweep.seeds[0]) for values in sweep.points or (sweep.first(),)], events
+            )
             events.preparing(0.0, "starting Ray")
             os.environ.update(QUIET)
             with running_ray(None if here is None else int(here.cpus), _example(sweep).tracking.prometheus):
@@ -149,16 +151,6 @@ def _check_places(sweep: Sweep, nodes: Sequence[Machine]) -> None:
             parts = sweep.config.max_concurrent
             more = "" if parts == "auto" else f" (a trial's share: max_concurrent is {parts})"
             raise ResourceError(f"{error}{more}") from None
-
-
-def _ensure_bases(sweep: Sweep, events: SweepEvents) -> None:
-    """Pretrain embedded bases here once, where progress can be seen, before several trials would all do it."""
-    configs = [sweep.run_config(values, sweep.seeds[0]) for values in sweep.points or (sweep.first(),)]
-    for name, threads in dict.fromkeys((config.model.name, config.actors.threads) for config in configs):
-        if name.startswith(EMBEDDED):
-            from raysoft.models.embedded import ensure
-
-            ensure(name, threads=threads, on_progress=events.preparing)
 
 
 def _tune(sweep: Sweep, folder: SweepFolder, work: Work, nodes: Sequence[Machine], events: SweepEvents) -> None:

@@ -121,11 +121,18 @@ def write_results(folder: SweepFolder, sweep: Sweep, found: Results) -> None:
     _write_parquet(folder.path / RESULTS_PARQUET, columns)
     write_atomic(folder.path / POINTS_CSV, _points_csv(found.points))
     data = {
-        "format": FORMAT, "name": folder.path.resolve().name, "metric": sweep.config.metric, "mode": sweep.mode,
-        "scheduler": sweep.config.scheduler.name, "search": sweep.config.search, "seeds": list(sweep.seeds),
-        "axes": [_axis(sweep, key) for key in sweep.config.space], "best": found.best, "points": found.points,
+        "format": FORMAT,
+        "name": folder.path.resolve().name,
+        "metric": sweep.config.metric,
+        "mode": sweep.mode,
+        "scheduler": sweep.config.scheduler.name,
+        "search": sweep.config.search,
+        "seeds": list(sweep.seeds),
+        "axes": [_axis(sweep, key) for key in sweep.config.space],
+        "best": found.best,
+        "points": found.points,
         "trials": found.rows,
-    }  # fmt: skip
+    }
     write_atomic(folder.path / RESULTS_JSON, json.dumps(strict(data), indent=1, allow_nan=False) + "\n")
     if found.best is not None:
         write_atomic(folder.path / BEST, _best_yaml(folder, found))

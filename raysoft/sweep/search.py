@@ -29,18 +29,23 @@ def make_scheduler(sweep: Sweep) -> TrialScheduler:
     if isinstance(options, Asha):
         grace = options.grace_rounds or max(1, rounds // 9)
         return ASHAScheduler(
-            time_attr=TIME, max_t=max(rounds, grace, 1), grace_period=grace,
-            reduction_factor=options.reduction_factor, brackets=options.brackets,
-        )  # fmt: skip
+            time_attr=TIME,
+            max_t=max(rounds, grace, 1),
+            grace_period=grace,
+            reduction_factor=options.reduction_factor,
+            brackets=options.brackets,
+        )
     if isinstance(options, HyperBand):
         return HyperBandScheduler(time_attr=TIME, max_t=max(rounds, 1), reduction_factor=options.reduction_factor)
     if isinstance(options, Pbt):
         return PopulationBasedTraining(
-            time_attr=TIME, perturbation_interval=options.interval_rounds or max(1, rounds // 5),
+            time_attr=TIME,
+            perturbation_interval=options.interval_rounds or max(1, rounds // 5),
             hyperparam_mutations={"job": {"values": {key: _mutation(sweep, key) for key in sweep.config.space}}},
-            quantile_fraction=options.quantile, resample_probability=options.resample,
+            quantile_fraction=options.quantile,
+            resample_probability=options.resample,
             custom_explore_fn=lambda new: {"job": {**new["job"], "values": _inside(sweep, new["job"]["values"])}},
-        )  # fmt: skip
+        )
     return FIFOScheduler()
 
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from raysoft.terminal import endings
 from raysoft.terminal import options as given
 
 if TYPE_CHECKING:
     from raysoft.config import RunConfig
-    from raysoft.planning.table import Plan
+    from raysoft.planning.table import RankPlan
 
 # Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
 UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the signal's number
-_how_to_go_on: list[str] = []  # for `main`, which says why a command has ended
 
 app = typer.Typer(
     name="raysoft",
@@ -79,7 +76,7 @@ def run(
 
     with (
         staged(place, "--out", overwrite) as stage,
-        _resumable(stage.folder, stage.place),
+        endings.resumable(stage.folder, stage.place),
         display.RunDisplay(console, stage.changed) as shown,
     ):
         result = run_config(config, stage.folder, overwrite=overwrite, events=shown)
@@ -102,7 +99,7 @@ def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None
     place = folder if is_uri(folder) else Path(folder)
     with (
         staged(place, "DIR", fetch=True) as stage,
-        _resumable(stage.folder, stage.place, resuming=True),
+        endings.resumable(stage.folder, stage.place, resuming=True),
         display.RunDisplay(console, stage.changed) as shown,
     ):
         result = resume_run(stage.folder, overrides or (), events=shown)
@@ -162,7 +159,7 @@ def plan(
         _validate_plan(config, found, folder, seeds=validate, runs=runs, workers=workers)
 
 
-def _make_plan(config: RunConfig, folder: Path) -> Plan:
+def _make_plan(config: RunConfig, folder: Path) -> RankPlan:
     """Measure, write the plan's folder, and print its table."""
     from raysoft.planning.table import check_folder, summary_rows, text_table, write_plan
     from raysoft.terminal import console as display
@@ -181,7 +178,7 @@ def _make_plan(config: RunConfig, folder: Path) -> Plan:
     return found
 
 
-def _validate_plan(config: RunConfig, found: Plan, folder: Path, *, seeds: int, runs: Path, workers: int) -> None:
+def _validate_plan(config: RunConfig, found: RankPlan, folder: Path, *, seeds: int, runs: Path, workers: int) -> None:
     """Run every feasible rank, write and print how well the plan chose. Ends with code 1 where runs have failed."""
     from raysoft.comparison.plan_validation import validate, validation_rows, write_validation
     from raysoft.terminal import console as display
@@ -238,14 +235,22 @@ def compare(
     from raysoft.terminal.console import stdout
 
     plan = comparison.plan_comparison(
-        arms, seeds=seeds, first_seed=first_seed, equal=equal, reference=reference, margin=margin, workers=workers,
-        name=name, out=out, store=store,
-    )  # fmt: skip
+        arms,
+        seeds=seeds,
+        first_seed=first_seed,
+        equal=equal,
+        reference=reference,
+        margin=margin,
+        workers=workers,
+        name=name,
+        out=out,
+        store=store,
+    )
     console = stdout()
     if dry_run:
         display.print_comparison_plan(console, plan)
         return
-    with _repeatable(), display.BatchDisplay(console) as shown:
+    with endings.repeatable(), display.BatchDisplay(console) as shown:
         found = comparison.carry_out(plan, workers, shown)
     display.print_comparison(console, found)
     if found.failed:
@@ -288,7 +293,7 @@ def tune(
         return
     from raysoft.sweep.driver import run_sweep
 
-    with _repeatable(*([] if go_on else ["--resume"])), display.SweepDisplay(console) as shown:
+    with endings.repeatable(*([] if go_on else ["--resume"])), display.SweepDisplay(console) as shown:
         found = run_sweep(config, folder, shown, resume=go_on)
     display.print_sweep(console, found)
     if any(row["status"] == "failed" for row in found.results.rows):
@@ -312,44 +317,6 @@ def list_names(matrix: given.Matrix = False) -> None:
     console.print(display.matrix_table() if matrix else display.names_table())
 
 
-@contextmanager
-def _resumable(folder: Path, place: Path | str, resuming: bool = False) -> Iterator[None]:
-    """Where a run ends early and has left rounds: how to go on with it. `place`: where its folder is in the end."""
-    from raysoft.errors import ConfigError
-    from raysoft.rundir.folder import ROUNDS
-
-    def rounds() -> int | None:  # the file of rounds, by its inode; None where it is not there or empty
-        with suppress(OSError):
-            found = (folder / ROUNDS).stat()
-            return found.st_ino if found.st_size else None
-        return None
-
-    before = None if resuming else rounds()  # of another run, which may not have been replaced yet
-    try:
-        yield
-    except ConfigError:
-        raise
-    except BaseException:
-        if rounds() not in (None, before):
-            _how_to_go_on.append(f"go on with: raysoft resume {shlex.quote(str(place))}")
-        raise
-
-
-@contextmanager
-def _repeatable(*more: str) -> Iterator[None]:
-    """Where a command over many runs is interrupted: the command that goes on with them."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _how_to_go_on.append(f"go on with: {shlex.join(['raysoft', *sys.argv[1:], *more])}")
-        raise
-
-
-def _say(sentence: str) -> None:
-    """Why the command has ended, and how to go on."""
-    print("; ".join([f"raysoft: {sentence}", *_how_to_go_on]), file=sys.stderr)
-
-
 def main() -> None:
     """Entry point: one clear sentence and the contract's exit code for every expected failure."""
     from raysoft.errors import HeadLostError, RaysoftError
@@ -357,7 +324,7 @@ def main() -> None:
     from raysoft.terminal.interruption import end_on_sigterm, terminated
 
     end_on_sigterm()
-    _how_to_go_on.clear()
+    endings.forget()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an old terminal, or a file name that is not UTF-8
     try:
@@ -371,7 +338,7 @@ def main() -> None:
     except NotPortableError:  # before anything was computed or written
         restart()
     except RaysoftError as error:
-        _say(str(error))
+        endings.say(str(error))
         if isinstance(error, HeadLostError):  # without its head Ray cannot be taken down: it waits, aborts or crashes
             sys.stdout.flush()
             sys.stderr.flush()
@@ -379,19 +346,19 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         word, code = ("terminated", TERMINATED) if terminated() else ("interrupted", INTERRUPTED)
-        _say(word)
+        endings.say(word)
         sys.exit(code)
     except MemoryError:
-        _say("not enough memory; use fewer clients, a smaller data.max_train_samples or batch")
+        endings.say("not enough memory; use fewer clients, a smaller data.max_train_samples or batch")
         sys.exit(3)
     except BrokenPipeError:  # `raysoft list | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
-        if _how_to_go_on:
-            _say("nobody reads the output any more, so the run was ended")
+        if endings.how_to_go_on:
+            endings.say("nobody reads the output any more, so the run was ended")
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that vanished
         place = f"{str(error.filename)[:200]}: " if error.filename else ""
-        _say(f"{place}{error.strerror or error}")
+        endings.say(f"{place}{error.strerror or error}")
         sys.exit(1)
 
 

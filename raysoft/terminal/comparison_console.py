@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from raysoft.comparison.batch import BatchEvents, Job, Outcome
-from raysoft.comparison.compare import Comparison, Plan, failures
+from raysoft.comparison.batch import BatchEvents, Job, JobOutcome
+from raysoft.comparison.compare import Comparison, ComparisonPlan, failures
 from raysoft.comparison.store import find, key_of, run_name
 from raysoft.comparison.tables import arms_table, note, pairs_table, sideways, text_table, time_to_table
 from raysoft.terminal.console import aligned, relative, say
@@ -67,7 +67,7 @@ class BatchDisplay(BatchEvents):
         """Move the bar."""
         self._count(job, tick)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: JobOutcome) -> None:
         """One line."""
         self._done += 1
         self._now.pop(id(outcome.job), None)
@@ -117,7 +117,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
         console.print(failures(found.failed), highlight=False, markup=False)
 
 
-def print_comparison_plan(console: Console, plan: Plan) -> None:
+def print_comparison_plan(console: Console, plan: ComparisonPlan) -> None:
     """What a comparison would do, without doing it: each run and whether the store has it."""
     from raysoft.runs.inputs import check_all_inputs
 

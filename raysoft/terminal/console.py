@@ -104,9 +104,15 @@ class _Count(MofNCompleteColumn):
 def progress_bar(console: Console) -> Progress:
     """A bar with its count and times, gone when it ends; nothing where there is no terminal."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), _Count(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal, transient=True,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Count(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
 def plugins(config: RunConfig) -> str:

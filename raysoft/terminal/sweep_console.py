@@ -16,8 +16,13 @@ from raysoft.terminal.console import aligned, progress_bar, relative, say
 
 MOST = 12  # points of the closing table
 _FIGURES = (
-    "final_accuracy", "final_bits_per_byte", "mean_latency_s", "latency_over_budget", "uplink_mb", "kept_fraction",
-)  # fmt: skip
+    "final_accuracy",
+    "final_bits_per_byte",
+    "mean_latency_s",
+    "latency_over_budget",
+    "uplink_mb",
+    "kept_fraction",
+)
 
 
 class SweepDisplay(SweepEvents):

@@ -71,8 +71,11 @@ class Fdma:
 
         reason_K = np.full(len(active_K), "", dtype=object)
         for name, who_K in (
-            ("outage", ~active_K), ("sensitivity", weak_K), ("deadline", late_K), ("packet_error", broken_K),
-        ):  # fmt: skip
+            ("outage", ~active_K),
+            ("sensitivity", weak_K),
+            ("deadline", late_K),
+            ("packet_error", broken_K),
+        ):
             reason_K[who_K] = name
         return Outcome(
             arrived_K=active_K & ~lost_K & ~broken_K,

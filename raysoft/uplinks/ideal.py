@@ -20,7 +20,7 @@ class Config(UplinkConfig):
 
 
 @dataclass(frozen=True)
-class Ideal:
+class IdealUplink:
     """Latency = downlink + compute; energy = compute."""
 
     config: Config
@@ -47,6 +47,6 @@ class Ideal:
         return sums
 
 
-def build(config: Config, link: Link) -> Ideal:
+def build(config: Config, link: Link) -> IdealUplink:
     """The uplink; the radio constants do not matter to it."""
-    return Ideal(config)
+    return IdealUplink(config)

@@ -13,10 +13,17 @@ from raysoft.wireless.propagation import MacroConfig, macro_path_loss_db
 from raysoft.wireless.tr38901 import UMA, UMI, CellularConfig, breakpoint_m, los_probability, path_loss_db
 
 Rows = list[tuple[str, str]]
-_OF_THE_LINK = frozenset({
-    "bandwidth_hz", "noise_dbm_per_hz", "noise_figure_db", "max_spectral_efficiency", "snr_gap_db",
-    "interference_margin_db", "control_rate_bps",
-})  # fmt: skip
+_OF_THE_LINK = frozenset(
+    {
+        "bandwidth_hz",
+        "noise_dbm_per_hz",
+        "noise_figure_db",
+        "max_spectral_efficiency",
+        "snr_gap_db",
+        "interference_margin_db",
+        "control_rate_bps",
+    }
+)
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 

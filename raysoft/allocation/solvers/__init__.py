@@ -25,7 +25,26 @@ from raysoft.wireless.rates import (
 )
 
 __all__ = [
-    "Draws", "Floor", "Inner", "Menus", "MinMax", "Problem", "Solution", "bandwidth_from_nats", "check_budget",
-    "convex_knots", "latency_floor", "limit", "nats_from_load", "nats_from_marginal", "rate", "rho", "round_to_menu",
-    "share_for_rate", "smallest_feasible_budget", "solve_inner", "solve_minmax", "solve_online",
-]  # fmt: skip
+    "Draws",
+    "Floor",
+    "Inner",
+    "Menus",
+    "MinMax",
+    "Problem",
+    "Solution",
+    "bandwidth_from_nats",
+    "check_budget",
+    "convex_knots",
+    "latency_floor",
+    "limit",
+    "nats_from_load",
+    "nats_from_marginal",
+    "rate",
+    "rho",
+    "round_to_menu",
+    "share_for_rate",
+    "smallest_feasible_budget",
+    "solve_inner",
+    "solve_minmax",
+    "solve_online",
+]

@@ -52,14 +52,21 @@ class Floor:
 def latency_floor(draws: Draws, link: Link, budget_s: float, outage_factor: float) -> Floor:
     """Mean min-max latency of the least payload under the outage rule; a round without senders costs the budget."""
     out = in_outage(
-        draws.start_s_MK, draws.least_bits_MK, draws.snr_hz_MK, link.bandwidth_hz, link.max_spectral_efficiency,
+        draws.start_s_MK,
+        draws.least_bits_MK,
+        draws.snr_hz_MK,
+        link.bandwidth_hz,
+        link.max_spectral_efficiency,
         outage_factor * budget_s,
-    )  # fmt: skip
+    )
     start = np.where(out, 0.0, draws.start_s_MK)
     tau = solve_minmax(
-        start, np.where(out, 0.0, draws.least_bits_MK), np.where(out, 1.0, draws.snr_hz_MK), link.bandwidth_hz,
+        start,
+        np.where(out, 0.0, draws.least_bits_MK),
+        np.where(out, 1.0, draws.snr_hz_MK),
+        link.bandwidth_hz,
         link.max_spectral_efficiency,
-    ).tau_s  # fmt: skip
+    ).tau_s
     tau = np.where(out.all(axis=1), budget_s, tau)
     error = float(tau.std(ddof=1) / math.sqrt(len(tau))) if len(tau) > 1 else math.inf
     return Floor(float(tau.mean()), error, float(1.0 - out.mean()))

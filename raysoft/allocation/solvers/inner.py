@@ -260,9 +260,7 @@ def _result(market: _Market, price: Array, bandwidth: Array, entered: Array, fea
     sent = window * rate(bandwidth, a, problem.max_efficiency)
     # A jump over several segments of one price may have been filled up to an earlier one than the last.
     g, c = np.nonzero(sent < problem.bits_KJ[k, segment] * (1.0 - 1e-9))
-    segment[g, c] = np.minimum(
-        segment[g, c], np.count_nonzero(problem.bits_KJ[c, 1:] <= sent[g, c][:, None], axis=1)
-    )  # fmt: skip
+    segment[g, c] = np.minimum(segment[g, c], np.count_nonzero(problem.bits_KJ[c, 1:] <= sent[g, c][:, None], axis=1))
     low, high = problem.bits_KJ[k, segment], problem.bits_KJ[k, segment + 1]
     bits = np.where(entered == 0, low, np.clip(sent, low, high))
     slope = problem.slope_KJ[k, segment]

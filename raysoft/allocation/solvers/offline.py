@@ -63,17 +63,24 @@ class SampledRounds:
         """Who is told not to send."""
         draws, link = self.draws, self.link
         return in_outage(
-            draws.start_s_MK, draws.least_bits_MK, draws.snr_hz_MK, link.bandwidth_hz, link.max_spectral_efficiency,
+            draws.start_s_MK,
+            draws.least_bits_MK,
+            draws.snr_hz_MK,
+            link.bandwidth_hz,
+            link.max_spectral_efficiency,
             self.limit_s,
-        )  # fmt: skip
+        )
 
     def latency_M(self, payload_bits: float) -> Array:
         """Min-max latency [s] of each round when every sender has this payload on the air."""
         out = self.outage_MK
         tau = solve_minmax(
-            np.where(out, 0.0, self.draws.start_s_MK), np.where(out, 0.0, payload_bits),
-            np.where(out, 1.0, self.draws.snr_hz_MK), self.link.bandwidth_hz, self.link.max_spectral_efficiency,
-        ).tau_s  # fmt: skip
+            np.where(out, 0.0, self.draws.start_s_MK),
+            np.where(out, 0.0, payload_bits),
+            np.where(out, 1.0, self.draws.snr_hz_MK),
+            self.link.bandwidth_hz,
+            self.link.max_spectral_efficiency,
+        ).tau_s
         return np.where(out.all(axis=1), self.budget_s, tau)
 
 

@@ -66,9 +66,11 @@ class _Search:
         if objective[i] < self.best_objective:
             self.best_objective, self.best_tau = float(objective[i]), float(tau[i])
             self.best = (
-                inner.bits_GK[i].copy(), inner.bandwidth_hz_GK[i].copy(), float(inner.penalty_G[i]),
+                inner.bits_GK[i].copy(),
+                inner.bandwidth_hz_GK[i].copy(),
+                float(inner.penalty_G[i]),
                 float(inner.price_G[i]),
-            )  # fmt: skip
+            )
         place = np.searchsorted(self.tau, tau)
         self.tau = np.insert(self.tau, place, tau)
         self.penalty = np.insert(self.penalty, place, inner.penalty_G)
@@ -91,9 +93,17 @@ class _Search:
         lowest = float(self.bound.min(initial=np.inf))
         gap = max(0.0, self.best_objective - lowest) / max(abs(self.best_objective), 1e-300)
         return Solution(
-            tau_s=self.best_tau, bits_K=bits, bandwidth_hz_K=bandwidth, penalty=penalty, price=price,
-            objective=self.best_objective, gap=gap, floor_s=floor, ceiling_s=ceiling, evaluations=len(self.tau),
-        )  # fmt: skip
+            tau_s=self.best_tau,
+            bits_K=bits,
+            bandwidth_hz_K=bandwidth,
+            penalty=penalty,
+            price=price,
+            objective=self.best_objective,
+            gap=gap,
+            floor_s=floor,
+            ceiling_s=ceiling,
+            evaluations=len(self.tau),
+        )
 
 
 def fastest_s(problem: Problem, everything: bool = False) -> float:
@@ -104,9 +114,13 @@ def fastest_s(problem: Problem, everything: bool = False) -> float:
 
 
 def solve_online(
-    problem: Problem, v: float, drift_per_s: float, certify: float | None = None, longest_s: float | None = None,
+    problem: Problem,
+    v: float,
+    drift_per_s: float,
+    certify: float | None = None,
+    longest_s: float | None = None,
     tolerance: float = 1e-6,
-) -> Solution:  # fmt: skip
+) -> Solution:
     """Minimise v P(tau) + drift_per_s tau over the round time. v > 0, drift_per_s >= 0.
 
     certify: prove this relative gap by branch and bound (1e-4 takes some hundred evaluations); None: grid and

@@ -32,7 +32,7 @@ from raysoft.models.optim import State, clip_by_client, init_state, stepper
 from raysoft.models.padding import left_padded
 from raysoft.models.runtime import exact_roots, prepare
 from raysoft.models.trainers.packed_layers import PackedHead, PackedLinear
-from raysoft.models.trainers.stack import Layout, gather, scatter
+from raysoft.models.trainers.stack import StackLayout, gather, scatter
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
 
 
@@ -52,7 +52,7 @@ class PackedTrainer:
         self._pad_left = base.pad_left
         self.space = space
         self.device = prepare(device, threads)
-        self.layout = Layout(space)
+        self.layout = StackLayout(space)
         self.module: Any = build_module(base, str(self.device))
         self._separable: bool | None = None  # known from the first batch on
         self._linears = {pair.module: self._install_linear(pair) for pair in space.pairs}
@@ -75,7 +75,7 @@ class PackedTrainer:
         exact_roots()
         if len(jobs) > 1 and not self._separates(batches):
             return [self.train([job], _rows_of(batches, k), settings)[0] for k, job in enumerate(jobs)]
-        pack = _Pack(self.layout, jobs, settings, self.device)
+        pack = _PackedBatch(self.layout, jobs, settings, self.device)
         for batch in batches:
             active = np.flatnonzero(batch.active_K)
             if len(active):
@@ -100,8 +100,9 @@ class PackedTrainer:
             if batch is None:
                 return True
             inputs, _ = self._inputs(batch, np.flatnonzero(batch.active_K)[:1])
-            one, two = (self._leading({n: v[:1].repeat_interleave(k, dim=0) for n, v in inputs.items()})
-                        for k in (1, 2))  # fmt: skip
+            one, two = (
+                self._leading({n: v[:1].repeat_interleave(k, dim=0) for n, v in inputs.items()}) for k in (1, 2)
+            )
             self._separable = len(one) == len(two) and all(2 * a == b for a, b in zip(one, two, strict=True))
         return self._separable
 
@@ -118,7 +119,7 @@ class PackedTrainer:
                 hook.remove()
         return found
 
-    def _step(self, pack: _Pack, batch: StepBatch, active: Array) -> None:
+    def _step(self, pack: _PackedBatch, batch: StepBatch, active: Array) -> None:
         """One optimiser step of the active clients."""
         part = pack.rows(active)
         inputs, labels = self._inputs(batch, active)
@@ -235,10 +236,12 @@ class PackedTrainer:
         return tensor.to(self.module.dtype) if tensor.dtype == torch.float32 and value.ndim == 4 else tensor
 
 
-class _Pack:
+class _PackedBatch:
     """Values, gradients and optimiser state of some clients, a row each."""
 
-    def __init__(self, layout: Layout, jobs: Sequence[LocalJob], settings: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, layout: StackLayout, jobs: Sequence[LocalJob], settings: TrainConfig, device: torch.device
+    ) -> None:
         self.layout, self.jobs, self.settings = layout, list(jobs), settings
         self.values = torch.from_numpy(layout.stack([job.start for job in jobs])).to(device)
         self.start = self.values.clone() if any(job.loss_term for job in jobs) else self.values
@@ -259,7 +262,7 @@ class _Pack:
 class _Rows:
     """The active clients of one step: the pack itself if that is everybody, otherwise copies that are written back."""
 
-    def __init__(self, pack: _Pack, active: Array) -> None:
+    def __init__(self, pack: _PackedBatch, active: Array) -> None:
         self.pack = pack
         self.jobs = [pack.jobs[k] for k in active]
         self.index = None if len(active) == len(pack.jobs) else torch.from_numpy(active).to(pack.values.device)

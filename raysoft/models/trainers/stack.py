@@ -16,7 +16,7 @@ from raysoft.errors import RaysoftError
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
 
 
-class Layout:
+class StackLayout:
     """Where each parameter lies in a row; LoRA factors first, then the head."""
 
     def __init__(self, space: ParamSpace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raysoft.quantities import quantity
-from raysoft.report.comparison.data import Curve, Trace, pareto_front
+from raysoft.report.comparison.data import MeanCurve, Trace, pareto_front
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ComparisonFile, Pair
 from raysoft.report.row_figures import Sample
@@ -28,7 +28,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def progress(lines: Sequence[Curve], metric: str) -> str:
+def progress(lines: Sequence[MeanCurve], metric: str) -> str:
     """First panel's lines: from where to where, and how many seeds the bands are over."""
     unit, text = (" %", "Accuracy on held-out data") if metric == "accuracy" else ("", "Bits per byte of held-out text")
     seeds = sorted({line.seeds for line in lines})
@@ -156,7 +156,7 @@ def fairness(points: Sequence[Point]) -> str:
     )
 
 
-def kept(lines: Sequence[Curve]) -> str:
+def kept(lines: Sequence[MeanCurve]) -> str:
     """Kept fraction of the weakest and strongest group of each arm."""
     rows = [f"{line.label} from {line.mean_P[0]:.2g} to {line.mean_P[-1]:.2g}" for line in lines]
     return (

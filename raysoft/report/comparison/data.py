@@ -34,7 +34,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Curve:
+class MeanCurve:
     """A metric over a cost: mean over seeds and mean ± one standard deviation (NaN for a single seed)."""
 
     label: str
@@ -44,11 +44,11 @@ class Curve:
     high_P: Array
     seeds: int = 1
 
-    def scaled(self, factor: float) -> Curve:
+    def scaled(self, factor: float) -> MeanCurve:
         """The same with the metric times `factor`."""
-        return Curve(
+        return MeanCurve(
             self.label, self.x_P, factor * self.mean_P, factor * self.low_P, factor * self.high_P, self.seeds
-        )  # fmt: skip
+        )
 
 
 def trace(run: Run, seed: int) -> Trace:
@@ -82,7 +82,7 @@ def held(x_T: Array, y_T: Array, grid_P: Array) -> Array:
     return np.where(place >= 0, y[np.maximum(place, 0)], np.nan) if len(x) else np.full(len(grid_P), np.nan)
 
 
-def mean_curve(label: str, traces: Sequence[Trace], axis: str, metric: str, log: bool = False) -> Curve | None:
+def mean_curve(label: str, traces: Sequence[Trace], axis: str, metric: str, log: bool = False) -> MeanCurve | None:
     """Mean and spread over seeds on a common grid, which ends where the first seed ends: nothing is extrapolated.
 
     Rounds: the rounds at which any seed was evaluated. Other costs: `POINTS` equal steps, or equal ratios for `log`.
@@ -110,7 +110,7 @@ def mean_curve(label: str, traces: Sequence[Trace], axis: str, metric: str, log:
     mean, std = y_SP.mean(axis=0), np.full(len(grid), np.nan)
     if len(seen) > 1:
         std = y_SP.std(axis=0, ddof=1)
-    return Curve(label, grid, mean, mean - std, mean + std, len(seen))
+    return MeanCurve(label, grid, mean, mean - std, mean + std, len(seen))
 
 
 def pareto_front(cost: Sequence[float], value: Sequence[float], lower_is_better: bool = False) -> list[int]:
@@ -133,7 +133,7 @@ def cdf(values: Array) -> tuple[Array, Array]:
     return np.concatenate([x[:1], x]), np.arange(len(x) + 1) / max(len(x), 1)
 
 
-def kept_by_gain(label: str, traces: Sequence[Trace], groups: int = GROUPS) -> Curve | None:
+def kept_by_gain(label: str, traces: Sequence[Trace], groups: int = GROUPS) -> MeanCurve | None:
     """Mean kept fraction of the clients of all seeds, in groups of equal size from the weakest mean gain (dB) up.
 
     None where every client keeps the same, or nothing is known about them.
@@ -145,4 +145,4 @@ def kept_by_gain(label: str, traces: Sequence[Trace], groups: int = GROUPS) -> C
     order = np.argsort(gain, kind="stable")
     x, y = binned(gain[order], groups), binned(kept[order], groups)
     nothing = np.full(len(x), np.nan)
-    return Curve(label, x, y, nothing, nothing, len(traces))
+    return MeanCurve(label, x, y, nothing, nothing, len(traces))

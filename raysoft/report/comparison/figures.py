@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
-from raysoft.report.comparison.data import Curve, cdf, pareto_front
+from raysoft.report.comparison.data import MeanCurve, cdf, pareto_front
 from raysoft.report.labels import Segment, looks_of, margin_labels, point_labels, short
 from raysoft.report.row_figures import Looks, Sample
 from raysoft.report.style import COLUMN_IN, marks_every, new_figure
@@ -35,7 +35,7 @@ class Point:
 
 
 def curves(
-    lines: Sequence[Curve],
+    lines: Sequence[MeanCurve],
     x_label: str,
     y_label: str,
     looks: Looks = None,
@@ -51,9 +51,15 @@ def curves(
         one = look[line.label]
         shown = len(line.x_P) <= 25  # few points are marked all
         ax.plot(
-            line.x_P, line.mean_P, color=one.colour, linestyle=one.line, marker=one.marker, markersize=3.0,
-            markevery=1 if shown else marks_every(len(line.x_P), number), zorder=3,
-        )  # fmt: skip
+            line.x_P,
+            line.mean_P,
+            color=one.colour,
+            linestyle=one.line,
+            marker=one.marker,
+            markersize=3.0,
+            markevery=1 if shown else marks_every(len(line.x_P), number),
+            zorder=3,
+        )
         if not np.isfinite(line.low_P).any():
             continue
         if len(lines) <= BANDS:
@@ -74,9 +80,13 @@ def curves(
 
 
 def scatter(
-    points: Sequence[Point], x_label: str, y_label: str, front: bool = True, lower_is_better: bool = False,
+    points: Sequence[Point],
+    x_label: str,
+    y_label: str,
+    front: bool = True,
+    lower_is_better: bool = False,
     looks: Looks = None,
-) -> Figure | None:  # fmt: skip
+) -> Figure | None:
     """Value against cost (logarithmic where the costs are far apart), the Pareto front as a step line."""
     if not points:
         return None
@@ -130,7 +140,7 @@ def distribution(
         one = look[item.label]
         handles += ax.plot(
             x, 100 * y, drawstyle="steps-post", color=one.colour, linestyle=one.line, label=short(item.label)
-        )  # fmt: skip
+        )
     if budgets:
         handles += ax.plot([], [], color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, label="latency budget")
     everything = np.concatenate([np.asarray(item.values, dtype=np.float64) for item in filled])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from raysoft.errors import RaysoftError
 from raysoft.quantities import keys_in
-from raysoft.report.json_file import read_checked
+from raysoft.report.json_file import FilePart, read_checked
 from raysoft.rundir.checks import MOST
 
 COMPARISON_JSON = "comparison.json"
@@ -18,14 +18,10 @@ Maybe = Number | None
 Text = Annotated[str, Field(min_length=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
 ARM_KEYS = (*keys_in("row", "arm"), "equal_round")
 
 
-class Values(_Part):
+class ClosingFigures(FilePart):
     """The closing figures of a run, or their mean or standard deviation over the seeds of an arm, by key."""
 
     model_config = ConfigDict(extra="allow")
@@ -43,29 +39,29 @@ class Values(_Part):
         return self.__pydantic_extra__.get(key)
 
 
-class ArmRun(Values):
+class ArmRun(ClosingFigures):
     """One run of an arm; `folder` is relative to the comparison folder."""
 
     seed: int
     folder: Text
 
 
-class Arm(_Part):
+class ArmRecord(FilePart):
     """One setting under comparison and its runs, one a seed."""
 
     label: Text
     target: str = ""
     overrides: tuple[str, ...] = ()
     runs: Annotated[tuple[ArmRun, ...], Field(min_length=1)]
-    mean: Values = Values()
-    std: Values = Values()
+    mean: ClosingFigures = ClosingFigures()
+    std: ClosingFigures = ClosingFigures()
 
     def values(self, key: str) -> list[float]:
         """One value a seed, in order of the runs; seeds without one are left out."""
         return [value for run in self.runs if (value := run.get(key)) is not None]
 
 
-class Pair(_Part):
+class Pair(FilePart):
     """Paired difference of an arm to the reference over common seeds, with its 95 % interval."""
 
     arm: Text
@@ -80,7 +76,7 @@ class Pair(_Part):
     equivalent: bool | None = None
 
 
-class TimeTo(_Part):
+class TimeTo(FilePart):
     """What an arm spent until it first reached a target; null where no seed did."""
 
     arm: Text
@@ -93,7 +89,7 @@ class TimeTo(_Part):
     seeds_reached: int = 0
 
 
-class ComparisonFile(_Part):
+class ComparisonFile(FilePart):
     """The whole file."""
 
     format: Literal[1]
@@ -104,7 +100,7 @@ class ComparisonFile(_Part):
     margin: Number
     margin_bits_per_byte_relative: Number = 0.02  # of the reference
     equal: Literal["bits", "seconds", "joules"] | None = None
-    arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
+    arms: Annotated[tuple[ArmRecord, ...], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
     time_to: tuple[TimeTo, ...] = ()
     notes: tuple[str, ...] = ()  # arms that are left out, runs that failed
@@ -127,7 +123,7 @@ class ComparisonFile(_Part):
         return [arm.label for arm in self.arms]
 
     @property
-    def reference_arm(self) -> Arm:
+    def reference_arm(self) -> ArmRecord:
         """The arm that all others are compared with."""
         return next(arm for arm in self.arms if arm.label == self.reference)
 

@@ -13,8 +13,8 @@ from raysoft.report.comparison import captions
 from raysoft.report.comparison.captions import EQUAL_UNITS, plural
 from raysoft.report.comparison.data import Trace, trace
 from raysoft.report.comparison.file import ARM_KEYS, ComparisonFile, Pair, read_comparison
-from raysoft.report.comparison.panels import Part, parts
-from raysoft.report.page import Section
+from raysoft.report.comparison.panels import Panel, parts
+from raysoft.report.page import PageSection
 from raysoft.report.run.closing import radio_rows
 from raysoft.report.run.html import footer, limits_of, settings_of
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
@@ -70,23 +70,23 @@ def load_runs(folder: Path, file: ComparisonFile) -> Loaded:
     return out
 
 
-def render(file: ComparisonFile, found: Sequence[Part], pictures: Mapping[str, bytes], loaded: Loaded) -> str:
+def render(file: ComparisonFile, found: Sequence[Panel], pictures: Mapping[str, bytes], loaded: Loaded) -> str:
     """The HTML text of a comparison."""
-    sections = [Section("result", "Result", arms_table(file))]
+    sections = [PageSection("result", "Result", arms_table(file))]
     if file.pairs:
-        sections.append(Section("pairs", f"Against {file.reference}", pairs_table(file)))
+        sections.append(PageSection("pairs", f"Against {file.reference}", pairs_table(file)))
     for part in found:
         shown = [name for name in part.drawings if name in pictures]
         if shown:
             images = "".join(page.image(pictures[name], f"{part.title}. {part.caption}") for name in shown)
-            sections.append(Section(f"figure-{part.name}", part.title, page.figure(images, part.caption, "panels")))
+            sections.append(PageSection(f"figure-{part.name}", part.title, page.figure(images, part.caption, "panels")))
     runs, titles = list(loaded.example.values()), list(loaded.example)
     remarks = [*file.notes, *(limits_of(runs, titles) if runs else ()), *loaded.notes]
     below = []
     if remarks:
-        sections.append(Section("limits", "Limits", page.notes(remarks)))
+        sections.append(PageSection("limits", "Limits", page.notes(remarks)))
     if runs:
-        sections.append(Section("radio", "Radio", page.table([radio_rows(run) for run in runs], titles, "Arm")))
+        sections.append(PageSection("radio", "Radio", page.table([radio_rows(run) for run in runs], titles, "Arm")))
         below.append(settings_of(runs, titles))
     return page.render_page(file.name, _subtitle(file), sections, footer(runs), below)
 
@@ -126,9 +126,16 @@ def _pair(pair: Pair) -> list[str]:
     interval = NOTHING if pair.low is None or pair.high is None else f"{signed(pair.low)} to {signed(pair.high)}"
     difference = NOT_MEASURED if pair.difference is None else signed(pair.difference)
     return [
-        pair.arm, captions.difference_in(pair.metric), str(pair.seeds), difference, interval,
-        _p(pair.p_noninferior), _p(pair.p_holm), _verdict(pair.noninferior), _verdict(pair.equivalent),
-    ]  # fmt: skip
+        pair.arm,
+        captions.difference_in(pair.metric),
+        str(pair.seeds),
+        difference,
+        interval,
+        _p(pair.p_noninferior),
+        _p(pair.p_holm),
+        _verdict(pair.noninferior),
+        _verdict(pair.equivalent),
+    ]
 
 
 def _p(value: float | None) -> str:

@@ -14,19 +14,21 @@ from raysoft.report import row_figures as rows_of
 from raysoft.report.comparison import captions, figures
 from raysoft.report.comparison.data import METRICS, Trace, kept_by_gain, mean_curve
 from raysoft.report.comparison.figures import Point
-from raysoft.report.comparison.file import Arm, ComparisonFile
+from raysoft.report.comparison.file import ArmRecord, ComparisonFile
 from raysoft.report.labels import looks_of
-from raysoft.report.row_figures import Difference, Looks, Reach, Sample
+from raysoft.report.row_figures import DifferenceRow, Looks, Reach, Sample
 
 AXIS_LABELS = {
-    "rounds": quantity("round").heading(), "seconds": quantity("simulated_s").heading(),
-    "mb": quantity("uplink_mb").heading(), "joules": quantity("energy_j").heading(),
-}  # fmt: skip
+    "rounds": quantity("round").heading(),
+    "seconds": quantity("simulated_s").heading(),
+    "mb": quantity("uplink_mb").heading(),
+    "joules": quantity("energy_j").heading(),
+}
 COSTS = {"mb": "uplink_mb", "latency": "mean_latency_s", "joules": "energy_j"}
 
 
 @dataclass(frozen=True)
-class Part:
+class Panel:
     """One section of the report: figures by file name, and a caption in words and numbers."""
 
     name: str
@@ -36,7 +38,7 @@ class Part:
     alt: Mapping[str, str] = field(default_factory=dict)
 
 
-def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[Part]:
+def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[Panel]:
     """All parts that these data can fill; `traces` holds what is known of the runs, by label."""
     looks = looks_of(file.labels)
     metrics = ["accuracy", *(m for m in METRICS[1:] if any(arm.values(f"final_{m}") for arm in file.arms))]
@@ -45,14 +47,18 @@ def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[P
     found += [differences(file, metric, looks) for metric in metrics]
     found += [fronts(file, metric, looks, labels[metric]) for metric in metrics]
     found += [
-        reach(file, looks), latencies(traces, looks), recovered(file, looks), fairness(file, looks), kept(traces, looks)
-    ]  # fmt: skip
+        reach(file, looks),
+        latencies(traces, looks),
+        recovered(file, looks),
+        fairness(file, looks),
+        kept(traces, looks),
+    ]
     return [part for part in found if part is not None]
 
 
 def progress(
     metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks, y_label: str | None = None
-) -> Part | None:
+) -> Panel | None:
     """The metric against round, simulated time, megabytes and joules."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
     y_label = y_label or quantity(metric).heading()
@@ -73,17 +79,15 @@ def progress(
             )
     if not shown:
         return None
-    return Part(
-        f"{metric}", y_label.removesuffix(" (%)"), drawings, captions.progress(shown, metric)
-    )  # fmt: skip
+    return Panel(f"{metric}", y_label.removesuffix(" (%)"), drawings, captions.progress(shown, metric))
 
 
-def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
+def differences(file: ComparisonFile, metric: str, looks: Looks) -> Panel | None:
     """Paired differences to the reference with 95 % intervals and the margin."""
     scale = quantity(metric).factor
     pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
     items = [
-        Difference(
+        DifferenceRow(
             pair.arm, scale * pair.difference, _times(pair.low, scale), _times(pair.high, scale), pair.noninferior
         )
         for pair in pairs
@@ -96,17 +100,22 @@ def differences(file: ComparisonFile, metric: str, looks: Looks) -> Part | None:
         mean = file.reference_arm.mean.get(f"{'equal' if file.equal else 'final'}_{metric}")
         margin = None if mean is None else file.margin_bits_per_byte_relative * mean
     draw = partial(
-        rows_of.forest, items, f"Difference in {captions.difference_in(metric)}", margin, file.reference,
-        quantity(metric).lower_is_better, looks,
-    )  # fmt: skip
+        rows_of.forest,
+        items,
+        f"Difference in {captions.difference_in(metric)}",
+        margin,
+        file.reference,
+        quantity(metric).lower_is_better,
+        looks,
+    )
     title = "Paired differences" + ("" if metric == "accuracy" else " in bits per byte")
     pairs = [pair for pair in file.pairs if pair.metric == metric and pair.arm != file.reference]
-    return Part(
+    return Panel(
         f"difference_{metric}", title, {f"difference_{metric}": draw}, captions.differences(file, pairs, margin)
     )
 
 
-def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = None) -> Part | None:
+def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = None) -> Panel | None:
     """Final metric against uplink, latency and energy with Pareto fronts."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
     best: dict[str, list[Point]] = {}
@@ -119,14 +128,14 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
             best[x_label] = points
             drawings[f"pareto_{metric}_{short}"] = partial(
                 figures.scatter, points, x_label, y_label, True, quantity(metric).lower_is_better, looks
-            )  # fmt: skip
+            )
     if not drawings:
         return None
     title = "Cost and final " + y_label.removesuffix(" (%)").lower()
-    return Part(f"pareto_{metric}", title, drawings, captions.fronts(best, metric))
+    return Panel(f"pareto_{metric}", title, drawings, captions.fronts(best, metric))
 
 
-def _point(arm: Arm, x_key: str, y_key: str, y_scale: float, x_scale: float = 1.0) -> Point | None:
+def _point(arm: ArmRecord, x_key: str, y_key: str, y_scale: float, x_scale: float = 1.0) -> Point | None:
     x, y = arm.mean.get(x_key), arm.mean.get(y_key)
     if x is None or y is None:
         return None
@@ -138,7 +147,7 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else factor * value
 
 
-def reach(file: ComparisonFile, looks: Looks) -> Part | None:
+def reach(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Seconds and megabytes to reach parts of the reference's gain."""
     drawings: dict[str, Callable[[], Figure | None]] = {}
     for name, x_label in (("seconds", "Simulated time to target (s)"), ("mb", "Uplink to target (MB)")):
@@ -150,10 +159,10 @@ def reach(file: ComparisonFile, looks: Looks) -> Part | None:
             drawings[f"time_to_{name}"] = partial(rows_of.time_to, rows, x_label, looks)
     if not drawings:
         return None
-    return Part("time_to", "Time to accuracy", drawings, captions.reach(file))
+    return Panel("time_to", "Time to accuracy", drawings, captions.reach(file))
 
 
-def latencies(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | None:
+def latencies(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Panel | None:
     """Distribution of the round latency over all seeds, with the budgets."""
     samples = [
         Sample(label, np.concatenate([item.latency_s_R for item in seeds])) for label, seeds in traces.items() if seeds
@@ -162,36 +171,41 @@ def latencies(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | Non
     if not any(len(sample.values) for sample in samples):
         return None
     draw = partial(figures.distribution, samples, quantity("round_latency_s").heading(), budgets, looks)
-    return Part("latency", "Round latency", {"latency_cdf": draw}, captions.latencies(traces, budgets))
+    return Panel("latency", "Round latency", {"latency_cdf": draw}, captions.latencies(traces, budgets))
 
 
-def recovered(file: ComparisonFile, looks: Looks) -> Part | None:
+def recovered(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Recovered share of the reference's gain, seed by seed."""
     samples = [Sample(arm.label, [100 * value for value in arm.values("recovered_gap")]) for arm in file.arms]
     if not any(len(sample.values) for sample in samples):
         return None
     draw = partial(rows_of.dots, samples, quantity("recovered_gap").heading(), 100.0, looks)
-    return Part("recovered_gap", "Recovered gap", {"recovered_gap": draw}, captions.recovered(file, samples))
+    return Panel("recovered_gap", "Recovered gap", {"recovered_gap": draw}, captions.recovered(file, samples))
 
 
-def fairness(file: ComparisonFile, looks: Looks) -> Part | None:
+def fairness(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Accuracy of the worst tenth of the clients against the mean accuracy."""
     points = [
         point for arm in file.arms if (point := _point(arm, "final_accuracy", "worst10_client_accuracy", 100.0, 100.0))
-    ]  # fmt: skip
+    ]
     if not points:
         return None
     draw = partial(
-        figures.scatter, points, quantity("final_accuracy").heading(), quantity("worst10_client_accuracy").heading(),
-        False, False, looks,
-    )  # fmt: skip
-    return Part("worst10", "Worst tenth of the clients", {"worst10_clients": draw}, captions.fairness(points))
+        figures.scatter,
+        points,
+        quantity("final_accuracy").heading(),
+        quantity("worst10_client_accuracy").heading(),
+        False,
+        False,
+        looks,
+    )
+    return Panel("worst10", "Worst tenth of the clients", {"worst10_clients": draw}, captions.fairness(points))
 
 
-def kept(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Part | None:
+def kept(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Panel | None:
     """Kept fraction against mean gain, for arms in which it differs between clients."""
     lines = [line for label, seeds in traces.items() if (line := kept_by_gain(label, seeds)) is not None]
     if not lines:
         return None
     draw = partial(figures.curves, lines, "Mean channel gain of the client (dB)", "Mean kept fraction", looks)
-    return Part("kept", "Kept fraction by channel gain", {"kept_by_gain": draw}, captions.kept(lines))
+    return Panel("kept", "Kept fraction by channel gain", {"kept_by_gain": draw}, captions.kept(lines))

@@ -106,9 +106,15 @@ def allocation(runs: Sequence[Run]) -> Figure | None:
         cells = rank_map(rounds, value_N)
         extent = (numbers[0] - 0.5, numbers[-1] + 0.5, 0.0, 100.0)
         image = ax.imshow(
-            cells, origin="lower", aspect="auto", extent=extent, cmap=style.COLOUR_MAP, interpolation="nearest",
-            vmin=0.0, vmax=_upper(cells),
-        )  # fmt: skip
+            cells,
+            origin="lower",
+            aspect="auto",
+            extent=extent,
+            cmap=style.COLOUR_MAP,
+            interpolation="nearest",
+            vmin=0.0,
+            vmax=_upper(cells),
+        )
         bar = figure.colorbar(image, ax=ax, pad=0.02, extend="max" if np.nanmax(cells) > _upper(cells) else "neither")
         bar.set_label(label)
         bar.outline.set_visible(False)
@@ -164,9 +170,16 @@ def _counts(ax: Axes, table: ClientTable) -> None:
         if not height.any():
             continue
         ax.bar(
-            centre, height, width=width, bottom=bottom, color=colour, hatch=hatch,
-            edgecolor="#333333" if hatch else "white", linewidth=0.3, label=label,
-        )  # fmt: skip
+            centre,
+            height,
+            width=width,
+            bottom=bottom,
+            color=colour,
+            hatch=hatch,
+            edgecolor="#333333" if hatch else "white",
+            linewidth=0.3,
+            label=label,
+        )
         bottom = bottom + height
     ax.set(xlabel=_ORDER, ylabel="Rounds per client")
     ax.margins(x=0.01)
@@ -180,9 +193,15 @@ def _gain_dots(ax: Axes, table: ClientTable) -> None:
     ok = np.isfinite(table.gain_db_C) & np.isfinite(table.kept_mean_C)
     crowded = ok.sum() > 300
     ax.plot(
-        table.gain_db_C[ok], table.kept_mean_C[ok], linestyle="none", marker="o", color=style.BLUE,
-        markersize=1.5 if crowded else 3.2, alpha=0.35 if crowded else 1.0, rasterized=bool(crowded),
-    )  # fmt: skip
+        table.gain_db_C[ok],
+        table.kept_mean_C[ok],
+        linestyle="none",
+        marker="o",
+        color=style.BLUE,
+        markersize=1.5 if crowded else 3.2,
+        alpha=0.35 if crowded else 1.0,
+        rasterized=bool(crowded),
+    )
     if crowded:  # the trend, which the cloud hides
         ax.plot(binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS), color=style.BLACK)
 
@@ -191,9 +210,13 @@ def _gain_line(ax: Axes, table: ClientTable, number: int, label: str) -> None:
     ok = np.isfinite(table.gain_db_C) & np.isfinite(table.kept_mean_C)
     look = Look.of(number)
     ax.plot(
-        binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS), color=look.colour,
-        linestyle=look.line, marker=look.marker, label=plain(label),
-    )  # fmt: skip
+        binned(table.gain_db_C[ok], LINE_BINS),
+        binned(table.kept_mean_C[ok], LINE_BINS),
+        color=look.colour,
+        linestyle=look.line,
+        marker=look.marker,
+        label=plain(label),
+    )
 
 
 def describe(run: Run) -> str:

@@ -70,9 +70,7 @@ def client_rounds(run: Run) -> ClientRounds | None:
     if not parts:
         return None
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return ClientRounds(
-        joined["round"], joined["id"], joined["status"], *(joined[name] for name in COLUMNS)
-    )  # fmt: skip
+    return ClientRounds(joined["round"], joined["id"], joined["status"], *(joined[name] for name in COLUMNS))
 
 
 def _cohort(number: int, clients: Any) -> dict[str, Array] | None:
@@ -113,9 +111,15 @@ def client_table(rounds: ClientRounds) -> ClientTable:
     band = _grouped(np.where(rounds.served_N, rounds.bandwidth_hz_N, np.nan), position_N, count)
     order = np.lexsort((ids, np.where(np.isnan(gain), -np.inf, gain)))
     columns = (
-        ids, gain, total(np.ones(len(rounds))), total(delivered), total(outage), total(~delivered & ~outage),
-        *kept, *band,
-    )  # fmt: skip
+        ids,
+        gain,
+        total(np.ones(len(rounds))),
+        total(delivered),
+        total(outage),
+        total(~delivered & ~outage),
+        *kept,
+        *band,
+    )
     return ClientTable(*(column[order] for column in columns))
 
 

@@ -82,9 +82,15 @@ def _progress(runs: Sequence[Run], key: str, label: str, factor: float) -> Figur
             for ax in axes:
                 ax.axhline(y[0], color=style.GREY, linestyle=(0, (1, 2)), linewidth=1.0)
             axes[0].annotate(
-                "before fine-tuning", (1.0, y[0]), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-                textcoords="offset points", fontsize=8, color=style.GREY, ha="right",
-            )  # fmt: skip
+                "before fine-tuning",
+                (1.0, y[0]),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 3),
+                textcoords="offset points",
+                fontsize=8,
+                color=style.GREY,
+                ha="right",
+            )
     for ax, name in zip(axes, [quantity(key).heading() for key in ("round", "simulated_s", "uplink_mb")], strict=True):
         ax.set_xlabel(name)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=name == "Round"))
@@ -100,9 +106,12 @@ def latency(runs: Sequence[Run]) -> Figure | None:
         return None
     queue = any(np.isfinite(run.column("queue_s")[after_base(run)]).any() for run in runs)
     figure, axes = new_figure(
-        (3.9 if queue else 2.6) + _legend_height(runs), 2 if queue else 1, 1, sharex=True,
+        (3.9 if queue else 2.6) + _legend_height(runs),
+        2 if queue else 1,
+        1,
+        sharex=True,
         height_ratios=(3, 2) if queue else None,
-    )  # fmt: skip
+    )
     for number, run in enumerate(runs):
         keep = after_base(run)
         rounds, seconds = run.column("round")[keep], run.column("round_latency_s")[keep]
@@ -110,12 +119,22 @@ def latency(runs: Sequence[Run]) -> Figure | None:
             continue
         look = Look.of(number)
         if len(runs) == 1:
-            axes[0].plot(rounds, seconds, linestyle="none", marker="o", markersize=2.8, markerfacecolor="white",
-                         markeredgecolor=style.GREY, markeredgewidth=0.8, label="each round")  # fmt: skip
+            axes[0].plot(
+                rounds,
+                seconds,
+                linestyle="none",
+                marker="o",
+                markersize=2.8,
+                markerfacecolor="white",
+                markeredgecolor=style.GREY,
+                markeredgewidth=0.8,
+                label="each round",
+            )
         _line(axes[0], rounds, running_mean(seconds), number, "running mean" if len(runs) == 1 else run.name)
         if queue:
-            axes[1].plot(rounds, run.column("queue_s")[keep], color=look.colour, linestyle=look.line,
-                         drawstyle="steps-post")  # fmt: skip
+            axes[1].plot(
+                rounds, run.column("queue_s")[keep], color=look.colour, linestyle=look.line, drawstyle="steps-post"
+            )
     _budgets(axes[0], runs)
     axes[0].set_ylabel("Round latency (s)" if len(runs) == 1 else "Running mean of\nround latency (s)")
     axes[0].margins(y=0.12)
@@ -177,9 +196,14 @@ def _has(run: Run, key: str) -> bool:
 def _line(ax: Axes, x: Array, y: Array, number: int, label: str) -> None:
     look = Look.of(number)
     ax.plot(
-        x, y, color=look.colour, linestyle=look.line, marker=look.marker, markevery=marks_every(len(x), number),
+        x,
+        y,
+        color=look.colour,
+        linestyle=look.line,
+        marker=look.marker,
+        markevery=marks_every(len(x), number),
         label=plain(label),
-    )  # fmt: skip
+    )
 
 
 def _legend_height(runs: Sequence[Run]) -> float:
@@ -248,45 +272,60 @@ def _describe_clients(runs: Sequence[Run]) -> str:
 
 DRAWINGS = (
     Drawing(
-        "accuracy", "Accuracy",
+        "accuracy",
+        "Accuracy",
         "Accuracy of the global model on held-out data against the round, the simulated time, and what the clients "
         "have sent.",
-        accuracy, _describe_progress("accuracy", 100.0, " %"),
+        accuracy,
+        _describe_progress("accuracy", 100.0, " %"),
     ),
     Drawing(
-        "bits_per_byte", "Bits per byte",
+        "bits_per_byte",
+        "Bits per byte",
         "Mean code length of held-out text under the global model (lower is better).",
-        bits_per_byte, _describe_progress("metrics.bits_per_byte", 1.0, ""), expected=False,
+        bits_per_byte,
+        _describe_progress("metrics.bits_per_byte", 1.0, ""),
+        expected=False,
     ),
     Drawing(
-        "latency", "Latency against budget",
+        "latency",
+        "Latency against budget",
         "Simulated latency of the rounds, its running mean, and the long-term budget. The virtual queue adds up what "
         "the rounds took beyond the budget; it presses the allocator to send less.",
-        latency, _describe_latency,
+        latency,
+        _describe_latency,
     ),
     Drawing(
-        "clients", "Kept fraction and bandwidth by client",
+        "clients",
+        "Kept fraction and bandwidth by client",
         "Clients from the weakest to the strongest mean channel gain; only rounds in which a client was allowed to "
         "send. Dots are means, lines span the smallest to the largest value (averaged over groups of clients where "
         "there are more than 100).",
-        by_client, _describe_clients,
+        by_client,
+        _describe_clients,
     ),
     Drawing(
-        "allocation", "Kept fraction and bandwidth by round",
+        "allocation",
+        "Kept fraction and bandwidth by round",
         "Each column is a round, each row a place in the order of the cohort's channel gains in that round. White: "
         "told not to send.",
-        allocation, _describe_clients,
+        allocation,
+        _describe_clients,
     ),
     Drawing(
-        "bound", "Terms of the convergence bound",
+        "bound",
+        "Terms of the convergence bound",
         "What sparsification loses, what averaging the factors separately adds, and how the applied step compares "
         "with the ideal one.",
-        bound_terms, _describe_bound,
+        bound_terms,
+        _describe_bound,
     ),
     Drawing(
-        "served", "Who is served",
+        "served",
+        "Who is served",
         "How often each client's update arrived, was held back by the outage rule, or was lost on the way; and how "
         "much of its update a client sends, against its mean channel gain.",
-        served, _describe_clients,
+        served,
+        _describe_clients,
     ),
-)  # fmt: skip
+)

@@ -10,7 +10,7 @@ from pathlib import Path
 from raysoft.config.identity import recorded
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.report import page
-from raysoft.report.page import Section
+from raysoft.report.page import PageSection
 from raysoft.report.run.closing import closing_rows, limits, radio_rows, settings_rows
 from raysoft.report.run.figures import DRAWINGS
 from raysoft.rundir.comparable import grounds_of, refusal
@@ -69,14 +69,14 @@ def render(runs: Sequence[Run], pictures: dict[str, bytes]) -> str:
     single = len(runs) == 1
     titles = _titles(runs)
     heading = titles[0] if single else f"Comparison of {len(runs)} runs"
-    sections = [Section("result", "Result", page.table([closing_rows(run) for run in runs], titles))]
+    sections = [PageSection("result", "Result", page.table([closing_rows(run) for run in runs], titles))]
     for drawing in DRAWINGS:
         if drawing.name in pictures:
             title = drawing.title_for(runs)
             picture = page.image(pictures[drawing.name], f"{title}. {drawing.describe(runs)}")
-            sections.append(Section(drawing.name, title, page.figure(picture, drawing.caption)))
-    sections.append(Section("limits", "Limits", page.notes(limits_of(runs, titles))))
-    sections.append(Section("radio", "Radio", page.table([radio_rows(run) for run in runs], titles)))
+            sections.append(PageSection(drawing.name, title, page.figure(picture, drawing.caption)))
+    sections.append(PageSection("limits", "Limits", page.notes(limits_of(runs, titles))))
+    sections.append(PageSection("radio", "Radio", page.table([radio_rows(run) for run in runs], titles)))
     missing = [drawing.title.lower() for drawing in DRAWINGS if drawing.name not in pictures and drawing.expected]
     below = [settings_of(runs, titles)]
     if missing and single:
@@ -120,9 +120,7 @@ def limits_of(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
     for run, title in zip(runs, titles, strict=True):
         for sentence in limits(run):
             holders.setdefault(sentence, []).append(title)
-    return [
-        text if len(names) == len(runs) else f"{', '.join(names)}: {text}" for text, names in holders.items()
-    ]  # fmt: skip
+    return [text if len(names) == len(runs) else f"{', '.join(names)}: {text}" for text, names in holders.items()]
 
 
 def settings_of(runs: Sequence[Run], titles: Sequence[str]) -> str:

@@ -64,9 +64,17 @@ def pareto(points: Sequence[Measured], y_label: str, lower_is_better: bool = Fal
         for wanted, marker, size, edge in kinds:
             mine = np.array([place for place in range(len(points)) if (place in front) == wanted], dtype=int)
             drawn = ax.scatter(
-                x[mine], value[mine], s=size, c=colour[mine], cmap=COLOUR_MAP, norm=scale, marker=marker,
-                edgecolors=edge, linewidths=0.9, zorder=3 if wanted else 2,
-            )  # fmt: skip
+                x[mine],
+                value[mine],
+                s=size,
+                c=colour[mine],
+                cmap=COLOUR_MAP,
+                norm=scale,
+                marker=marker,
+                edgecolors=edge,
+                linewidths=0.9,
+                zorder=3 if wanted else 2,
+            )
         ax.set_xlabel(x_label)
         ax.margins(x=0.1, y=0.12)
         if x.min() > 0 and x.max() >= 4 * x.min():
@@ -121,8 +129,12 @@ def scale_of(values: Sequence[Any]) -> Scale:
     if not numbers or len(distinct) <= CATEGORIES:
         where = {value: place for place, value in enumerate(distinct)}
         place = [np.nan if value is None else where[value if numbers else str(value)] for value in values]
-        return Scale(np.array(place, dtype=np.float64), np.arange(len(distinct), dtype=np.float64),
-                     tuple(shown(value) for value in distinct), True)  # fmt: skip
+        return Scale(
+            np.array(place, dtype=np.float64),
+            np.arange(len(distinct), dtype=np.float64),
+            tuple(shown(value) for value in distinct),
+            True,
+        )
     x = np.array([np.nan if value is None else float(value) for value in values])
     low, high = float(np.nanmin(x)), float(np.nanmax(x))
     if low > 0 and high >= 20 * low:
@@ -172,12 +184,21 @@ def _effect(ax: Axes, column: Column, row: Column, std: Sequence[float | None]) 
             mine = np.flatnonzero(scale.place_N == tick)
             shift[mine] = np.linspace(-0.18, 0.18, len(mine)) if len(mine) > 1 else 0.0
     ax.errorbar(
-        scale.place_N + shift, y, np.where(error > 0, error, np.nan), linestyle="none", marker="o", markersize=3.2,
-        color=BLUE, elinewidth=0.8, alpha=0.75,
-    )  # fmt: skip
+        scale.place_N + shift,
+        y,
+        np.where(error > 0, error, np.nan),
+        linestyle="none",
+        marker="o",
+        markersize=3.2,
+        color=BLUE,
+        elinewidth=0.8,
+        alpha=0.75,
+    )
     if scale.categories:
-        means = [float(np.nanmean(y[scale.place_N == tick])) if np.isfinite(y[scale.place_N == tick]).any() else np.nan
-                 for tick in scale.ticks]  # fmt: skip
+        means = [
+            float(np.nanmean(y[scale.place_N == tick])) if np.isfinite(y[scale.place_N == tick]).any() else np.nan
+            for tick in scale.ticks
+        ]
         ax.plot(scale.ticks, means, color=VERMILLION, linewidth=1.4, marker="_", markersize=9, zorder=4)
         ax.set_xlim(-0.5, len(scale.ticks) - 0.5)
     words = any(isinstance(value, str) for value in column.values)
@@ -217,9 +238,15 @@ def parallel(columns: Sequence[Column], colour: Column, best: int | None = None)
         ax.axvline(number, color=BLACK, linewidth=0.8, zorder=3)
         for tick, name in zip(_unit(scale, column, scale.ticks), scale.names, strict=True):
             ax.annotate(
-                name, (number, tick), xytext=(4, 0), textcoords="offset points", fontsize=8, va="center", zorder=6,
+                name,
+                (number, tick),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontsize=8,
+                va="center",
+                zorder=6,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
-            )  # fmt: skip
+            )
     ax.set_xticks(range(len(columns)), [_wrapped(column.name) for column in columns])
     ax.set_yticks([])
     ax.set_xlim(-0.1, len(columns) - 1 + 0.42)

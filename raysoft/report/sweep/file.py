@@ -6,20 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from raysoft.report.json_file import read_checked
+from raysoft.report.json_file import FilePart, read_checked
 from raysoft.rundir.checks import is_number
 
 RESULTS_JSON = "results.json"
 Row = dict[str, Any]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class AxisFile(_Part):
+class AxisFile(FilePart):
     """One axis of the space: its key, the short name under which rows have its value, what was searched."""
 
     key: str
@@ -28,7 +24,7 @@ class AxisFile(_Part):
     values: list[Any]
 
 
-class SweepFile(_Part):
+class SweepFile(FilePart):
     """The whole file. `points`: settings and means, their standard deviations in `std`; `trials`: one run each."""
 
     format: Literal[1]
@@ -37,7 +33,7 @@ class SweepFile(_Part):
     mode: Literal["max", "min"]
     scheduler: str = "none"
     search: str = "random"
-    seeds: list[int] = []
+    seeds: tuple[int, ...] = ()
     axes: Annotated[list[AxisFile], Field(min_length=1)]
     best: Row | None = None
     points: list[Row]

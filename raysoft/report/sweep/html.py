@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from raysoft.errors import RaysoftError
 from raysoft.quantities import keys_in, quantity
 from raysoft.report import page
-from raysoft.report.page import Section
+from raysoft.report.page import PageSection
 from raysoft.report.study_figures import heat
 from raysoft.report.sweep.figures import (
     CATEGORIES,
@@ -32,13 +32,21 @@ from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 
 DPI = 300
 _PICTURES = (  # name, title, caption
-    ("pareto", "Accuracy, latency and bits", "Each point of the space by its number. Diamonds: no other point is as "
-     "good in value, latency and bits together. Colour: the third of them."),
+    (
+        "pareto",
+        "Accuracy, latency and bits",
+        "Each point of the space by its number. Diamonds: no other point is as "
+        "good in value, latency and bits together. Colour: the third of them.",
+    ),
     ("map", "Map of {rows} and {columns}", "{metric} over two axes{over}."),
-    ("effects", "Effect of each axis", "Dots: points, with the standard deviation over seeds where there are several. "
-     "Line: mean of all points with the same value."),
+    (
+        "effects",
+        "Effect of each axis",
+        "Dots: points, with the standard deviation over seeds where there are several. "
+        "Line: mean of all points with the same value.",
+    ),
     ("parallel", "All points", "One line a point, from settings to what came out; colour: {metric}. Thick: the best."),
-)  # fmt: skip
+)
 
 
 def write_sweep_report(folder: Path | str) -> Path:
@@ -49,9 +57,11 @@ def write_sweep_report(folder: Path | str) -> Path:
     folder = Path(folder)
     file = read_sweep(folder)
     drawings = {
-        "pareto": partial(_pareto, file), "map": partial(_map, file), "effects": partial(_effects, file),
+        "pareto": partial(_pareto, file),
+        "map": partial(_map, file),
+        "effects": partial(_effects, file),
         "parallel": partial(_parallel, file),
-    }  # fmt: skip
+    }
     pictures = page.draw(drawings, DPI)
     target = folder / REPORT
     try:
@@ -64,11 +74,13 @@ def write_sweep_report(folder: Path | str) -> Path:
 
 def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
     """The HTML text of a sweep."""
-    sections = [Section("result", "Result", _result(file))]
+    sections = [PageSection("result", "Result", _result(file))]
     words = {
-        "metric": title(file.metric), "rows": file.axes[0].label, "over": _over(file),
+        "metric": title(file.metric),
+        "rows": file.axes[0].label,
+        "over": _over(file),
         "columns": file.axes[1].label if len(file.axes) > 1 else "",
-    }  # fmt: skip
+    }
     for name, heading, caption in _PICTURES:
         if name in pictures:
             text = caption.format(**words)
@@ -76,13 +88,13 @@ def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
             content = page.figure(picture, text)
             if name == "pareto":
                 content += _front_table(file)
-            sections.append(Section(f"figure-{name}", heading.format(**words), content))
-    sections.append(Section("points", "Points", _points_table(file, _order(file))))
+            sections.append(PageSection(f"figure-{name}", heading.format(**words), content))
+    sections.append(PageSection("points", "Points", _points_table(file, _order(file))))
     ended = [row for row in file.trials if row["status"] != "done"]
     if ended:
         lines = [[str(row["trial"]), str(row["status"]), str(row.get("reason") or "–")] for row in ended]
         sections.append(
-            Section(
+            PageSection(
                 "early", "Trials that did not run to their end", page.grid(["Trial", "Status", "Reason"], lines, "arms")
             )
         )
@@ -147,11 +159,13 @@ def _points_table(file: SweepFile, rows: Sequence[Row]) -> str:
     head = ["Point", *(axis.label for axis in file.axes), "Trials", *(title(name) for name in figures)]
     lines = [
         [
-            str(row["point"]), *(shown(row[axis.label]) for axis in file.axes), _trials(row),
+            str(row["point"]),
+            *(shown(row[axis.label]) for axis in file.axes),
+            _trials(row),
             *(cell(row, name) for name in figures),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return page.grid(head, lines, "arms")
 
 

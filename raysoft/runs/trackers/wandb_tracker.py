@@ -54,9 +54,12 @@ class Wandb:
         with (home / LOG).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("wandb_process.py")), str(home / BEGIN)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, env=_environment(home),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env=_environment(home),
                 start_new_session=True,  # Ctrl-C is for this process alone, and no terminal is left to ask for a key
-            )  # fmt: skip
+            )
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._send, self._listen)]
         for thread in self._threads:
             thread.start()
@@ -137,15 +140,23 @@ class Wandb:
             "mode": "offline" if os.environ.get("WANDB_MODE") == "offline" else asked.mode,
             "init": {
                 "id": _run_id(self._folder, begin.config.config_hash()),
-                "dir": str(self._folder), "project": asked.project, "entity": asked.entity, "group": asked.group,
-                "name": asked.name or begin.name, "tags": asked.tags,
+                "dir": str(self._folder),
+                "project": asked.project,
+                "entity": asked.entity,
+                "group": asked.group,
+                "name": asked.name or begin.name,
+                "tags": asked.tags,
                 "config": redacted({**begin.config.model_dump(mode="json"), "raysoft": about}),
             },
             "settings": {
-                "disable_git": True, "disable_code": True, "save_code": False, "x_stats_pid": os.getpid(),
-                "finish_timeout": UPLOAD_S, "finish_timeout_raises": True,
+                "disable_git": True,
+                "disable_code": True,
+                "save_code": False,
+                "x_stats_pid": os.getpid(),
+                "finish_timeout": UPLOAD_S,
+                "finish_timeout_raises": True,
             },
-        }  # fmt: skip
+        }
 
     def _artifact(self, kind: str) -> dict[str, Any] | None:
         names = {"figures": (FIGURES, REPORT), "adapter": ("adapter",)}[kind]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from raysoft.comparison import compare as comparison
-from raysoft.comparison.batch import Outcome
+from raysoft.comparison.batch import JobOutcome
 from raysoft.comparison.compare import carry_out, plan_comparison
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.terminal import cli
@@ -28,8 +28,8 @@ def failing(tmp_path, monkeypatch):
     def outcome(job):
         seed = job.config.seed
         if "broken" in job.label or ("half" in job.label and seed):
-            return Outcome(job, None, error="train.lr: too large")
-        return Outcome(job, make_run(tmp_path / f"{job.label}-{seed}", seed=seed, rounds=6))
+            return JobOutcome(job, None, error="train.lr: too large")
+        return JobOutcome(job, make_run(tmp_path / f"{job.label}-{seed}", seed=seed, rounds=6))
 
     monkeypatch.setattr(comparison, "run_batch", run_batch)
 

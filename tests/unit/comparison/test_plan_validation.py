@@ -16,7 +16,7 @@ from raysoft.comparison.plan_validation import (
 from raysoft.comparison.store import key_of
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.planning.table import CHOSEN, FEASIBLE, Candidate, Plan
+from raysoft.planning.table import CHOSEN, FEASIBLE, Candidate, RankPlan
 from tests.conftest import SMALL_RUN
 
 TERMS = {1: (0.6, 0.0, 0.1), 4: (0.1, 0.1, 0.05), 8: (0.05, 0.2, 0.2), 16: (0.0, 0.5, 0.0)}
@@ -33,10 +33,10 @@ def candidates(chosen: int = 4) -> tuple[Candidate, ...]:
     )  # fmt: skip
 
 
-def plan(**changes) -> Plan:
+def plan(**changes) -> RankPlan:
     rejected = Candidate(32, 2.0, 64.0, 0.0, latency_mean_s=1.0, reason="the least takes 1 s")
     values = {"candidates": (*candidates(), rejected), "chosen_rank": 4, "budget_s": 0.3, "weights": {}, "facts": {}}
-    return Plan(**{**values, **changes})
+    return RankPlan(**{**values, **changes})
 
 
 def test_regret_middle_order_and_constants_of_known_accuracies():

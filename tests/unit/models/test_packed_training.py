@@ -11,7 +11,7 @@ from raysoft.config import TrainConfig
 from raysoft.data.base import StepBatch
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.models.trainers.packed_lora import PackedTrainer
-from raysoft.models.trainers.stack import Layout
+from raysoft.models.trainers.stack import StackLayout
 from tests import tolerances
 from tests.packs import KINDS, make_base, make_batches, make_examples, make_jobs, make_theta, peft_model, space_of
 
@@ -298,7 +298,7 @@ def test_layout_round_trip():
     base = make_base("roberta")
     space, head = space_of(base, rank=4, train_head=True)
     jobs = make_jobs(space, head, (4, 1, 3))
-    layout = Layout(space)
+    layout = StackLayout(space)
     rows = layout.stack([job.start for job in jobs])
     assert rows.shape == (3, space.num_values())
     live = layout.live(jobs)

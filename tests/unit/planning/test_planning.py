@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.planning.stage import make_plan, planned, resolve_rank, with_rank
-from raysoft.planning.table import CHOSEN, FEASIBLE, Candidate, Plan, check_folder, csv_text, plan_json, summary_rows
+from raysoft.planning.table import (
+    CHOSEN,
+    FEASIBLE,
+    Candidate,
+    RankPlan,
+    check_folder,
+    csv_text,
+    plan_json,
+    summary_rows,
+)
 from raysoft.planning.table import text_table as table
 from raysoft.report.plan_figure import save_plan_figure
 
@@ -149,7 +158,7 @@ def test_ties_go_to_the_smaller_rank_and_close_scores_are_remarked_on(plan):
                     smallest_budget_s=0.1)  # fmt: skip
     near = replace(row, rank=4, score=0.6, verdict=FEASIBLE)
     far = replace(row, rank=8, score=0.9, verdict=FEASIBLE)
-    made = Plan((row, near, far), 2, 0.3, plan.weights, plan.facts)
+    made = RankPlan((row, near, far), 2, 0.3, plan.weights, plan.facts)
     assert dict(summary_rows(made))["chosen rank"].endswith("within two standard errors of it: rank 4")
 
 

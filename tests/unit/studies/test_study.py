@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from raysoft.comparison.batch import Outcome
+from raysoft.comparison.batch import JobOutcome
 from raysoft.errors import RaysoftError
 from raysoft.report import style
 from raysoft.rundir.reading import read_run
@@ -62,11 +62,11 @@ def results_of(template, folder, experiment, values, missing=()):
     for job in experiment.jobs():
         seed = job.config.seed
         if (job.label, seed) in missing:
-            outcomes.append(Outcome(job, None))
+            outcomes.append(JobOutcome(job, None))
             continue
         one = next(item for item in experiment.settings if item.label == job.label)
         path = folder / f"{experiment.name}-{len(outcomes)}"
-        outcomes.append(Outcome(job, write(template, path, **values(one, seed))))
+        outcomes.append(JobOutcome(job, write(template, path, **values(one, seed))))
     return read_results([experiment], outcomes)[experiment.name], outcomes
 
 
@@ -336,7 +336,7 @@ def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, c
         outcomes += results_of(
             template, tmp_path, experiment, lambda one, seed: {"accuracy": 0.8 + 0.01 * seed}, lost
         )[1]  # fmt: skip
-    outcomes += [Outcome(job, None) for job in experiments[-1].jobs()]
+    outcomes += [JobOutcome(job, None) for job in experiments[-1].jobs()]
     out = tmp_path / "study"
     reading.report(experiments, outcomes, out, publish=False, plan=False)
     numbers = json.loads((out / "numbers.json").read_text())

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from raysoft.comparison.batch import Outcome
+from raysoft.comparison.batch import JobOutcome
 from studies import archive
 from studies.archive import PUBLISHED
 from studies.loading import found_only, read_results
@@ -77,7 +77,7 @@ def test_an_archive_holds_what_is_read_and_nothing_twice(store, tmp_path, monkey
     (copied / "adapter").mkdir()
     (tmp_path / "out/plans/digits-1s-0000").mkdir(parents=True)
     (tmp_path / "out/plans/digits-1s-0000/plan.json").write_text("{}")
-    outcomes = [Outcome(None, path) for path in (tmp_path / "out/runs").iterdir()]
+    outcomes = [JobOutcome(None, path) for path in (tmp_path / "out/runs").iterdir()]
     monkeypatch.setattr(archive, "found_only", lambda jobs, store: outcomes)
     assert archive.pack(tmp_path / "out", tmp_path / "new.tar.xz", ["head-digits"]) == 1
     first = (tmp_path / "new.tar.xz").read_bytes()
