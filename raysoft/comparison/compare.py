@@ -82,21 +82,33 @@ def compare(
 
     Raises ConfigError on bad input, RaysoftError where no arm has a finished run.
     """
-    plan = plan_comparison(arms, seeds, first_seed, equal, reference, margin, workers, name, out, store)
+    plan = plan_comparison(
+        arms,
+        seeds=seeds,
+        out=out,
+        store=store,
+        first_seed=first_seed,
+        equal=equal,
+        reference=reference,
+        margin=margin,
+        workers=workers,
+        name=name,
+    )
     return carry_out(plan, workers, events)
 
 
 def plan_comparison(
     arguments: Sequence[str],
+    *,
     seeds: int,
-    first_seed: int,
-    equal: str | None,
-    reference: str | None,
-    margin: float,
-    workers: int,
-    name: str | None,
     out: Path | str | None,
     store: Path | str | None,
+    first_seed: int = 0,
+    equal: str | None = None,
+    reference: str | None = None,
+    margin: float = 0.01,
+    workers: int = 2,
+    name: str | None = None,
 ) -> ComparisonPlan:
     """Check everything that can be checked without running anything. Raises ConfigError."""
     arms = parse_arms(arguments)

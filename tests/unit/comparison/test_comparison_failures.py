@@ -14,8 +14,8 @@ from tests.run_folders import make_run
 
 
 def planned(tmp_path, *arms, reference=None, out="out", store="store"):
-    places = [None if place is None else tmp_path / place for place in (out, store)]
-    return plan_comparison(arms, 2, 0, None, reference, 0.01, 1, None, *places)
+    out, store = (None if place is None else tmp_path / place for place in (out, store))
+    return plan_comparison(arms, seeds=2, out=out, store=store, reference=reference)
 
 
 @pytest.fixture

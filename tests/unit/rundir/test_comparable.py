@@ -12,7 +12,7 @@ from tests.run_folders import config_tree, make_run
 
 
 def plan(tmp_path, *arms):
-    return plan_comparison(arms, 1, 0, None, None, 0.01, 1, None, tmp_path / "out", tmp_path / "store")
+    return plan_comparison(arms, seeds=1, out=tmp_path / "out", store=tmp_path / "store")
 
 
 def test_arms_of_two_tasks_are_refused_before_anything_runs(tmp_path):
