@@ -18,6 +18,7 @@ from raysoft.config import RunConfig, parse_section
 from raysoft.rng import Rng
 from raysoft.rundir.folder import RunFolder, record_row
 from raysoft.rundir.summary import summarise
+from raysoft.runs.radio import radio_of
 from raysoft.runs.trackers.base import Beginning
 from raysoft.runs.trackers.fanout import Trackers
 from raysoft.runs.trackers.tensorboard import TensorBoard
@@ -129,7 +130,7 @@ def make_run(
     trackers = trackers or Trackers([TensorBoard()] if tensorboard else [])
     with RunFolder(path) as folder:
         folder.write_config(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
-        folder.write_environment(threads=1)
+        folder.write_environment(threads=1, radio=radio_of(settings))
         trackers.start(Beginning(settings, path, {}))
         for row in rows:
             folder.append(row)

@@ -189,9 +189,13 @@ class RunFolder:
         """How the rank was chosen (see planning/table.py)."""
         write_atomic(self.path / PLAN, json_text)
 
-    def write_environment(self, threads: int | None = None) -> None:
-        """What a result may depend on besides the configuration; `threads` is the thread count of the training."""
-        write_atomic(self.path / ENVIRONMENT, json.dumps(environment(threads), indent=2) + "\n")
+    def write_environment(self, threads: int | None = None, radio: Sequence[tuple[str, str]] = ()) -> None:
+        """What a result may depend on besides the configuration; `threads` is the thread count of the training.
+
+        `radio`: how the channel describes itself, names and values, which a report shows.
+        """
+        found = environment(threads) | ({"radio": radio} if radio else {})
+        write_atomic(self.path / ENVIRONMENT, json.dumps(found, indent=2) + "\n")
 
     def append(self, record: RoundRecord) -> Position:
         """Add one round, on disk before this returns; the position after it.

@@ -18,6 +18,7 @@ from raysoft.runs.checkpoint import Checkpoint
 from raysoft.runs.course import Course
 from raysoft.runs.events import Events
 from raysoft.runs.outcome import RunResult, closed
+from raysoft.runs.radio import radio_of
 from raysoft.runs.resuming import Salvaged, find_resumable, salvage
 from raysoft.runs.session import Session, Sessions
 from raysoft.runs.standing import Standing, to_yaml
@@ -45,7 +46,7 @@ def run(
     portable.require(config.actors.portable)
     with RunFolder(folder, overwrite=overwrite) as out:
         out.write_config(to_yaml(config))
-        out.write_environment(threads=config.actors.threads)
+        out.write_environment(threads=config.actors.threads, radio=radio_of(config))
         course = Course(Standing(config, out, fresh=True), events, session)
         summary = course.conduct()
     return closed(folder, config, summary, report=report, events=events, trackers=course.trackers)
@@ -81,7 +82,7 @@ def resume(
     with _reopened(folder, found.checkpoint) as (out, at):
         out.write_config(to_yaml(config))
         if at is None:
-            out.write_environment(threads=config.actors.threads)
+            out.write_environment(threads=config.actors.threads, radio=radio_of(config))
         course = Course(Standing(config, out, fresh=False, at=at), events, session)
         summary = course.conduct()
     return closed(folder, config, summary, report=report, events=events, trackers=course.trackers)

@@ -226,8 +226,7 @@ def _number(value: float | None, unit: str = "") -> str:
 
 def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
     """What a run would do, without doing it."""
-    from raysoft.config import registry
-    from raysoft.wireless.table import radio_table
+    from raysoft.runs.radio import radio_of
 
     clients = "a client a group" if config.data.partition == "natural" else f"{config.data.clients} clients"
     steps = config.train.steps
@@ -251,7 +250,7 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
 
         plan = plan_actors(config)
         rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
-    rows += radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
+    rows += radio_of(config)
     rows.append(("config hash", config.config_hash()))
     say(console, aligned(rows), indent=14)
     console.print("The settings are valid and their files are there; nothing was run.")

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.config import RunConfig, parse_section, registry
-from raysoft.errors import ConfigError
+from raysoft.config import registry
 from raysoft.quantities import NOT_MEASURED, number, quantity
 from raysoft.report.run.data import after_base, latency_budget_s
 from raysoft.rundir.reading import Run
@@ -110,14 +109,12 @@ def _percent(share: float) -> str:
 
 
 def radio_rows(run: Run) -> Rows:
-    """The radio table of the run's channel and devices; the bare settings where the channel model is not installed."""
-    from raysoft.wireless.table import radio_table
-
-    try:
-        config = parse_section(RunConfig, run.config)
-        return radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
-    except ConfigError:
-        return [row for row in settings_rows(run) if row[0].partition(".")[0] in ("channel", "device")]
+    """How the channel and the devices described themselves when the run began; the bare settings of an older run."""
+    match run.environment.get("radio"):
+        case [*rows] if rows and all(isinstance(row, list) and list(map(type, row)) == [str, str] for row in rows):
+            return [(name, value) for name, value in rows]
+        case _:
+            return [row for row in settings_rows(run) if row[0].partition(".")[0] in ("channel", "device")]
 
 
 def settings_rows(run: Run) -> Rows:

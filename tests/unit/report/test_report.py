@@ -6,6 +6,7 @@ import base64
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -429,11 +430,15 @@ def test_limits_say_when_only_some_clients_were_recorded():
     assert any("3 of up to 10 clients" in item for item in limits(run_with([row])))
 
 
-def test_the_radio_table_falls_back_to_the_settings_of_an_unknown_channel(folders):
+@pytest.mark.parametrize("radio", [None, [], "text", [["Fading"]], [["Fading", 1]], {"Fading": "none"}])
+def test_the_radio_table_is_the_one_that_the_run_has_written(folders, radio):
+    """A report needs no plug-in; where there is no such table, or no sound one, it shows the bare settings."""
     run = read_run(folders["plain"])
     assert ("Fading", "Rayleigh") in radio_rows(run)
-    other = Run(run.path, {**run.config, "channel": {"name": "underwater", "depth_m": 30.0}}, run.records, run.summary)
-    assert ("channel.depth_m", "30") in radio_rows(other)
+    config = {**run.config, "channel": {"name": "underwater", "depth_m": 30.0}}
+    assert radio_rows(replace(run, config=config)) == radio_rows(run)
+    older = replace(run, config=config, environment={**run.environment, "radio": radio})
+    assert ("channel.depth_m", "30") in radio_rows(older)
 
 
 def test_settings_are_flat_and_complete(folders):
