@@ -13,18 +13,59 @@ CAUSAL_ONLY = ("codegen", "gptj", "gpt_neo", "olmo", "olmo2", "granite", "cohere
 UNSET: Any = object()  # a property there, not a setting
 # Whatever an architecture calls its sizes: those it has are set.
 _SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "d_model": 32, "n_embd": 32, "dim": 32, "emb_dim": 32,
-    "embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32, "word_embed_proj_dim": 32,
-    "num_hidden_layers": 2, "num_layers": 2, "n_layer": 2, "n_layers": 2, "encoder_layers": 2, "decoder_layers": 2,
-    "num_attention_heads": 4, "num_heads": 4, "n_head": 4, "n_heads": 4, "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "rotary_dim": 4,
-    "intermediate_size": 48, "ffn_dim": 48, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "hidden_dim": 48,
-    "n_inner": 48, "max_position_embeddings": 40, "n_positions": 40, "n_ctx": 40, "max_seq_len": 40,
-    "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 8, "position_buckets": 4,
-    "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2, "pad_index": PAD,
-    "image_size": 16, "patch_size": 4, "num_channels": 3, "num_local_experts": 2, "num_experts_per_tok": 2,
-    "attention_window": [4, 4], "use_cache": False,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "d_model": 32,
+    "n_embd": 32,
+    "dim": 32,
+    "emb_dim": 32,
+    "embedding_size": 32,
+    "true_hidden_size": 32,
+    "intra_bottleneck_size": 32,
+    "word_embed_proj_dim": 32,
+    "num_hidden_layers": 2,
+    "num_layers": 2,
+    "n_layer": 2,
+    "n_layers": 2,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_attention_heads": 4,
+    "num_heads": 4,
+    "n_head": 4,
+    "n_heads": 4,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "rotary_dim": 4,
+    "intermediate_size": 48,
+    "ffn_dim": 48,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "hidden_dim": 48,
+    "n_inner": 48,
+    "max_position_embeddings": 40,
+    "n_positions": 40,
+    "n_ctx": 40,
+    "max_seq_len": 40,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "max_relative_positions": 8,
+    "position_buckets": 4,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "cls_token_id": 0,
+    "sep_token_id": 2,
+    "pad_index": PAD,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_channels": 3,
+    "num_local_experts": 2,
+    "num_experts_per_tok": 2,
+    "attention_window": [4, 4],
+    "use_cache": False,
+}
 ODD = ("longformer", "xlnet", "mamba2", "openai-gpt", "mpnet", "big_bird")
 _OWN: dict[str, dict[str, Any]] = {
     "swin": {
@@ -81,9 +122,11 @@ def tiny(model_type: str, seed: int = 0) -> Any:
         else:
             config.vision_config = fresh
     config.id2label, config.label2id = names, {name: n for n, name in names.items()}
-    auto = {"image-classification": tf.AutoModelForImageClassification,
-            "sequence-classification": tf.AutoModelForSequenceClassification,
-            "causal-lm": tf.AutoModelForCausalLM}[kind_of(model_type)]  # fmt: skip
+    auto = {
+        "image-classification": tf.AutoModelForImageClassification,
+        "sequence-classification": tf.AutoModelForSequenceClassification,
+        "causal-lm": tf.AutoModelForCausalLM,
+    }[kind_of(model_type)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = auto._model_mapping[type(config)]

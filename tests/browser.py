@@ -16,10 +16,19 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-default-browser-check",
-    "--remote-debugging-pipe", "--window-size=1200,900",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-default-browser-check",
+    "--remote-debugging-pipe",
+    "--window-size=1200,900",
+)
 # Chromium reads commands from descriptor 3 and answers on 4; first out of the way, in case they are taken.
 _EXEC = (
     "import fcntl, os, sys; r, w = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]); "
@@ -51,9 +60,13 @@ class Browser:
         self._log = (Path(self._profile) / "stderr").open("wb")
         command = [sys.executable, "-c", _EXEC, str(from_us), str(to_us), executable, *FLAGS]
         self._process = subprocess.Popen(
-            [*command, f"--user-data-dir={self._profile}/profile", "about:blank"], pass_fds=(from_us, to_us),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log, start_new_session=True,
-        )  # fmt: skip
+            [*command, f"--user-data-dir={self._profile}/profile", "about:blank"],
+            pass_fds=(from_us, to_us),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            start_new_session=True,
+        )
         os.close(from_us)
         os.close(to_us)
         self._buffer, self._number, self._session = b"", 0, None

@@ -24,19 +24,36 @@ SMALL_RUN = [
 # Modules of tests/unit whose outcome hangs on floating-point arithmetic; `make test-cpus` runs them under several
 # instruction sets.
 NUMERICS = {
-    "allocation/test_allocators", "allocation/test_menus", "allocation/test_offline", "allocation/test_solvers_inner",
-    "allocation/test_solvers_minmax", "allocation/test_solvers_online",
-    "codecs/test_all", "codecs/test_ecsq", "codecs/test_feedback", "codecs/test_rank_components",
-    "codecs/test_starvation", "codecs/test_transport", "codecs/test_waterfill",
-    "federation/test_client_metric", "federation/test_diagnostics", "federation/test_rounds",
+    "allocation/test_allocators",
+    "allocation/test_menus",
+    "allocation/test_offline",
+    "allocation/test_solvers_inner",
+    "allocation/test_solvers_minmax",
+    "allocation/test_solvers_online",
+    "codecs/test_all",
+    "codecs/test_ecsq",
+    "codecs/test_feedback",
+    "codecs/test_rank_components",
+    "codecs/test_starvation",
+    "codecs/test_transport",
+    "codecs/test_waterfill",
+    "federation/test_client_metric",
+    "federation/test_diagnostics",
+    "federation/test_rounds",
     "federation/test_trajectories",
-    "methods/test_gauge", "methods/test_head_only", "methods/test_methods", "methods/test_senders",
+    "methods/test_gauge",
+    "methods/test_head_only",
+    "methods/test_methods",
+    "methods/test_senders",
     "methods/test_shared_order",
-    "models/test_adapter", "models/test_architectures", "models/test_embedded", "models/test_packed_parity",
+    "models/test_adapter",
+    "models/test_architectures",
+    "models/test_embedded",
+    "models/test_packed_parity",
     "models/test_packed_training",
     "planning/test_pilots",
     "wireless/test_rates",
-}  # fmt: skip
+}
 UNIT = Path(__file__).parent / "unit"
 
 

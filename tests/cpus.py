@@ -58,8 +58,22 @@ def main(arguments: list[str]) -> int:
             continue
         print(f"== {name}: {' '.join(f'{key}={value!r}' for key, value in settings.items())}", flush=True)
         started = time.monotonic()
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "numerics and not slow", "tests/unit", "-n", "2",
-                   "--dist", "loadfile", "-p", "no:cacheprovider", *arguments]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "numerics and not slow",
+            "tests/unit",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+        ]
         code = subprocess.run(command, env={**os.environ, **settings}).returncode
         print(f"== {name}: {'passed' if code == 0 else 'FAILED'} after {time.monotonic() - started:.0f} s", flush=True)
         if code:

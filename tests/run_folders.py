@@ -87,43 +87,89 @@ def records(
         if detail:
             metrics |= {
                 "clients": {
-                    "id": ids, "kept_fraction": kept, "bandwidth_hz": np.where(status == "ok", bandwidth, 0.0),
-                    "latency_s": np.full(cohort, latency), "gain_db": gain_db, "energy_j": np.full(cohort, 1e-3),
+                    "id": ids,
+                    "kept_fraction": kept,
+                    "bandwidth_hz": np.where(status == "ok", bandwidth, 0.0),
+                    "latency_s": np.full(cohort, latency),
+                    "gain_db": gain_db,
+                    "energy_j": np.full(cohort, 1e-3),
                     "status": status.tolist(),
                 },
-                "components_never_sent": 0.7 * math.exp(-t / 15.0), "selection_entropy": 0.8 + 0.1 * math.exp(-t / 5.0),
-                "penalty": 0.02 * math.exp(-t / 20.0), "latency_predicted_s": latency * 0.995, "price": 1e-6,
-                "applied_ratio": 0.75 - 0.1 * math.exp(-t / 10.0), "applied_cosine": 0.93,
-                "cross_term_share": 0.12, "error_against_ideal": 0.4 + 0.1 * math.exp(-t / 6.0),
-            }  # fmt: skip
+                "components_never_sent": 0.7 * math.exp(-t / 15.0),
+                "selection_entropy": 0.8 + 0.1 * math.exp(-t / 5.0),
+                "penalty": 0.02 * math.exp(-t / 20.0),
+                "latency_predicted_s": latency * 0.995,
+                "price": 1e-6,
+                "applied_ratio": 0.75 - 0.1 * math.exp(-t / 10.0),
+                "applied_cosine": 0.93,
+                "cross_term_share": 0.12,
+                "error_against_ideal": 0.4 + 0.1 * math.exp(-t / 6.0),
+            }
         out.append(
             _record(
-                t, accuracy, metrics, latency=latency, clock=clock, bits=int(kept.sum() * DENSE_BITS), cohort=cohort,
-                kept=float(kept.mean()), queue=queue, dropped=int((status != "ok").sum()),
+                t,
+                accuracy,
+                metrics,
+                latency=latency,
+                clock=clock,
+                bits=int(kept.sum() * DENSE_BITS),
+                cohort=cohort,
+                kept=float(kept.mean()),
+                queue=queue,
+                dropped=int((status != "ok").sum()),
             )
-        )  # fmt: skip
+        )
     return out
 
 
 def _record(
-    t: int, accuracy: float, metrics: Mapping[str, Any], *, latency: float, clock: float, bits: int, cohort: int,
-    kept: float | None = None, queue: float = 0.0, dropped: int = 0,
-) -> RoundRecord:  # fmt: skip
+    t: int,
+    accuracy: float,
+    metrics: Mapping[str, Any],
+    *,
+    latency: float,
+    clock: float,
+    bits: int,
+    cohort: int,
+    kept: float | None = None,
+    queue: float = 0.0,
+    dropped: int = 0,
+) -> RoundRecord:
     return RoundRecord(
-        round=t, accuracy=accuracy, loss=2.0 * (1.0 - accuracy), train_loss=None if t == 0 else 1.8 * (1.0 - accuracy),
-        metrics=metrics, round_latency_s=latency, simulated_time_s=clock, uplink_bits=bits, downlink_bits=10 * cohort,
-        control_bits=64 * cohort, kept_fraction_mean=kept, queue_s=queue,
+        round=t,
+        accuracy=accuracy,
+        loss=2.0 * (1.0 - accuracy),
+        train_loss=None if t == 0 else 1.8 * (1.0 - accuracy),
+        metrics=metrics,
+        round_latency_s=latency,
+        simulated_time_s=clock,
+        uplink_bits=bits,
+        downlink_bits=10 * cohort,
+        control_bits=64 * cohort,
+        kept_fraction_mean=kept,
+        queue_s=queue,
         sparsification_error=None if t == 0 else 0.3 + 0.2 * math.exp(-t / 8.0),
         aggregation_covariance=None if t == 0 else 0.02 + 0.1 * math.exp(-t / 12.0),
-        participants=cohort - dropped, dropped=dropped, drop_reasons={"outage": dropped} if dropped else {},
-        energy_j=0.02 * cohort, wall_time_s=0.5,
-    )  # fmt: skip
+        participants=cohort - dropped,
+        dropped=dropped,
+        drop_reasons={"outage": dropped} if dropped else {},
+        energy_j=0.02 * cohort,
+        wall_time_s=0.5,
+    )
 
 
 def make_run(
-    path: Path, *, seed: int = 0, clients: int = 100, cohort: int = 20, tensorboard: bool = False,
-    config: Mapping[str, Any] | None = None, finished: bool = True, trackers: Trackers | None = None, **kwargs: Any,
-) -> Path:  # fmt: skip
+    path: Path,
+    *,
+    seed: int = 0,
+    clients: int = 100,
+    cohort: int = 20,
+    tensorboard: bool = False,
+    config: Mapping[str, Any] | None = None,
+    finished: bool = True,
+    trackers: Trackers | None = None,
+    **kwargs: Any,
+) -> Path:
     """Write a whole run folder and return its path."""
     settings = parse_section(RunConfig, config_tree(clients=clients, cohort=cohort, seed=seed, **(config or {})))
     rows = records(clients=clients, cohort=cohort, seed=seed, **kwargs)

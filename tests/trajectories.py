@@ -15,6 +15,7 @@ all presets records that model, too.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -37,9 +38,13 @@ GOLDEN = Path(__file__).parent / "golden"
 VIT = GOLDEN / "vit-digits.safetensors"
 # What chooses a kernel, besides the processor.
 SWITCHES = (
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
     "NPY_DISABLE_CPU_FEATURES",
-)  # fmt: skip
+)
 NUMERIC_LIBRARIES = ("numpy", "scipy", "torch", "transformers", "scikit-learn")
 
 
@@ -95,7 +100,7 @@ def _trajectory(preset: str, folder: Path) -> dict[str, Any]:
     weights = embedded.ensure(config.model.name) / "model.safetensors"
     return {
         "where": where(),
-        "base": embedded._hash(weights.read_bytes()),
+        "base": hashlib.blake2b(weights.read_bytes(), digest_size=16).hexdigest(),
         "adapter_sha256": summary["adapter_sha256"],
         "records": rows,
     }
@@ -109,35 +114,25 @@ def recorded(preset: str) -> dict[str, Any]:
     return json.loads(file_of(preset).read_text(encoding="utf-8"))
 
 
-def recorded_vit(recipe: Any, data: Any, folder: Path, key: Any, *_: Any) -> Path:
-    """In place of `embedded._make`: the digits model as it was recorded, instead of one pretrained here."""
-    assert recipe.name == "vit-digits"
-    module: Any = embedded._draw(recipe, _generator())
-    folder.mkdir(parents=True)
-    module.save_pretrained(folder)
-    shutil.copy(VIT, folder / "model.safetensors")
-    embedded._save_processor(recipe, folder)
-    manifest = {"key": key, "files": embedded._file_hashes(folder)}
-    (folder / embedded._MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
-
-
-def _generator() -> Any:
+def recorded_vit(recipe: Any, data: Any, progress: Any) -> Any:
+    """In place of `embedded.pretrain`: the digits model as it was recorded."""
     import torch
+    from safetensors.torch import load_file
 
-    return torch.Generator().manual_seed(0)
+    model: Any = embedded.draw(recipe, torch.Generator().manual_seed(0))
+    return model.from_pretrained(None, config=model.config, state_dict=load_file(VIT)).eval()
 
 
 @contextmanager
 def recorded_base() -> Iterator[None]:
     """Inside, the digits model is the recorded one, in a cache of its own."""
-    make, cache = embedded._make, os.environ.get("RAYSOFT_CACHE")
+    cache = os.environ.get("RAYSOFT_CACHE")
     with tempfile.TemporaryDirectory() as scratch:
-        embedded._make, os.environ["RAYSOFT_CACHE"] = recorded_vit, scratch
+        os.environ["RAYSOFT_CACHE"] = scratch
         try:
+            embedded.ensure("embedded/vit-digits", pretrain=recorded_vit)
             yield
         finally:
-            embedded._make = make
             del os.environ["RAYSOFT_CACHE"]
             if cache is not None:
                 os.environ["RAYSOFT_CACHE"] = cache

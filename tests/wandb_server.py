@@ -57,11 +57,20 @@ class WandbServer(ThreadingHTTPServer):
         run = self.runs[run_id]
         tail = [json.dumps(row) for row in list(run["history"].values())[-1:]]
         return {
-            "id": "bucket", "name": run_id, "summaryMetrics": json.dumps(run["summary"]), "displayName": None,
-            "logLineCount": 0, "historyLineCount": len(run["history"]), "eventsLineCount": 0,
-            "historyTail": json.dumps(tail), "eventsTail": "[]", "tags": [], "notes": None, "wandbConfig": "{}",
+            "id": "bucket",
+            "name": run_id,
+            "summaryMetrics": json.dumps(run["summary"]),
+            "displayName": None,
+            "logLineCount": 0,
+            "historyLineCount": len(run["history"]),
+            "eventsLineCount": 0,
+            "historyTail": json.dumps(tail),
+            "eventsTail": "[]",
+            "tags": [],
+            "notes": None,
+            "wandbConfig": "{}",
             "config": json.dumps({key: {"value": value} for key, value in run["config"].items()}),
-        }  # fmt: skip
+        }
 
     def stream(self, run_id: str, sent: dict[str, Any]) -> None:
         run = self.run_of(run_id)

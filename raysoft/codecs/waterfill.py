@@ -109,8 +109,8 @@ class Waterfill:
         travels = bits_N > 0
         flat = every.flat[np.repeat(travels, every.sizes)]
         sides = resolution_sides(bits_N, self.max_bits)
-        sizes, side_bits = every.sizes[travels], sum(width for _, width in sides)
-        graded = GradedCoder(sizes, bits_N[travels], budget - side_bits - _value_bits(sizes, bits_N[travels]))
+        sizes, spent = every.sizes[travels], sum(width for _, width in sides)
+        graded = GradedCoder(sizes, bits_N[travels], budget - spent - _value_bits(sizes, bits_N[travels]))
         kept_LR = np.zeros((layout.matrices, layout.rank), dtype=bool)
         for index, *vectors in _by_group(layout, kind, travels):
             kept_LR[index] = np.any(vectors, axis=0)
@@ -123,13 +123,13 @@ class Waterfill:
         """Reads the resolutions. Raises ValueError where they are none of this unit."""
         budget = self._budget(layout, kind, units)
         sizes = kept_sizes(layout, kind, everything(layout))
-        bits_N, taken, side_bits = _take_resolutions(len(sizes), self.max_bits, take)
+        bits_N, taken, spent = take_resolutions(len(sizes), self.max_bits, take)
         travels = bits_N > 0
-        padding = budget - side_bits - _value_bits(sizes[travels], bits_N[travels])
+        padding = budget - spent - _value_bits(sizes[travels], bits_N[travels])
         if padding < 0:
             raise ValueError(f"more than the {budget} bits of {units} units")
         graded = GradedCoder(sizes[travels], bits_N[travels], padding)
-        return Plan(sizes[travels], taken, side_bits, coder=graded, support=travels)
+        return Plan(sizes[travels], taken, spent, coder=graded, support=travels)
 
     def place(self, layout: Layout, kind: str, units: int, plan: Plan, flat: Array) -> Sent:
         """Vectors in their places."""
@@ -159,7 +159,7 @@ class Waterfill:
         while stop - fit > 1:  # `fit` steps fit, `stop` steps are not known to
             middle = (fit + stop) // 2
             above = [len(grades.sizes_N), *grades.above_SQ[middle].tolist()]
-            if int(grades.spent_S[middle]) + _side_bits(above) <= budget:
+            if int(grades.spent_S[middle]) + side_bits(above) <= budget:
                 fit = middle
             else:
                 stop = middle
@@ -181,12 +181,12 @@ def resolution_sides(bits_N: Array, most: int) -> tuple[tuple[int, int], ...]:
     return tuple(sides)
 
 
-def _side_bits(above: Sequence[int]) -> int:
+def side_bits(above: Sequence[int]) -> int:
     """Bits of `resolution_sides`: of all vectors, those above 0, above 1, ..."""
     return sum(_count_bits(of) + subset_bits(of, count) for of, count in pairwise(above) if of)
 
 
-def _take_resolutions(total: int, most: int, take: Take) -> tuple[Array, tuple[int, ...], int]:
+def take_resolutions(total: int, most: int, take: Take) -> tuple[Array, tuple[int, ...], int]:
     """The inverse of `resolution_sides`: resolutions, the integers read, and their bits."""
     bits_N = np.zeros(total, dtype=np.int64)
     taken: list[int] = []

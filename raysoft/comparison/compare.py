@@ -17,8 +17,9 @@ from raysoft.comparison.tables import write_tables
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.content import content_of
 from raysoft.rundir.comparable import grounds_of, refusal
-from raysoft.rundir.destination import local_destination, made
+from raysoft.rundir.destination import local_destination
 from raysoft.rundir.folder import check_name, write_atomic
+from raysoft.rundir.places import made, names_in
 from raysoft.rundir.reading import Run, read_run
 
 COMPARISON = "comparison.json"
@@ -142,15 +143,9 @@ def _check_comparable(arms: Sequence[Arm], seed: int) -> None:
 
 def _check_folder(folder: Path) -> None:
     """A comparison may replace a comparison, and nothing else."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError("--out", f"{folder} is a file; give a folder")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / COMPARISON).is_file():
-            raise ConfigError(
-                "--out", f"{folder} holds something other than a comparison; choose another --name or --out"
-            )
-    except OSError as error:
-        raise ConfigError("--out", f"{folder} cannot be read: {error.strerror}") from None
+    there = names_in(folder, "--out")
+    if there and COMPARISON not in there:
+        raise ConfigError("--out", f"{folder} holds something other than a comparison; choose another --name or --out")
 
 
 def carry_out(plan: ComparisonPlan, workers: int, events: BatchEvents | None = None) -> Comparison:

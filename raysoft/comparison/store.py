@@ -23,8 +23,8 @@ from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.federation.content import content_of, identity_of
 from raysoft.federation.workload import embedded_pack_size
-from raysoft.rundir.destination import made
 from raysoft.rundir.folder import CONFIG, SUMMARY
+from raysoft.rundir.places import made
 
 CLAIMS = ".claims"
 

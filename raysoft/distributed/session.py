@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ HEAD_LOOK_S, HEAD_GONE_S = 5.0, 15.0  # Ray itself ends the process after 60 s w
 class RemoteCoordinator:
     """A Coordinator that lives in an actor; the same methods."""
 
-    def __init__(self, config: RunConfig, room: Reservation) -> None:
+    def __init__(self, config: RunConfig, room: Reservation, head: Head) -> None:
         from raysoft.distributed.coordinator_actor import CoordinatorActor
         from raysoft.distributed.placement import on_drivers_node
 
@@ -45,7 +45,7 @@ class RemoteCoordinator:
         self.actor = actor_class.options(num_cpus=0, **where).remote(config, room, gathered(config))
         self._timeout_s = config.actors.timeout_s
         self._vitals = Vitals()
-        self._head = Head()
+        self._head = head
 
     def start(self, state: RunState | None = None) -> Started:
         """See Coordinator.start."""
@@ -124,11 +124,15 @@ class RemoteCoordinator:
 
 
 class Head:
-    """Whether the head of Ray, which knows of every process, still takes connections."""
+    """Whether the head of Ray, which knows of every process, still takes connections; to be made when Ray is there.
 
-    def __init__(self) -> None:
+    `look_s`: between two looks, and the longest wait for an answer; `gone_s`: how long it may be out of reach.
+    """
+
+    def __init__(self, look_s: float = HEAD_LOOK_S, gone_s: float = HEAD_GONE_S) -> None:
         import ray
 
+        self._look_s, self._gone_s = look_s, gone_s
         # Through Ray Client (ray://) the head itself may be out of reach.
         client = ray.util.client.ray.is_connected()
         self._address: str | None = None if client else ray.get_runtime_context().gcs_address
@@ -138,22 +142,23 @@ class Head:
     def look(self, patience_s: float | None = None) -> None:
         """Every few seconds, whenever it is called; at once where `patience_s` is given. Raises HeadLostError."""
         now = time.monotonic()
-        if self._address is None or (patience_s is None and now - self._looked < HEAD_LOOK_S):
+        if self._address is None or (patience_s is None and now - self._looked < self._look_s):
             return
         self._looked = now
         try:
-            knock(self._address, HEAD_LOOK_S)
+            knock(self._address, self._look_s)
             self._gone_since = None
         except OSError as error:  # a network may come back, and a head that keeps its state elsewhere
             self._gone_since = self._gone_since or now
-            if now - self._gone_since >= (HEAD_GONE_S if patience_s is None else patience_s):
+            if now - self._gone_since >= (self._gone_s if patience_s is None else patience_s):
                 raise HeadLostError(f"the head of Ray at {self._address} has died: {error.strerror or error}") from None
 
 
 @contextmanager
-def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
+def ray_session(config: RunConfig, head: Callable[[], Head] = Head) -> Iterator[RemoteCoordinator]:
     """A coordinator in an actor. A Ray that was started here is stopped on the way out, whatever happened.
 
+    `head` begins to watch the head of that Ray; it is called when Ray is there.
     Raises ResourceError before an actor starts where the run cannot fit (before Ray itself, where it is started here),
     RaysoftError where Ray cannot be started.
     """
@@ -172,7 +177,7 @@ def ray_session(config: RunConfig) -> Iterator[RemoteCoordinator]:
                 room = Reservation(plan or plan_actors(config))  # the caller has made room, and its actors inherit it
             else:
                 room = reserve(config)
-            coordinator = RemoteCoordinator(config, room)
+            coordinator = RemoteCoordinator(config, room, head())
             yield coordinator
         except HeadLostError as error:
             head_lost = True  # nobody is left to be asked for anything

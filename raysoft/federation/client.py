@@ -21,7 +21,7 @@ from raysoft.codecs.memory.fading import LOTTERY
 from raysoft.config import RunConfig, registry
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
-from raysoft.federation.pack_sums import PackSum, folded
+from raysoft.federation.pack_sums import PackSum, folded, weighted_sum
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
 from raysoft.federation.seam import LARGEST, blamed, check_contribution, check_curve, check_decoded, check_size, norm_of
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
@@ -284,7 +284,7 @@ class Worker:
             for client, state, memory in zip(trained.pack.clients, trained.states, memories, strict=True)
         }
         products = self._products(down, request, trained, received)
-        return states, PackSum(_weighted_sum(received, request.mix), products)
+        return states, PackSum(weighted_sum(received, request.mix), products)
 
     def _contribution(self, tick: int, client: int, view: Update) -> Update:
         with blamed("method", self.config, tick, client):
@@ -332,16 +332,6 @@ class Worker:
 
     def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
         return cut_to_rank(down.common, self.workload.space, rank)
-
-
-def _weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str, Array] | None:
-    """sum mix_k * x_k in float64 in the order given; None when nothing arrived."""
-    total: dict[str, Array] = {}
-    for update, factor in zip(received, mix, strict=True):
-        for name, value in update.items():
-            term = factor * value.astype(np.float64)
-            total[name] = term if name not in total else total[name] + term
-    return total or None
 
 
 def _where(stage: str, request: Any, handles: Sequence[Any]) -> str:

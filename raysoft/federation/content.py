@@ -16,8 +16,6 @@ from raysoft.data import files
 from raysoft.errors import ConfigError
 from raysoft.models.embedded import PREFIX, RECIPES, cache_folder
 
-_SETTLED_S = 2.0  # a younger file may change again within the resolution of its time stamp: not remembered
-
 
 def identity_of(config: RunConfig) -> dict[str, str | None]:
     """What a run of this configuration would be made of now. Reads every file that is not remembered."""
@@ -123,7 +121,7 @@ def digest(path: Path, more: Iterable[Path] = ()) -> str | None:
         found += (others := list(more))
         names += [f"more {number}" for number in range(len(others))]
         whole = hashlib.blake2b(digest_size=16)
-        with _KnownDigest() as remembered:
+        with KnownDigests() as remembered:
             for name, file in zip(names, found, strict=True):
                 whole.update(f"{name}\0{remembered.digest(file)}\n".encode("utf-8", "surrogateescape"))
         return f"blake2b {whole.hexdigest()}" if found else None
@@ -147,10 +145,16 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-class _KnownDigest:
-    """Digests of files by path, size and times, in a small database that several processes may use."""
+class KnownDigests:
+    """Digests of files by path, size and times, in a small database that several processes may use.
 
-    def __enter__(self) -> _KnownDigest:
+    A file younger than `settled_s` may change again within the resolution of its time stamp: not remembered.
+    """
+
+    def __init__(self, settled_s: float = 2.0) -> None:
+        self._settled_s = settled_s
+
+    def __enter__(self) -> KnownDigests:
         self._base: sqlite3.Connection | None = None  # stays None where the cache cannot be used: all is read again
         self._new: list[tuple[str, int, int, int, str]] = []
         with suppress(OSError, sqlite3.Error):
@@ -181,7 +185,7 @@ class _KnownDigest:
             return str(found[3])
         with path.open("rb") as file:
             value = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        if self._base is not None and max(status.st_mtime, status.st_ctime) < self._now - _SETTLED_S:
+        if self._base is not None and max(status.st_mtime, status.st_ctime) < self._now - self._settled_s:
             self._new.append((name, *stamp, value))
         return value
 

@@ -11,19 +11,17 @@ from typing import TypeVar
 R = TypeVar("R")
 BEAT_S = 1.0  # how often a sign of life is given, and looked for
 STARTUP_S = 600.0  # a process that starts imports for seconds, and reads model and data for minutes
-
-
 ATTEMPTS = 3  # to get one call done
 
 
-def startup_s(timeout_s: float) -> float:
+def startup_s(timeout_s: float, least_s: float = STARTUP_S) -> float:
     """The bound of a start: its own, because a short actors.timeout_s is meant for rounds; a long one lengthens it."""
-    return max(STARTUP_S, timeout_s)
+    return max(least_s, timeout_s)
 
 
-def standstill_s(timeout_s: float) -> float:
+def standstill_s(timeout_s: float, least_s: float = STARTUP_S) -> float:
     """The longest time between two steps of a run: one that starts, then as many attempts as there may be."""
-    return startup_s(timeout_s) + 2 * ATTEMPTS * timeout_s
+    return startup_s(timeout_s, least_s) + 2 * ATTEMPTS * timeout_s
 
 
 class Steps:
@@ -75,17 +73,19 @@ class Vitals:
     """What is heard of another process that works on a run: whether it lives, and whether it gets any further.
 
     It gives signs of life from a second thread, which goes on while the first one is in a loop without end; so a sign
-    also tells how many steps are done.
+    also tells how many steps are done. `startup_s` bounds its start, unless `timeout_s` is longer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, startup_s: float = STARTUP_S) -> None:
+        self._clock = clock
+        self._startup_s = startup_s
         self._up = False  # it has given a sign of life
         self._steps = -1
 
     def begin(self, timeout_s: float) -> None:
         """It gets something to do, which bounds it; what was heard before counts no more, except that it is up."""
         self._timeout_s = timeout_s
-        self._silence, self._standstill = Silence(), Silence()
+        self._silence, self._standstill = Silence(self._clock), Silence(self._clock)
 
     def heard(self, steps: int) -> bool:
         """A sign of life, with the number of steps so far; whether that has changed."""
@@ -100,14 +100,14 @@ class Vitals:
     def verdict(self) -> str | None:
         """What is wrong with it, for a sentence that begins with its name; to be asked every BEAT_S or so."""
         silent, still = self._silence.look(), self._standstill.look()
-        bound_s = self._timeout_s if self._up else startup_s(self._timeout_s)
+        bound_s = self._timeout_s if self._up else startup_s(self._timeout_s, self._startup_s)
         if silent > bound_s:
             what = f"actors.timeout_s={bound_s:g} seconds" if self._up else f"{bound_s:g} seconds of its start"
             return f"gave no sign of life within {what}"
-        if still > standstill_s(self._timeout_s):
+        still_s = standstill_s(self._timeout_s, self._startup_s)
+        if still > still_s:
             return (
-                f"has got no further for {standstill_s(self._timeout_s):g} seconds, the bound that "
-                f"actors.timeout_s={self._timeout_s:g} gives"
+                f"has got no further for {still_s:g} seconds, the bound that actors.timeout_s={self._timeout_s:g} gives"
             )
         return None
 

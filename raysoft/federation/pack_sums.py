@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from raysoft.federation.diagnostics import ProductSums
-from raysoft.types import Array, Tensors
+from raysoft.types import Array, Tensors, Update
 
 GROUP = 32  # packs
 T = TypeVar("T")
@@ -24,6 +26,16 @@ class PackSum:
 
     sums: Tensors | None
     products: ProductSums | None
+
+
+def weighted_sum(received: Sequence[Update], mix: Sequence[float]) -> dict[str, Array] | None:
+    """sum mix_k * x_k in float64 in the order given; None when nothing arrived."""
+    total: dict[str, Array] = {}
+    for update, factor in zip(received, mix, strict=True):
+        for name, value in update.items():
+            term = factor * value.astype(np.float64)
+            total[name] = term if name not in total else total[name] + term
+    return total or None
 
 
 def folded(parts: Iterable[PackSum]) -> PackSum:

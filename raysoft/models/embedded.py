@@ -96,11 +96,65 @@ RECIPES = {
 }
 
 
-def ensure(name: str, threads: int = 1, on_progress: Progress | None = None) -> Path:
+def draw(recipe: Recipe, generator: torch.Generator) -> torch.nn.Module:
+    """The untrained model, its weights drawn by the generator alone (the library's own draw changes with versions)."""
+    import torch
+    import transformers
+
+    sizes = dict(recipe.model)
+    if recipe.name == "vit-digits":
+        names = {number: str(number) for number in range(10)}
+        config: Any = transformers.ViTConfig(**sizes, id2label=names, label2id={v: k for k, v in names.items()})
+        model: Any = transformers.ViTForImageClassification(config)
+    else:
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1:
+                value.normal_(0.0, 0.02, generator=generator)
+            else:
+                value.fill_(0.0 if name.endswith("bias") else 1.0)
+    return model
+
+
+def pretrain(recipe: Recipe, data: tuple[Array, ...], progress: Progress) -> torch.nn.Module:
+    """AdamW with warm-up and cosine decay on freshly drawn batches."""
+    import torch
+
+    generator = torch.Generator().manual_seed(recipe.seed)
+    model = draw(recipe, generator)
+    loss_of = _LOSSES[recipe.name](model, data, recipe.batch_size, generator)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule((step + 1) / recipe.steps))
+    model.train()
+    for step in range(recipe.steps):
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 10 == 9 or step + 1 == recipe.steps:
+            progress((step + 1) / recipe.steps, f"pretraining {PREFIX}{recipe.name}")
+    return model.eval()
+
+
+def _schedule(done: float) -> float:
+    warm = 0.1
+    return done / warm if done < warm else 0.5 * (1 + float(np.cos(np.pi * (done - warm) / (1 - warm + 1e-9)))) + 1e-3
+
+
+def ensure(
+    name: str,
+    threads: int = 1,
+    on_progress: Progress | None = None,
+    pretrain: Callable[[Recipe, tuple[Array, ...], Progress], torch.nn.Module] = pretrain,
+) -> Path:
     """The folder of an embedded model, pretrained now (under 45 s on one core) unless the cache has it.
 
     `on_progress(fraction, text)` is called while it trains. Global random state and the number of threads are left as
-    they were. Raises ConfigError("model.name") for an unknown name, RaysoftError where the cache cannot be written.
+    they were. The cache does not know where weights came from: whoever gives another `pretrain` uses a cache of their
+    own. Raises ConfigError("model.name") for an unknown name, RaysoftError where the cache cannot be written.
     """
     recipe = find(name)
     data, data_hash = _DATA[recipe.name]()
@@ -113,7 +167,9 @@ def ensure(name: str, threads: int = 1, on_progress: Progress | None = None) -> 
     if _intact(folder):
         return folder
     try:
-        return _make(recipe, data, folder, key, threads, on_progress)
+        return _make(
+            recipe, folder, key, threads, lambda: pretrain(recipe, data, on_progress or (lambda fraction, text: None))
+        )
     except (OSError, SafetensorError) as error:  # the latter for a full disk
         why = getattr(error, "strerror", None) or error
         raise RaysoftError(
@@ -181,13 +237,13 @@ def _intact(folder: Path) -> bool:
 
 
 def _make(
-    recipe: Recipe, data: tuple[Array, ...], folder: Path, key: dict[str, Any], threads: int, progress: Progress | None
+    recipe: Recipe, folder: Path, key: dict[str, Any], threads: int, train: Callable[[], torch.nn.Module]
 ) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with _quiet_torch(threads):
-            model: Any = _pretrain(recipe, data, progress or (lambda fraction, text: None))
+            model: Any = train()
             model.save_pretrained(scratch)
             _save_processor(recipe, scratch)
         manifest = {"key": key, "files": _file_hashes(scratch)}
@@ -236,54 +292,6 @@ def _quiet_torch(threads: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _pretrain(recipe: Recipe, data: tuple[Array, ...], progress: Progress) -> torch.nn.Module:
-    """AdamW with warm-up and cosine decay on freshly drawn batches."""
-    import torch
-
-    generator = torch.Generator().manual_seed(recipe.seed)
-    model = _draw(recipe, generator)
-    loss_of = _LOSSES[recipe.name](model, data, recipe.batch_size, generator)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule((step + 1) / recipe.steps))
-    model.train()
-    for step in range(recipe.steps):
-        loss = loss_of()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 10 == 9 or step + 1 == recipe.steps:
-            progress((step + 1) / recipe.steps, f"pretraining {PREFIX}{recipe.name}")
-    return model.eval()
-
-
-def _schedule(done: float) -> float:
-    warm = 0.1
-    return done / warm if done < warm else 0.5 * (1 + float(np.cos(np.pi * (done - warm) / (1 - warm + 1e-9)))) + 1e-3
-
-
-def _draw(recipe: Recipe, generator: torch.Generator) -> torch.nn.Module:
-    """The untrained model, its weights drawn by the generator alone (the library's own draw changes with versions)."""
-    import torch
-    import transformers
-
-    sizes = dict(recipe.model)
-    if recipe.name == "vit-digits":
-        names = {number: str(number) for number in range(10)}
-        config: Any = transformers.ViTConfig(**sizes, id2label=names, label2id={v: k for k, v in names.items()})
-        model: Any = transformers.ViTForImageClassification(config)
-    else:
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if value.ndim > 1:
-                value.normal_(0.0, 0.02, generator=generator)
-            else:
-                value.fill_(0.0 if name.endswith("bias") else 1.0)
-    return model
 
 
 def _digit_loss(

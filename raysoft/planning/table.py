@@ -16,8 +16,8 @@ from typing import Any
 
 from raysoft.allocation.solvers.budget import rounded_up
 from raysoft.errors import ConfigError
-from raysoft.rundir.destination import made
 from raysoft.rundir.folder import PLAN, strict, write_atomic
+from raysoft.rundir.places import made, names_in
 
 CHOSEN, FEASIBLE, REJECTED = "chosen", "feasible", "rejected"
 TABLE, FIGURE, VALIDATION = "table.csv", "plan.png", "validation.json"
@@ -224,13 +224,7 @@ OWN = frozenset({PLAN, TABLE, FIGURE, VALIDATION})
 
 def check_folder(folder: Path) -> None:
     """Raises ConfigError("--out") where a plan must not be written."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError("--out", f"{folder} is a file; give a folder")
-    try:
-        content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
-    except OSError as error:
-        raise ConfigError("--out", f"{folder} cannot be read: {error.strerror}") from None
-    strange = [name for name in content if name not in OWN and not name.endswith(".part")]
+    strange = [name for name in names_in(folder, "--out") if name not in OWN and not name.endswith(".part")]
     if strange:
         raise ConfigError(
             "--out", f"{folder} holds {strange[0]!r}, which no plan has written; choose another folder with --out"

@@ -44,15 +44,6 @@ def local_destination(out: str | None, name: str, option: str = "--out") -> Path
     )
 
 
-def made(folder: Path, option: str, inside: str = "") -> Path:
-    """The folder, made where it does not exist, with `inside` in it. Raises ConfigError(option) where it cannot be."""
-    try:
-        (folder / inside).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(option, f"{folder} cannot be written: {error.strerror}") from None
-    return folder
-
-
 def in_unpacked_job() -> bool:
     """Whether this is a Ray job whose current folder is Ray's copy of the working directory."""
     return _JOB in os.environ and _UNPACKED in Path.cwd().parts

@@ -29,6 +29,7 @@ from raysoft.config import NAME_PATTERN
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rundir.environment import environment
 from raysoft.rundir.files import check_overwrite, files_of
+from raysoft.rundir.places import names_in
 from raysoft.types import RoundRecord
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
@@ -259,9 +260,7 @@ class RunFolder:
 def check_place(path: Path, overwrite: bool) -> list[str]:
     """What an old run left in the folder, if there is one. Raises ConfigError where no run can be written there."""
     with _refusing(path):
-        if path.exists() and not path.is_dir():
-            raise ConfigError("--out", f"{path} is a file; give a folder")
-        content = sorted(item.name for item in path.iterdir() if item.name != LOCK) if path.exists() else []
+        content = [name for name in names_in(path, "--out") if name != LOCK]
         if content and not overwrite:
             run = f", add --overwrite, or go on with it by raysoft resume {path}" if CONFIG in content else ""
             raise ConfigError("--out", f"{path} exists and is not empty; choose another folder{run}")

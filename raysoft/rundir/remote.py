@@ -49,9 +49,10 @@ class RemoteFolder:
     uri: str
     fs: Any
     root: str
+    answer_s: float = ANSWER_S  # the longest wait for a short request
 
     @classmethod
-    def open(cls, uri: str, option: str) -> RemoteFolder:
+    def open(cls, uri: str, option: str, answer_s: float = ANSWER_S) -> RemoteFolder:
         """The folder at a URI; raises ConfigError where its kind is unknown or its package is missing."""
         from fsspec.core import url_to_fs
 
@@ -64,7 +65,7 @@ class RemoteFolder:
             raise ConfigError(option, f"{uri}: {error}; give a path, or a URI such as s3://bucket/folder") from None
         except Exception as error:  # each kind of storage has its own
             raise ConfigError(option, f"{uri}: {_reason(error)}") from None
-        return cls(uri.rstrip("/"), fs, root.rstrip("/"))
+        return cls(uri.rstrip("/"), fs, root.rstrip("/"), answer_s)
 
     def files(self) -> list[str]:
         """Paths of all files, relative to the folder; none where there is no such folder."""
@@ -114,7 +115,9 @@ class RemoteFolder:
             self.fs.makedirs(path.rpartition("/")[0], exist_ok=True)
         return path
 
-    def _do(self, what: str, work: Callable[[], T], seconds: float = ANSWER_S) -> T:
+    def _do(self, what: str, work: Callable[[], T], seconds: float | None = None) -> T:
+        """What `work` returns within `seconds`, or `answer_s` where none are given."""
+        seconds = self.answer_s if seconds is None else seconds
         try:
             return _within(seconds, work)
         except FileNotFoundError:
@@ -171,13 +174,23 @@ def _rank(name: str) -> int:
 
 
 class Mirror:
-    """Copies what changes in a local folder to a remote one, in a thread of its own until `close`."""
+    """Copies what changes in a local folder to a remote one, in a thread of its own until `close`.
+
+    `gap_s`: between two copies; `pause`: how the next attempt to bring a finished run home is waited for, in seconds.
+    """
 
     def __init__(
-        self, remote: RemoteFolder, folder: Path, known: dict[str, tuple[int, int]], old: Sequence[str]
+        self,
+        remote: RemoteFolder,
+        folder: Path,
+        known: dict[str, tuple[int, int]],
+        old: Sequence[str],
+        gap_s: float = GAP_S,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self.remote = remote
         self.folder = folder
+        self._gap_s, self._pause = gap_s, pause
         self._known = known  # what is there already: size and time of the local file that it is a copy of
         self._old = list(old)  # files of a run that this one replaces
         self._wake, self._closing = threading.Event(), threading.Event()
@@ -199,7 +212,7 @@ class Mirror:
             except RaysoftError:
                 if attempt + 1 == ATTEMPTS:
                     raise
-                time.sleep(2**attempt)
+                self._pause(2**attempt)
 
     def copy(self) -> None:
         """One pass over the folder."""
@@ -254,7 +267,7 @@ class Mirror:
                     log.warning("%s; the run goes on, and it is tried again", error)
                 warned = True
                 self._wake.set()
-            self._closing.wait(GAP_S)
+            self._closing.wait(self._gap_s)
 
 
 def _finished(folder: Path) -> Iterator[str]:
@@ -286,16 +299,26 @@ class Stage:
 
 
 @contextmanager
-def staged(place: Path | str, option: str, overwrite: bool = False, fetch: bool = False) -> Iterator[Stage]:
+def staged(
+    place: Path | str,
+    option: str,
+    overwrite: bool = False,
+    fetch: bool = False,
+    *,
+    answer_s: float = ANSWER_S,
+    gap_s: float = GAP_S,
+    pause: Callable[[float], object] = time.sleep,
+) -> Iterator[Stage]:
     """A local folder for the run at `place`: that folder itself, or one that is mirrored to the URI.
 
-    `fetch`: begin with what is there. Raises ConfigError naming `option` where the URI is unusable, or holds something
-    and neither `overwrite` nor `fetch` is set; RaysoftError where the store fails.
+    `fetch`: begin with what is there. `answer_s`: see RemoteFolder; `gap_s`, `pause`: see Mirror. Raises
+    ConfigError naming `option` where the URI is unusable, or holds something and neither `overwrite` nor `fetch` is
+    set; RaysoftError where the store fails.
     """
     if isinstance(place, Path):
         yield Stage(place, place, lambda: None)
         return
-    remote = RemoteFolder.open(place, option)
+    remote = RemoteFolder.open(place, option, answer_s)
     there = remote.files()
     if not fetch:
         _check_free(remote, there, option, overwrite)
@@ -309,7 +332,7 @@ def staged(place: Path | str, option: str, overwrite: bool = False, fetch: bool 
         for name in there:
             remote.get(name, folder / name)
             known[name] = _signature(folder / name)
-    mirror = Mirror(remote, folder, known, [] if fetch else there)
+    mirror = Mirror(remote, folder, known, [] if fetch else there, gap_s, pause)
     try:
         yield Stage(folder, remote.uri, mirror.wake)
     except BaseException:

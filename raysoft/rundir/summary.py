@@ -79,6 +79,11 @@ def summarise(
     return strict({**summary, "metrics": {**metrics, **extra.get("metrics", {})}})
 
 
+def without_columns(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a record that a summary reads: columns over clients stay on disk, or they would fill memory."""
+    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+
+
 def accuracy_name(task: str) -> str:
     """What the accuracy of a task (data.task) is a share of: of samples, or of the tokens of held-out texts.
 

@@ -19,7 +19,7 @@ from raysoft.rundir.checks import is_lost, row_problem
 from raysoft.rundir.environment import environment
 from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, Position, write_atomic
 from raysoft.rundir.reading import read_advisory, read_run
-from raysoft.rundir.summary import SUMMARY_KEYS
+from raysoft.rundir.summary import SUMMARY_KEYS, without_columns
 from raysoft.runs.checkpoint import CHECKPOINTS, Checkpoint, newest
 from raysoft.types import RoundRecord
 
@@ -77,10 +77,9 @@ def read_records(folder: Path) -> list[RoundRecord]:
     names = {item.name for item in fields(RoundRecord)}
     out = []
     for row in read_run(folder).records:
-        metrics = {name: value for name, value in row["metrics"].items() if isinstance(value, (int, float))}
         unknown = dict.fromkeys(names) | {"drop_reasons": {}, "model": "main"}  # all that a lost round says
         known = {key: value for key, value in row.items() if key in names}
-        out.append(RoundRecord(**{**unknown, **known, "metrics": metrics}))
+        out.append(RoundRecord(**{**unknown, **known, "metrics": without_columns(row["metrics"])}))
     return out
 
 

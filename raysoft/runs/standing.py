@@ -18,7 +18,7 @@ from raysoft.errors import DiskHungError, RaysoftError
 from raysoft.federation.content import content_of
 from raysoft.federation.liveness import in_background
 from raysoft.rundir.folder import ROUNDS, START, Position, RunFolder
-from raysoft.rundir.summary import summarise
+from raysoft.rundir.summary import summarise, without_columns
 from raysoft.runs.checkpoint import Checkpoint
 from raysoft.runs.resuming import read_records, recorded_drops
 from raysoft.types import RoundRecord
@@ -74,7 +74,7 @@ class Standing:
 
     def add(self, record: RoundRecord) -> Position:
         """A round: in memory, and on disk before this returns. Raises DiskHungError, which ends the run."""
-        self.records.append(_figures_only(record))
+        self.records.append(replace(record, metrics=without_columns(record.metrics)))
         bound_s = self.config.actors.timeout_s
         writing = in_background(lambda: self.out.append(record), ROUNDS)
         if not wait([writing], bound_s).done:
@@ -120,9 +120,3 @@ class Standing:
 def to_yaml(config: RunConfig) -> str:
     """A configuration as YAML that `raysoft run` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
-
-
-def _figures_only(record: RoundRecord) -> RoundRecord:
-    """What the summary needs of a round; columns over clients are on disk, and would fill memory in the long run."""
-    metrics = {name: value for name, value in record.metrics.items() if isinstance(value, (int, float))}
-    return replace(record, metrics=metrics)

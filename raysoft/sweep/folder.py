@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.rundir.destination import made
 from raysoft.rundir.folder import strict, write_atomic
+from raysoft.rundir.places import made, names_in
 from raysoft.sweep.config import SweepConfig, dump, parse_sweep
 
 SWEEP, JOURNAL, TRIALS, TUNE, LOCK = "sweep.yaml", "journal.jsonl", "trials", ".tune", ".lock"
@@ -119,7 +119,7 @@ def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolde
     Raises ConfigError where it exists and `resume` is not set, where it holds another sweep or something else, and
     where another process works on it.
     """
-    exists = _content(path)
+    exists = set(names_in(path, "--name")) - {LOCK}
     if exists and not resume:
         raise ConfigError("--name", f"{path} exists; add --resume to go on with it, or choose another --name")
     if exists and not (path / SWEEP).is_file():
@@ -132,15 +132,6 @@ def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolde
         write_atomic(path / SWEEP, yaml.safe_dump(strict(dump(config)), sort_keys=False, width=120))
         folder.mend()
         yield folder
-
-
-def _content(path: Path) -> bool:
-    try:
-        if path.exists() and not path.is_dir():
-            raise ConfigError("--name", f"{path} is a file; choose another --name")
-        return path.exists() and any(item.name != LOCK for item in path.iterdir())
-    except OSError as error:
-        raise ConfigError("--name", f"{path} cannot be read: {error.strerror}") from None
 
 
 def _same(path: Path, asked: SweepConfig) -> SweepConfig:

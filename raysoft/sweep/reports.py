@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ray import tune
 
@@ -14,6 +14,7 @@ from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.rundir.folder import FIGURES, REPORT, RUN_ID, WANDB, record_row
 from raysoft.rundir.reading import read_run
+from raysoft.rundir.summary import without_columns
 from raysoft.runs.events import Events
 from raysoft.sweep.metrics import reading, values_so_far
 from raysoft.types import RoundRecord
@@ -24,14 +25,36 @@ RUNNING = "running"
 Carried = Literal["nothing", "round", "run"]
 
 
+class Tune(Protocol):
+    """What a trial needs of Ray Tune: the module `ray.tune`, or a stand-in that needs no Ray."""
+
+    def report(self, metrics: dict[str, Any], *, checkpoint: tune.Checkpoint | None = None) -> None:
+        """A result of this trial, and with it what it would need to go on elsewhere."""
+
+    def get_checkpoint(self) -> tune.Checkpoint | None:
+        """What this trial begins with: its own newest checkpoint, or that of the trial it goes on from."""
+
+    def get_context(self) -> Any:
+        """Knows the name of this trial."""
+
+
 class Reports(Events):
-    """Events of a run, told as results of a trial. `told` is the last round that Tune has heard of.
+    """Events of a run, told as results of a trial by `report`. `told` is the last round that Tune has heard of.
 
     The last round is told by `end` only: a scheduler that stops a trial there would cut off its closing figures.
     """
 
-    def __init__(self, trial: str, metric: str, mode: str, carries: Carried, scratch: Path) -> None:
+    def __init__(
+        self,
+        trial: str,
+        metric: str,
+        mode: str,
+        carries: Carried,
+        scratch: Path,
+        report: Callable[..., None] = tune.report,
+    ) -> None:
         self.trial, self.metric, self.mode, self.carries, self.scratch = trial, metric, mode, carries, scratch
+        self.report = report
         self.told = 0
         self.copied_from: str | None = None
         self.folder: Path | None = None
@@ -42,7 +65,9 @@ class Reports(Events):
         """Take up what is on disk already; its rounds up to `replay_to` are told again."""
         self.config, self.folder = config, folder
         try:
-            self.rows = {row["round"]: _scalars(row) for row in read_run(folder).records}
+            self.rows = {
+                row["round"]: {**row, "metrics": without_columns(row["metrics"])} for row in read_run(folder).records
+            }
         except RaysoftError:
             return  # nothing yet
         for tick in sorted(self.rows):
@@ -57,7 +82,8 @@ class Reports(Events):
 
     def round(self, record: RoundRecord) -> None:
         """A round is on disk."""
-        self.rows[record.round] = _scalars(record_row(record))
+        row = record_row(record)
+        self.rows[record.round] = {**row, "metrics": without_columns(row["metrics"])}
         if self.carries != RUN:
             self._tell(record.round)
 
@@ -85,11 +111,11 @@ class Reports(Events):
         result = {"trial": self.trial, "round": tick, "status": status, "copied_from": self.copied_from, **more}
         result[self.metric] = worst if metric is None else metric
         if carried is None:
-            tune.report(result)
+            self.report(result)
             return
         packed = self._pack(carried, closed=status != RUNNING)
         try:
-            tune.report(result, checkpoint=tune.Checkpoint.from_directory(str(packed)))
+            self.report(result, checkpoint=tune.Checkpoint.from_directory(str(packed)))
         finally:
             shutil.rmtree(packed, ignore_errors=True)
 
@@ -121,9 +147,3 @@ def read_marker(packed: Path) -> tuple[str, int]:
     """Whose checkpoint of Tune this is, and the last round that Tune has heard of."""
     data = json.loads((packed / MARKER).read_text())
     return data["trial"], data["round"]
-
-
-def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a summary needs of a record; columns over clients stay on disk."""
-    metrics = {key: value for key, value in row["metrics"].items() if isinstance(value, (int, float))}
-    return {**row, "metrics": metrics}

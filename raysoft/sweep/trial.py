@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ray import tune
+from ray import tune as ray_tune
+from ray.tune import Checkpoint
 
 from raysoft.config import RunConfig
 from raysoft.distributed.resources import Machine
@@ -24,7 +25,7 @@ from raysoft.rundir.folder import CONFIG, WANDB
 from raysoft.runs.trackers.fanout import in_sweep
 from raysoft.sweep.folder import FAILED, STOPPED, SWEEP, TRIALS
 from raysoft.sweep.points import run_config
-from raysoft.sweep.reports import RUN, Carried, Reports, read_marker
+from raysoft.sweep.reports import RUN, Carried, Reports, Tune, read_marker
 from raysoft.sweep.results import DONE
 from raysoft.sweep.signs import give_sign
 from raysoft.sweep.stored import newest_stored
@@ -47,7 +48,7 @@ class Setup:
     storage: str | None = None  # where the checkpoints of Tune are, if not on a shared file system
 
 
-def run_trial(setup: Setup, job: Mapping[str, Any]) -> None:
+def run_trial(setup: Setup, job: Mapping[str, Any], tune: Tune = ray_tune) -> None:
     """Run `job` to its end: seed, values; `until`: only tell again what was found up to there.
 
     The trial's name is Tune's, because population based training hands jobs from one trial to another. Whatever goes
@@ -55,15 +56,15 @@ def run_trial(setup: Setup, job: Mapping[str, Any]) -> None:
     """
     name = str(tune.get_context().get_trial_name())
     with Pulse(lambda: give_sign(name)):
-        _run_trial(setup, job, name)
+        _run_trial(setup, job, name, tune)
 
 
-def _run_trial(setup: Setup, job: Mapping[str, Any], name: str) -> None:
+def _run_trial(setup: Setup, job: Mapping[str, Any], name: str, tune: Tune) -> None:
     os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))  # relative paths of a configuration start there
     scratch = Path(tempfile.mkdtemp(prefix="raysoft-trial-"))
-    told = Reports(name, setup.metric, setup.mode, setup.carries, scratch)
+    told = Reports(name, setup.metric, setup.mode, setup.carries, scratch, tune.report)
     try:
-        with _run_folder(setup, name, scratch, told) as folder:
+        with _run_folder(setup, name, tune.get_checkpoint(), scratch, told) as folder:
             config = in_sweep(run_config(setup.tree, job["values"], job["seed"]), setup.folder.name, name)
             until = job.get("until")
             told.begin(config, folder, (config.rounds if until is None else until) if setup.replays else 0)
@@ -97,9 +98,8 @@ def _value(config: RunConfig, key: str) -> str:
 
 
 @contextmanager
-def _run_folder(setup: Setup, name: str, scratch: Path, told: Reports) -> Iterator[Path]:
+def _run_folder(setup: Setup, name: str, given: Checkpoint | None, scratch: Path, told: Reports) -> Iterator[Path]:
     """The trial's run folder, with what an earlier process of it, or the trial it goes on from, has left."""
-    given = tune.get_checkpoint()
     if setup.storage is not None:
         found = given or newest_stored(setup.storage, name)
         if found is not None:
@@ -119,7 +119,7 @@ def _run_folder(setup: Setup, name: str, scratch: Path, told: Reports) -> Iterat
         yield folder
 
 
-def _take(given: tune.Checkpoint, folder: Path, name: str, told: Reports, everything: bool) -> None:
+def _take(given: Checkpoint, folder: Path, name: str, told: Reports, everything: bool) -> None:
     """Put the run folder of a checkpoint in place; not a trial's own where it is there already."""
     with given.as_directory() as place:
         owner, tick = read_marker(Path(place))

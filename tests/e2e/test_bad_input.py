@@ -22,8 +22,15 @@ from tests.conftest import SMALL_RUN
 from tests.hf_folders import LABELS, make_folder
 
 RUN = [*SMALL_RUN, "executor=inline"]
-OWN = [*RUN, "allocator.name=equal", "data.partition=iid", "data.clients=4", "cohort.size=2", "data.min_samples=1",
-       "model.lora.targets=auto"]  # fmt: skip
+OWN = [
+    *RUN,
+    "allocator.name=equal",
+    "data.partition=iid",
+    "data.clients=4",
+    "cohort.size=2",
+    "data.min_samples=1",
+    "model.lora.targets=auto",
+]
 HEAD = "model.lora.train_head=true"
 TEXTS = "text,label\n" + "".join(f"w{i % 40} w{i * 7 % 40},{'abc'[i % 3]}\n" for i in range(60))
 FAMILIES = ("vit", "roberta", "gpt2")
@@ -64,39 +71,45 @@ def refused(result: tuple[int, str], *words: str, code: int = 2) -> None:
 # ------------------------------------------------------------------------------------------------------ configuration
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("device.cpu_hz=1e300", ["device.cpu_hz", "between 1e-30 and 1e+30", "1e+300"]),
-    ("device.kappa=1e300", ["device.kappa", "between"]),
-    ("allocator.latency_budget_s=1e300", ["allocator.latency_budget_s", "between"]),
-    ("train.lr=1e-300", ["train.lr", "between"]),
-    ("data.clients=100000000000000000000", ["data.clients", "1000000000000"]),
-    ("data.samples_per_client=100000000000000", ["data.samples_per_client"]),
-    ("actors.threads=9999", ["actors.threads", "256", "9999"]),
-    ("codec=[]", ["codec: must be a mapping of keys to values, got []"]),
-    ("x" * 100_000, ["must have the form key=value"]),
-    ("rounds=" + "[" * 5000, ["not valid YAML"]),
-    ("rounds=" + "9" * 5000, ["not valid YAML"]),
-    ("rounds=\t3", ["not valid YAML"]),
-    ("train=", ["train: must be a mapping"]),
-    ("=", ["must have the form key=value"]),
-    ("a=b=c", ["a: unknown key"]),
-    ("\udcff=1", ["must have the form key=value"]),
-    ("ünï=1", ["must have the form key=value"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("device.cpu_hz=1e300", ["device.cpu_hz", "between 1e-30 and 1e+30", "1e+300"]),
+        ("device.kappa=1e300", ["device.kappa", "between"]),
+        ("allocator.latency_budget_s=1e300", ["allocator.latency_budget_s", "between"]),
+        ("train.lr=1e-300", ["train.lr", "between"]),
+        ("data.clients=100000000000000000000", ["data.clients", "1000000000000"]),
+        ("data.samples_per_client=100000000000000", ["data.samples_per_client"]),
+        ("actors.threads=9999", ["actors.threads", "256", "9999"]),
+        ("codec=[]", ["codec: must be a mapping of keys to values, got []"]),
+        ("x" * 100_000, ["must have the form key=value"]),
+        ("rounds=" + "[" * 5000, ["not valid YAML"]),
+        ("rounds=" + "9" * 5000, ["not valid YAML"]),
+        ("rounds=\t3", ["not valid YAML"]),
+        ("train=", ["train: must be a mapping"]),
+        ("=", ["must have the form key=value"]),
+        ("a=b=c", ["a: unknown key"]),
+        ("\udcff=1", ["must have the form key=value"]),
+        ("ünï=1", ["must have the form key=value"]),
+    ],
+)
 def test_overrides(command, override, words):
     refused(command("show", "soft", override), *words)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("? [a, b]\n: 3\n", ["line 1", "a key must be a plain word"]),
-    ("? {a: b}\n: 3\n", ["a key must be a plain word"]),
-    ("rounds:\t3\n", ["line 1", "not valid YAML"]),
-    ("a: &m 1\nb: *m\n", ["line 2", "aliases are not supported"]),
-    ("base: soft\n<<: {rounds: 3}\n", ["<<: unknown key"]),
-    ("", ["must hold a mapping"]),
-    ("base: soft\n---\nrounds: 3\n", ["another document"]),
-    ("base: soft\ntrain: {3: 4}\n", ["train.3"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("? [a, b]\n: 3\n", ["line 1", "a key must be a plain word"]),
+        ("? {a: b}\n: 3\n", ["a key must be a plain word"]),
+        ("rounds:\t3\n", ["line 1", "not valid YAML"]),
+        ("a: &m 1\nb: *m\n", ["line 2", "aliases are not supported"]),
+        ("base: soft\n<<: {rounds: 3}\n", ["<<: unknown key"]),
+        ("", ["must hold a mapping"]),
+        ("base: soft\n---\nrounds: 3\n", ["another document"]),
+        ("base: soft\ntrain: {3: 4}\n", ["train.3"]),
+    ],
+)
 def test_files(command, tmp_path, text, words):
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     refused(command("show", tmp_path / "mine.yaml"), *words)
@@ -160,10 +173,17 @@ def test_texts(command, tmp_path, models, case):
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("path", "words"), [
-    ("", "must name a file"), ("/dev/null", "is neither a file nor a folder"), ("~nobody-here/x.csv", "looked up"),
-    ("x" * 5000, "File name too long"), ("a\0.csv", "null character"), ("./nowhere.csv", "does not exist"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("", "must name a file"),
+        ("/dev/null", "is neither a file nor a folder"),
+        ("~nobody-here/x.csv", "looked up"),
+        ("x" * 5000, "File name too long"),
+        ("a\0.csv", "null character"),
+        ("./nowhere.csv", "does not exist"),
+    ],
+)
 def test_paths(command, tmp_path, models, path, words):
     refused(
         command(*on("sequence-classification", path, models["roberta"], tmp_path / "run", HEAD)), "data.path", words
@@ -192,9 +212,9 @@ def test_hidden_files_and_large_pictures_are_no_trouble(command, tmp_path, model
     assert command(*on("image-classification", root, models["vit"], tmp_path / "run", HEAD)) == (0, "")
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (b"nope", "bad.png: not a readable image"), (b"", "bad.png: not a readable image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"nope", "bad.png: not a readable image"), (b"", "bad.png: not a readable image")]
+)
 def test_pictures(command, tmp_path, models, content, words):
     root = pictures(tmp_path / "images")
     table(root, f"{LABELS[0]}/bad.png", content)
@@ -266,10 +286,16 @@ def test_models(command, tmp_path, models, case):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("''", "must name"), ("~nobody-here/x", "looked up"), ("x" * 5000, "File name too long"),
-    ('"a\\0"', "null character"), ("/dev/null", "is a file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("''", "must name"),
+        ("~nobody-here/x", "looked up"),
+        ("x" * 5000, "File name too long"),
+        ('"a\\0"', "null character"),
+        ("/dev/null", "is a file"),
+    ],
+)
 def test_model_names(command, tmp_path, name, words):
     refused(command("run", "soft", *RUN, f"model.name={name}", "--out", tmp_path / "run"), "model.name", words)
 
@@ -405,9 +431,10 @@ def test_a_full_disk_ends_a_run_with_the_name_of_the_file(command, tmp_path, mon
     assert not list((tmp_path / "run").glob(".*.part"))
 
 
-@pytest.mark.parametrize(("error", "code", "words"), [
-    (MemoryError(), 3, "not enough memory"), (OSError(28, "No space left on device"), 1, "No space left on device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [(MemoryError(), 3, "not enough memory"), (OSError(28, "No space left on device"), 1, "No space left on device")],
+)
 def test_what_the_machine_lacks_is_one_sentence(command, tmp_path, monkeypatch, error, code, words):
     import raysoft.runs.run
 
@@ -440,10 +467,15 @@ def test_what_a_library_raises_in_a_stage_comes_with_place_and_settings(command,
     refused(command("run", "soft", *RUN, "--out", tmp_path / "run"), *words, "data.max_length", code=1)
 
 
-@pytest.mark.parametrize(("out", "words"), [
-    ("file", "is a file; give a folder"), ("file/below", "cannot be written"), ("full", "is not empty"),
-    ("x" * 300, "cannot be written"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("file", "is a file; give a folder"),
+        ("file/below", "cannot be written"),
+        ("full", "is not empty"),
+        ("x" * 300, "cannot be written"),
+    ],
+)
 def test_places_where_no_run_can_go(command, tmp_path, out, words):
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
@@ -453,17 +485,20 @@ def test_places_where_no_run_can_go(command, tmp_path, out, words):
     assert (tmp_path / "full" / "mine.txt").exists()
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["data.task=weather"], "data.task: unknown task 'weather'"),
-    (["data.path=nowhere.csv"], "data.path: 'nowhere.csv' does not exist"),
-    (["data.path=nowhere"], "data.path: 'nowhere' is neither a file or folder nor in the local cache"),
-    (["data.partition=natural"], "data.natural_key: is required by data.partition=natural"),
-    (["data.partition=natural", "data.natural_key=label", "cohort.size=4"], "must not exceed the 3 clients"),
-    (["data.clients=500"], "training samples cannot give 500 clients"),
-    (["model.name=nothere"], "model.name: 'nothere' is neither a folder nor in the local cache"),
-    (["model.name=./nothere"], "model.name: './nothere' is not an existing folder"),
-    (["allocator.name=tsfa", "allocator.latency_budget_s=1e-6"], "1e-06 s cannot be met: even the fastest"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.task=weather"], "data.task: unknown task 'weather'"),
+        (["data.path=nowhere.csv"], "data.path: 'nowhere.csv' does not exist"),
+        (["data.path=nowhere"], "data.path: 'nowhere' is neither a file or folder nor in the local cache"),
+        (["data.partition=natural"], "data.natural_key: is required by data.partition=natural"),
+        (["data.partition=natural", "data.natural_key=label", "cohort.size=4"], "must not exceed the 3 clients"),
+        (["data.clients=500"], "training samples cannot give 500 clients"),
+        (["model.name=nothere"], "model.name: 'nothere' is neither a folder nor in the local cache"),
+        (["model.name=./nothere"], "model.name: './nothere' is not an existing folder"),
+        (["allocator.name=tsfa", "allocator.latency_budget_s=1e-6"], "1e-06 s cannot be met: even the fastest"),
+    ],
+)
 def test_what_can_be_known_without_ray_is_said_before_it_starts(command, models, tmp_path, monkeypatch, words, said):
     """A start of Ray takes many seconds; a dry run never gets there."""
     import raysoft.distributed.session

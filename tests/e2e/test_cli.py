@@ -18,10 +18,27 @@ from tests.command import ROOT, raysoft
 from tests.conftest import SMALL_RUN, records, summary
 
 CONTRACT = {
-    "round", "accuracy", "loss", "train_loss", "metrics", "round_latency_s", "simulated_time_s", "uplink_bits",
-    "downlink_bits", "control_bits", "kept_fraction_mean", "queue_s", "sparsification_error", "aggregation_covariance",
-    "participants", "dropped", "drop_reasons", "energy_j", "wall_time_s", "model",
-}  # fmt: skip
+    "round",
+    "accuracy",
+    "loss",
+    "train_loss",
+    "metrics",
+    "round_latency_s",
+    "simulated_time_s",
+    "uplink_bits",
+    "downlink_bits",
+    "control_bits",
+    "kept_fraction_mean",
+    "queue_s",
+    "sparsification_error",
+    "aggregation_covariance",
+    "participants",
+    "dropped",
+    "drop_reasons",
+    "energy_j",
+    "wall_time_s",
+    "model",
+}
 
 
 INLINE = ["--executor", "inline", "--out", "{tmp}/x"]
@@ -36,8 +53,16 @@ def test_a_run_leaves_the_folder_of_the_contract(tmp_path):
     done = inline("soft", tmp_path / "run", "tracking.tensorboard=true")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run"
-    for name in ("config.yaml", "environment.json", "rounds.jsonl", "summary.json", "report.html", "adapter", "figures",
-                 "tensorboard"):  # fmt: skip
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "rounds.jsonl",
+        "summary.json",
+        "report.html",
+        "adapter",
+        "figures",
+        "tensorboard",
+    ):
         assert (folder / name).exists(), name
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == [0, 1, 2, 3]
@@ -139,9 +164,10 @@ def test_lists_name_every_plugin():
     assert matrix.returncode == 0
 
 
-@pytest.mark.parametrize(("executor", "sent", "code"), [
-    ("inline", signal.SIGINT, 130), ("ray", signal.SIGINT, 130), ("ray", signal.SIGTERM, 143),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("executor", "sent", "code"),
+    [("inline", signal.SIGINT, 130), ("ray", signal.SIGINT, 130), ("ray", signal.SIGTERM, 143)],
+)
 def test_a_signal_ends_a_run_cleanly_keeps_records_and_leaves_no_process(tmp_path, executor, sent, code):
     """Ctrl-C, and what `ray job stop`, Slurm and Kubernetes send."""
     out = tmp_path / "run"

@@ -29,9 +29,16 @@ def needs(kind: str, name: str, flag: str, default: bool) -> bool:
 
 
 TINY = [
-    "executor=inline", "rounds=2", "data.clients=12", "cohort.size=4", "train.steps=1", "train.batch_size=4",
-    "data.max_test_samples=100", "tracking.tensorboard=false", "actors.pack_size=2",
-]  # fmt: skip
+    "executor=inline",
+    "rounds=2",
+    "data.clients=12",
+    "cohort.size=4",
+    "train.steps=1",
+    "train.batch_size=4",
+    "data.max_test_samples=100",
+    "tracking.tensorboard=false",
+    "actors.pack_size=2",
+]
 # Every codec as it is, and three of them in other ways that change what is sent.
 CODECS = {
     **{name: [f"codec.name={name}"] for name in registry.CODECS},
@@ -233,12 +240,15 @@ def test_a_report_of_the_largest_energies(tmp_path, monkeypatch):
     assert json.dumps(summary(tmp_path / "run"), allow_nan=False)
 
 
-@pytest.mark.parametrize("overrides", [
-    ["model.lora.rank={low: 2, high: 8}", "train.steps={low: 1, high: 3}", "codec.error_feedback=true"],
-    [*CODECS["chain"], "codec.error_feedback=true", "model.lora.train_head=true", "codec.head_bits=8"],
-    [*CODECS["randomk unbiased"], "channel={name: umi}", "channel.csi_error=0.3", "uplink.packet_error=snr"],
-    ["allocator.name=random", "data.partition=virtual", "data.clients=1000000", "train.optimizer=adamw"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.lora.rank={low: 2, high: 8}", "train.steps={low: 1, high: 3}", "codec.error_feedback=true"],
+        [*CODECS["chain"], "codec.error_feedback=true", "model.lora.train_head=true", "codec.head_bits=8"],
+        [*CODECS["randomk unbiased"], "channel={name: umi}", "channel.csi_error=0.3", "uplink.packet_error=snr"],
+        ["allocator.name=random", "data.partition=virtual", "data.clients=1000000", "train.optimizer=adamw"],
+    ],
+)
 def test_odd_runs_repeat_and_do_not_depend_on_the_pack_size(tmp_path, monkeypatch, overrides):
     folders = {name: tmp_path / name for name in ("one", "two", "packed")}
     for name, folder in folders.items():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import raysoft
 from tests.conftest import records, summary
-from tests.e2e.test_cli import raysoft
 from tests.hf_folders import make_folder
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -33,11 +33,7 @@ def reports(tmp_path_factory):
     one = make_run(root / "a run with spaces & <signs>", rounds=8)
     two = make_run(root / "text", rounds=6, seed=2, text=True)
     arms = make_comparison(root / "arms", arms=9, seeds=2, rounds=3)
-    return {
-        "single": write_report(one),
-        "comparison": write_report([one, two]),
-        "arms": write_comparison_report(arms),
-    }  # fmt: skip
+    return {"single": write_report(one), "comparison": write_report([one, two]), "arms": write_comparison_report(arms)}
 
 
 @pytest.mark.parametrize("kind", ["single", "comparison"])

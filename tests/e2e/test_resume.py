@@ -203,8 +203,10 @@ def killed_at(folder, words, seconds):
     """A run that is killed after `seconds` (counted from its first line of rounds.jsonl); its processes are gone."""
     process = subprocess.Popen(
         [sys.executable, "-m", "raysoft", "run", "soft", *words, "--out", str(folder)],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "rounds.jsonl").exists() and (folder / "rounds.jsonl").stat().st_size:
@@ -255,15 +257,22 @@ def test_a_run_goes_on_with_the_data_and_model_it_began_with_only(tmp_path):
     reviews, base = tmp_path / "reviews", make_folder(tmp_path / "base", "roberta")
     write_reviews(reviews, ["w10", "w11", "w12"])
     settings = [
-        f"model={{name: {base}, lora: {{rank: 2, train_head: true}}}}", "cohort.size=2", "train.steps=1",
+        f"model={{name: {base}, lora: {{rank: 2, train_head: true}}}}",
+        "cohort.size=2",
+        "train.steps=1",
         f"data={{task: sequence-classification, path: {reviews}, partition: iid, clients: 3, max_length: 8}}",
-        "rounds=2", "executor=inline", "metrics.covariance=off", "allocator.latency_budget_s=1e4",
-    ]  # fmt: skip
+        "rounds=2",
+        "executor=inline",
+        "metrics.covariance=off",
+        "allocator.latency_budget_s=1e4",
+    ]
     result = run(load_config("soft", settings), tmp_path / "run", report=False)
     noted = result.summary["identity"]
     assert {key: str(value).split()[0] for key, value in noted.items()} == {
-        "data.path": "blake2b", "model.name": "blake2b", "codec.name": "rank_components,",  # and its revision
-    }  # fmt: skip
+        "data.path": "blake2b",
+        "model.name": "blake2b",
+        "codec.name": "rank_components,",  # and its revision
+    }
     write_reviews(reviews, ["w10", "w11", "w13"])
     lines = (tmp_path / "run" / "rounds.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"data\.path: .*reviews is not what the rounds so far were computed with"):

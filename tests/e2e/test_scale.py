@@ -8,10 +8,15 @@ from tests.conftest import SMALL_RUN, records, summary
 
 VIRTUAL = ["data.partition=virtual", "data.samples_per_client=16", "train.batch_size=4", "tracking.tensorboard=false"]
 THOUSAND = [
-    *VIRTUAL, "rounds=2", "data.clients=5000", "cohort.size=1000", "train.steps=1",
-    "channel.bandwidth_hz=5e7", "allocator.latency_budget_s=1",
+    *VIRTUAL,
+    "rounds=2",
+    "data.clients=5000",
+    "cohort.size=1000",
+    "train.steps=1",
+    "channel.bandwidth_hz=5e7",
+    "allocator.latency_budget_s=1",
     "eval.every=2",
-]  # fmt: skip
+]
 
 
 def test_a_million_registered_clients_cost_no_more_than_the_cohort(tmp_path):

@@ -57,7 +57,7 @@ class Timed(Trackers):
         with self.timed():
             super().start(begin)
         deadline = time.perf_counter() + self.ready_s
-        while time.perf_counter() < deadline and not self.wandb._answers.get("ready"):
+        while time.perf_counter() < deadline and not self.wandb.ready:
             time.sleep(0.05)
 
     def round(self, row):
@@ -90,8 +90,12 @@ def assert_can_be_synced(note, path):
     assert words[:2] == ["wandb", "sync"]
     done = subprocess.run(
         [sys.executable, "-m", *words, "--dry-run"],
-        env={**os.environ, "WANDB_API_KEY": API_KEY}, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        env={**os.environ, "WANDB_API_KEY": API_KEY},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     (file,) = (path / "wandb").glob("*run-*/run-*.wandb")
     assert "Would sync 1 run(s)" in done.stderr + done.stdout
     assert str(file) in done.stderr + done.stdout
@@ -182,8 +186,9 @@ def test_trials_of_a_sweep_are_grouped():
     config = parse_section(RunConfig, config_tree(clients=4, cohort=2, seed=0))
     trial = in_sweep(config, "ranks", "000-s0").tracking.wandb
     assert (trial.group, trial.name) == ("ranks", "000-s0")
-    named = config.model_copy(update={"tracking": config.tracking.model_copy(
-        update={"wandb": WandbConfig(group="mine")})})  # fmt: skip
+    named = config.model_copy(
+        update={"tracking": config.tracking.model_copy(update={"wandb": WandbConfig(group="mine")})}
+    )
     assert in_sweep(named, "ranks", "000-s0").tracking.wandb.group == "mine"
     assert in_sweep(config, "ranks", "000-s0").config_hash() == config.config_hash()
 
@@ -324,10 +329,24 @@ def test_a_killed_wandb_process_is_one_warning(tmp_path, caplog):
 @contextmanager
 def raysoft_run(out, *words, **environ):
     process = subprocess.Popen(
-        [sys.executable, "-m", "raysoft", "run", "soft", *SMALL_RUN, "executor=inline", "tracking.wandb.mode=offline",
-         "--out", str(out), *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "raysoft",
+            "run",
+            "soft",
+            *SMALL_RUN,
+            "executor=inline",
+            "tracking.wandb.mode=offline",
+            "--out",
+            str(out),
+            *words,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    )
     try:
         yield process
     finally:

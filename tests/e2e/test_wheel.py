@@ -26,8 +26,12 @@ def site(tmp_path_factory):
         shutil.copy(ROOT / name, source)
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(source / "dist")],
-        cwd=source, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        cwd=source,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,) = (source / "dist").glob("raysoft-*.whl")
     with zipfile.ZipFile(wheel) as packed:
@@ -56,8 +60,13 @@ def test_a_run_from_the_wheel_in_an_empty_folder(site, tmp_path):
     for command in (["-c", where], ["-m", "raysoft", *words]):
         done = subprocess.run(
             [sys.executable, *command],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         if command[0] == "-c":
             assert Path(done.stdout.strip()).is_relative_to(site)

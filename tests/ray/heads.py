@@ -54,8 +54,13 @@ class HandMade:
             raise
 
     def _bring_up(self, port: int, nodes: int) -> None:
-        head = ("--head", f"--port={port}", "--num-cpus=0", "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={self.dashboard}")  # fmt: skip
+        head = (
+            "--head",
+            f"--port={port}",
+            "--num-cpus=0",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard}",
+        )
         self._up(head, lambda: self.ray("job", "list").returncode == 0)
         here = f"--address=127.0.0.1:{port}"
         self.nodes = [
@@ -90,13 +95,25 @@ class HandMade:
         self.started += 1
         session = self.folder / f"n{self.started}"  # nodes unpack working directories: each into its own folder
         process = subprocess.Popen(
-            [RAY, "start", *words, "--block", "--node-ip-address=127.0.0.1", "--object-store-memory=150000000",
-             f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}",
-             f"--metrics-export-port={metrics}", f"{where}={client}", "--disable-usage-stats",
-             f"--temp-dir={session}"],
-            env=self.environment, stdout=(self.folder / f"log{self.started}").open("w"),
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            [
+                RAY,
+                "start",
+                *words,
+                "--block",
+                "--node-ip-address=127.0.0.1",
+                "--object-store-memory=150000000",
+                f"--dashboard-agent-listen-port={agent}",
+                f"--dashboard-agent-grpc-port={grpc}",
+                f"--metrics-export-port={metrics}",
+                f"{where}={client}",
+                "--disable-usage-stats",
+                f"--temp-dir={session}",
+            ],
+            env=self.environment,
+            stdout=(self.folder / f"log{self.started}").open("w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         self.processes.append(process)
         return process
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import psutil
@@ -14,10 +15,10 @@ import ray
 from ray._private.node import Node
 
 from raysoft.config.presets import load_config
-from raysoft.distributed import session as ray_session
 from raysoft.distributed.executor import RayExecutor
 from raysoft.distributed.placement import Reservation
 from raysoft.distributed.resources import plan_actors
+from raysoft.distributed.session import Head, ray_session
 from raysoft.distributed.start import start_ray
 from raysoft.errors import RaysoftError, ResourceError
 from raysoft.federation.client import EncodeRequest, TrainRequest
@@ -58,8 +59,8 @@ class Hit(Events):
                 os.kill(process.pid, self.number)
 
 
-def ray_run(folder, *settings, events=None):
-    run(load_config("soft", [*SETTINGS, *settings]), folder, events=events)
+def ray_run(folder, *settings, events=None, session=None):
+    run(load_config("soft", [*SETTINGS, *settings]), folder, events=events, session=session)
     return folder
 
 
@@ -96,10 +97,9 @@ def test_a_hung_coordinator_is_ended_and_replaced(small_inline_run, tmp_path, ca
     assert not psutil.wait_procs(stop.hit, timeout=10)[1]
 
 
-def test_a_head_that_dies_is_replaced_before_ray_ends_the_driver(small_inline_run, tmp_path, caplog, monkeypatch):
+def test_a_head_that_dies_is_replaced_before_ray_ends_the_driver(small_inline_run, tmp_path, caplog):
     """Ray would end this very process 60 s after its head, past every `except`."""
-    monkeypatch.setattr(ray_session, "HEAD_LOOK_S", 0.5)
-    monkeypatch.setattr(ray_session, "HEAD_GONE_S", 1.0)
+    watchful = partial(ray_session, head=partial(Head, look_s=0.5, gone_s=1.0))
     kill = Hit(name="gcs_server")
 
     class Slowly(Events):
@@ -107,7 +107,7 @@ def test_a_head_that_dies_is_replaced_before_ray_ends_the_driver(small_inline_ru
             kill.round(record)
             time.sleep(0.8 if kill.hit else 0)  # until the head is looked at again
 
-    folder = ray_run(tmp_path / "run", "rounds=6", events=Slowly())
+    folder = ray_run(tmp_path / "run", "rounds=6", events=Slowly(), session=watchful)
     assert len(kill.hit) == 1
     assert "the head of Ray at" in caplog.text
     assert summary(folder)["status"] == "done"

@@ -99,8 +99,9 @@ def test_a_sweep_is_a_job_like_any_other(cluster, tmp_path):
 
 
 def raysoft(*words):
-    return subprocess.run([sys.executable, "-m", "raysoft", *words], cwd=ROOT, capture_output=True, text=True,
-                          timeout=200, check=False)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "raysoft", *words], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def test_a_stopped_job_is_a_run_to_be_resumed_from_its_storage(cluster, tmp_path):

@@ -17,8 +17,12 @@ pytestmark = pytest.mark.timeout(900)
 # More packs than one group holds, so that sums are folded in two steps.
 PACKS = GROUP + 8
 MANY_PACKS = [
-    "data.partition=virtual", f"data.clients={PACKS}", f"cohort.size={PACKS}", "actors.pack_size=1", "rounds=2",
-]  # fmt: skip
+    "data.partition=virtual",
+    f"data.clients={PACKS}",
+    f"cohort.size={PACKS}",
+    "actors.pack_size=1",
+    "rounds=2",
+]
 
 
 def alive() -> list[str]:
@@ -32,8 +36,14 @@ def alive() -> list[str]:
 def one_ray():
     """A Ray that several runs join, as on a cluster; 4 logical cores, so that two runs have actors at once."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    context = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False,
-                       _node_ip_address="127.0.0.1", object_store_memory=400_000_000)  # fmt: skip
+    context = ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=400_000_000,
+    )
     yield context.address_info["gcs_address"]
     ray.shutdown()
 
@@ -44,12 +54,25 @@ def test_two_runs_in_one_ray_are_what_each_is_alone(one_ray, small_inline_run, t
     env = {**os.environ, "RAY_ADDRESS": one_ray}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "raysoft", "run", "soft", *settings, "actors.cpus=2", "executor=ray",
-             "--out", str(tmp_path / name)],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [
+                sys.executable,
+                "-m",
+                "raysoft",
+                "run",
+                "soft",
+                *settings,
+                "actors.cpus=2",
+                "executor=ray",
+                "--out",
+                str(tmp_path / name),
+            ],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for name, settings in runs.items()
-    ]  # fmt: skip
+    ]
     most = 0
     try:
         until = time.monotonic() + 600

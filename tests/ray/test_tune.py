@@ -50,9 +50,14 @@ def environment():
 
 def tune(place, sweep, *words):
     return subprocess.run(
-        command(place, sweep, *words), cwd=place, env=environment(), capture_output=True, text=True, timeout=LIMIT_S,
+        command(place, sweep, *words),
+        cwd=place,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def table(place, name="results.csv"):
@@ -79,8 +84,16 @@ def test_a_sweep_leaves_tables_a_report_and_the_reasons_of_failures(place):
     assert sum(line.startswith("[") for line in done.stdout.splitlines()) == 2, "one line a finished trial"
     assert f"failed: {bad['trial']}: " in done.stdout
     folder = place / "out"
-    for name in ("results.parquet", "points.csv", "results.json", "best.yaml", "report.html", "sweep.yaml",
-                 "figures/pareto.png", "figures/map.png"):  # fmt: skip
+    for name in (
+        "results.parquet",
+        "points.csv",
+        "results.json",
+        "best.yaml",
+        "report.html",
+        "sweep.yaml",
+        "figures/pareto.png",
+        "figures/map.png",
+    ):
         assert (folder / name).exists(), name
     assert summary(folder / good["folder"])["adapter_sha256"] == good["adapter_sha256"]
     assert not (folder / ".tune").exists()
@@ -194,9 +207,13 @@ def test_trials_are_wandb_runs_of_one_group_also_those_that_are_stopped(place, m
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_ctrl_c_exits_130_and_leaves_no_process(place):
     process = subprocess.Popen(
-        command(place, GRID, "rounds=1000"), cwd=place, env=environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command(place, GRID, "rounds=1000"),
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         wait_for(lambda: any((place / "out" / "trials").glob("*/checkpoints/round-*")), process)
         below = psutil.Process(process.pid).children(recursive=True)
@@ -224,9 +241,13 @@ def test_a_trial_that_hangs_is_ended_and_begun_again(place, tmp_path_factory):
     (calm / "base.yaml").write_text(BASE)
     assert tune(calm, one, "rounds=12").returncode == 0
     process = subprocess.Popen(
-        command(place, one, "rounds=12", "actors.timeout_s=8"), cwd=place, env=environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command(place, one, "rounds=12", "actors.timeout_s=8"),
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         wait_for(lambda: any((place / "out" / "trials").glob("*/checkpoints/round-*")), process)
         hung = [one for one in psutil.Process(process.pid).children(recursive=True) if "ImplicitFunc" in one.name()]
@@ -256,12 +277,15 @@ def test_client_actors_of_a_trial_give_the_bytes_of_a_run_in_one_process(place, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT_S)
-@pytest.mark.parametrize("more", [
-    "search: optuna\nsamples: 3\n",
-    "scheduler: {name: pbt, interval_rounds: 1}\nsamples: 3\n",
-    "scheduler: hyperband\nsamples: 3\n",
-    "samples: 2\nstorage: {tmp}/storage\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        "search: optuna\nsamples: 3\n",
+        "scheduler: {name: pbt, interval_rounds: 1}\nsamples: 3\n",
+        "scheduler: hyperband\nsamples: 3\n",
+        "samples: 2\nstorage: {tmp}/storage\n",
+    ],
+)
 def test_searches_schedulers_and_storage_come_to_an_end(place, more):
     pytest.importorskip("optuna")
     done = tune(place, f"space:\n  train.lr: {{loguniform: [0.01, 0.3]}}\n{more.replace('{tmp}', str(place))}")

@@ -19,8 +19,19 @@ import raysoft
 
 PACKAGE = Path(raysoft.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "ray", "transformers", "peft", "datasets", "sklearn", "matplotlib", "scipy", "tensorboardX", "wandb",
-         "fsspec")  # fmt: skip
+HEAVY = (
+    "torch",
+    "ray",
+    "transformers",
+    "peft",
+    "datasets",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "tensorboardX",
+    "wandb",
+    "fsspec",
+)
 
 # Who may import a library at all (a folder ends in "/"); and of these, who only inside functions.
 MAY_IMPORT = {
@@ -54,10 +65,16 @@ MAY_IMPORT = {
     "rich": ("terminal/console.py", "terminal/comparison_console.py", "terminal/sweep_console.py"),
 }
 ONLY_INSIDE_FUNCTIONS = {
-    ("torch", "methods/soft.py"), ("tensorboardX", "runs/trackers/tensorboard.py"), ("optuna", "sweep/search.py"),
-    ("wandb", "runs/trackers/wandb_process.py"), ("ray", "runs/trackers/prometheus.py"), ("datasets", "data/"),
-    ("transformers", "models/tasks.py"), ("fsspec", "rundir/remote.py"), ("ray", "sweep/driver.py"),
-}  # fmt: skip
+    ("torch", "methods/soft.py"),
+    ("tensorboardX", "runs/trackers/tensorboard.py"),
+    ("optuna", "sweep/search.py"),
+    ("wandb", "runs/trackers/wandb_process.py"),
+    ("ray", "runs/trackers/prometheus.py"),
+    ("datasets", "data/"),
+    ("transformers", "models/tasks.py"),
+    ("fsspec", "rundir/remote.py"),
+    ("ray", "sweep/driver.py"),
+}
 
 
 def name_of(path):
@@ -137,10 +154,20 @@ LIGHT = ["types", "rng", "units", "errors", "terminal.cli"]
 LIGHT += ["sweep.config", "sweep.points", "sweep.folder", "sweep.results"]
 LIGHT += sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    for folder in ("config", "kernels", "codecs", "allocation", "uplinks", "wireless", "methods", "rundir",
-                   "runs/trackers")
-    for path in (PACKAGE / folder).rglob("*.py") if path.stem != "__init__"
-)  # fmt: skip
+    for folder in (
+        "config",
+        "kernels",
+        "codecs",
+        "allocation",
+        "uplinks",
+        "wireless",
+        "methods",
+        "rundir",
+        "runs/trackers",
+    )
+    for path in (PACKAGE / folder).rglob("*.py")
+    if path.stem != "__init__"
+)
 
 
 def test_everything_a_configuration_needs_is_imported_without_torch_and_ray():
@@ -189,9 +216,11 @@ def unbounded_waits(tree):
             continue
         call = node.func
         by_module = (
-            isinstance(call, ast.Attribute) and call.attr in ("get", "wait")
-            and isinstance(call.value, ast.Name) and call.value.id in modules
-        )  # fmt: skip
+            isinstance(call, ast.Attribute)
+            and call.attr in ("get", "wait")
+            and isinstance(call.value, ast.Name)
+            and call.value.id in modules
+        )
         by_name = isinstance(call, ast.Name) and call.id in functions
         if (by_module or by_name) and not has_bound(node):
             yield node.lineno
@@ -251,8 +280,15 @@ def test_no_hidden_input_can_touch_a_result():
 
 
 def test_the_search_for_hidden_inputs_finds_them():
-    bad = ("hash(x)", "random.random()", "np.random.seed(1)", "np.random.default_rng()", "np.random.normal(0, 1)",
-           "time.time()", "datetime.datetime.now()")  # fmt: skip
+    bad = (
+        "hash(x)",
+        "random.random()",
+        "np.random.seed(1)",
+        "np.random.default_rng()",
+        "np.random.normal(0, 1)",
+        "time.time()",
+        "datetime.datetime.now()",
+    )
     fine = ("time.perf_counter()", "np.random.Generator(p)", "hashlib.blake2b(x)", "rng.random()", "x.hash()")
     assert len(hidden_inputs(ast.parse("\n".join(bad)))) == len(bad)
     assert hidden_inputs(ast.parse("\n".join(fine))) == []
@@ -365,8 +401,11 @@ def test_tests_follow_the_rooms():
     here = {path.name for path in Path(__file__).parent.iterdir() if (path / "__init__.py").exists()}
     assert here <= {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"studies"}
     assert sorted(path.name for path in Path(__file__).parent.glob("test_*.py")) == [
-        "test_atomic.py", "test_imports.py", "test_quantities.py", "test_rng.py",
-    ]  # fmt: skip
+        "test_atomic.py",
+        "test_imports.py",
+        "test_quantities.py",
+        "test_rng.py",
+    ]
 
 
 def test_no_source_is_ignored_by_git():
@@ -384,8 +423,7 @@ LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(
 @needs_source
 def test_import_contracts_hold():
     done = subprocess.run(
-        [sys.executable, "-c", LINT, "--no-cache"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", LINT, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert " 0 broken" in done.stdout

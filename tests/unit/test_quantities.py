@@ -28,11 +28,16 @@ def test_keys_are_unique_and_stand_where_the_files_have_them():
 def test_the_same_quantity_has_one_factor_unit_and_direction_wherever_it_stands():
     """A record, the summary and the row of an arm call the same thing by other keys."""
     for same in (
-        ("round_latency_s", "mean_round_latency_s", "mean_latency_s"), ("uplink_bits", "uplink_bits_total"),
-        ("energy_j", "energy_j_total"), ("kept_fraction_mean", "kept_fraction"), ("simulated_time_s", "simulated_s"),
-        ("accuracy", "final_accuracy", "equal_accuracy"), ("bits_per_byte", "final_bits_per_byte"),
-        ("uplink_share_of_dense32", "share_dense32"), ("uplink_share_of_dense_same_bits", "share_dense_same_bits"),
-    ):  # fmt: skip
+        ("round_latency_s", "mean_round_latency_s", "mean_latency_s"),
+        ("uplink_bits", "uplink_bits_total"),
+        ("energy_j", "energy_j_total"),
+        ("kept_fraction_mean", "kept_fraction"),
+        ("simulated_time_s", "simulated_s"),
+        ("accuracy", "final_accuracy", "equal_accuracy"),
+        ("bits_per_byte", "final_bits_per_byte"),
+        ("uplink_share_of_dense32", "share_dense32"),
+        ("uplink_share_of_dense_same_bits", "share_dense_same_bits"),
+    ):
         looks = {(quantity(key).unit, quantity(key).factor, quantity(key).digits, quantity(key).better) for key in same}
         assert len(looks) == 1, same
     bits = 12_345_678

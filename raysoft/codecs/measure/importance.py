@@ -136,14 +136,14 @@ def with_lottery(ranking: Ranking, losses: Losses, scope: Scope, share: float, d
     """A ranking by score in which every 1/share-th place goes to a component drawn from those left."""
     matrices, rank = ranking.orders[0].shape
     if scope == "matrix":
-        rows = [_interleaved(row, draw.permutation(rank), share) for row in ranking.orders[0]]
+        rows = [interleaved(row, draw.permutation(rank), share) for row in ranking.orders[0]]
         order, steps = np.stack(rows), ranking.ways[0].steps_N
     else:
         steps = ranking.ways[0].steps_N
         best = np.empty(matrices * rank, dtype=np.int64)
         for matrix in range(matrices):
             best[steps == matrix] = matrix * rank + ranking.orders[0][matrix]
-        return follow_order(losses, _interleaved(best, draw.permutation(matrices * rank), share))
+        return follow_order(losses, interleaved(best, draw.permutation(matrices * rank), share))
     way = _way(steps, losses.table(order))
     return Ranking((order,), ranking.choice_LM, (way,), ranking.way_N1)
 
@@ -158,7 +158,7 @@ def follow_order(losses: Losses, order_N: Array) -> Ranking:
     return Ranking((order,), np.zeros(table.shape, dtype=np.int64), (way,), np.zeros(way.error_N1.size, dtype=np.int64))
 
 
-def _interleaved(best: Array, drawn: Array, share: float) -> Array:
+def interleaved(best: Array, drawn: Array, share: float) -> Array:
     """All items: place t is the next of `drawn` where floor(share (t + 1)) > floor(share t), else of `best`."""
     queues = [iter(best.tolist()), iter(drawn.tolist())]
     out: dict[int, None] = {}

@@ -14,7 +14,7 @@ Shapes: K clients, B samples of a client in a step, P trained values of a client
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +168,14 @@ class PackedTrainer:
         found = np.zeros((len(examples), 3))
         for index, logits, labels in self._predictions(theta, examples, batch_size):
             found[index] = sample_counts(self.kind, logits, labels).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def logits(self, theta: Tensors, inputs: Mapping[str, Array]) -> Tensor:
+        """What the model says to one batch of inputs [N, ...] with this adapter: [N, classes], or [N, tokens, ids]."""
+        self._set_single(theta)
+        found = self._forward({name: self._tensor(value) for name, value in inputs.items()})
+        self._clear()
         return found
 
     def _predictions(

@@ -131,7 +131,7 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
             )
     if not drawings:
         return None
-    title = "Cost and final " + y_label.removesuffix(" (%)").lower()
+    title = "Cost and " + y_label.removesuffix(" (%)").lower()
     return Panel(f"pareto_{metric}", title, drawings, captions.fronts(best, metric))
 
 

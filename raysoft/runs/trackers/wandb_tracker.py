@@ -45,6 +45,11 @@ class Wandb:
         self._said_why = False
         self._last_round = -1
 
+    @property
+    def ready(self) -> bool:
+        """Whether W&B's process has opened its run, online or not."""
+        return bool(self._answers.get("ready"))
+
     def start(self, begin: Beginning) -> None:
         """Start the process and hand it the configuration and the rounds of a resumed run."""
         self._folder = begin.folder.resolve()

@@ -34,18 +34,24 @@ def linear_problem(seed: int, clients: int, spread_s: float, least: float = 0.05
     bits = rng.uniform(0.5, 3.0, clients) * 1e6
     weight = rng.uniform(0.5, 2.0, clients)
     return Problem(
-        start, 10 ** rng.uniform(6.3, 8.0, clients), np.stack([least * bits, bits], axis=1),
-        np.stack([weight * (1 - least), 0 * weight], axis=1), 1e5 * clients,
-    )  # fmt: skip
+        start,
+        10 ** rng.uniform(6.3, 8.0, clients),
+        np.stack([least * bits, bits], axis=1),
+        np.stack([weight * (1 - least), 0 * weight], axis=1),
+        1e5 * clients,
+    )
 
 
 def counterexample() -> Problem:
     """Two clients for which V P(tau) + z tau has two local minima (z = 0.8022), though every penalty is linear."""
     bits, weight = np.array([1e6, 2.00547e6]), np.array([1.0, 1.5675])
     return Problem(
-        np.array([0.1, 1.6717]), np.array([2.36932e6, 4.13125e7]), np.stack([0.02 * bits, bits], axis=1),
-        np.stack([0.98 * weight, 0 * weight], axis=1), 160_821.0,
-    )  # fmt: skip
+        np.array([0.1, 1.6717]),
+        np.array([2.36932e6, 4.13125e7]),
+        np.stack([0.02 * bits, bits], axis=1),
+        np.stack([0.98 * weight, 0 * weight], axis=1),
+        160_821.0,
+    )
 
 
 def masked_curve(seed: int, units: int, values: int = 40, fixed: int = 0) -> Curve:

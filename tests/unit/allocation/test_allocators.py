@@ -43,9 +43,15 @@ def report(client, tick, units=24, fixed=64, scale=1.0):
     """Every client's update differs in size and shape, from round to round."""
     curve = masked_curve(1000 * tick + client, units, fixed=fixed)
     return ClientReport(
-        client=client, version=tick, samples=10, rank=8, loss=1.0, cycles=CYCLES, downlink_bits=0,
+        client=client,
+        version=tick,
+        samples=10,
+        rank=8,
+        loss=1.0,
+        cycles=CYCLES,
+        downlink_bits=0,
         curve=replace(curve, error_J=curve.error_J * scale),
-    )  # fmt: skip
+    )
 
 
 def inputs(tick, clients=None, reports=None):
@@ -469,9 +475,17 @@ def test_an_infeasible_budget_is_named_with_the_smallest_feasible_one():
     assert not floor.meets(0.9 * smallest)
     # The fastest possible round is the min-max latency, cohort by cohort.
     alone = [
-        float(solve_minmax(sample.start_s_MK[m], sample.least_bits_MK[m], sample.snr_hz_MK[m], LINK.bandwidth_hz,
-                           LINK.max_spectral_efficiency).tau_s) for m in range(len(sample.start_s_MK))
-    ]  # fmt: skip
+        float(
+            solve_minmax(
+                sample.start_s_MK[m],
+                sample.least_bits_MK[m],
+                sample.snr_hz_MK[m],
+                LINK.bandwidth_hz,
+                LINK.max_spectral_efficiency,
+            ).tau_s
+        )
+        for m in range(len(sample.start_s_MK))
+    ]
     assert latency_floor(sample, LINK, 1e6, 2.0).mean_s == pytest.approx(np.mean(alone), rel=1e-9)
 
 

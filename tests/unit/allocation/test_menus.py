@@ -82,15 +82,22 @@ def test_penalties_are_relative_to_the_cohorts_mean_energy():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 10**5), clients=st.integers(1, 10), units=st.integers(3, 40), x=st.floats(0, 1),
+    seed=st.integers(0, 10**5),
+    clients=st.integers(1, 10),
+    units=st.integers(3, 40),
+    x=st.floats(0, 1),
     efficiency=st.sampled_from([7.4, 3.0, math.inf]),
-)  # fmt: skip
+)
 def test_rounding_keeps_the_round_time_and_wastes_nothing(seed, clients, units, x, efficiency):
     problem, menus, penalty = round_of(seed, clients, units, efficiency)
     floor, ceiling = (
-        float(solve_minmax(problem.start_s_K, problem.bits_KJ[:, j], problem.snr_hz_K, problem.bandwidth_hz,
-                           efficiency).tau_s) for j in (0, -1)
-    )  # fmt: skip
+        float(
+            solve_minmax(
+                problem.start_s_K, problem.bits_KJ[:, j], problem.snr_hz_K, problem.bandwidth_hz, efficiency
+            ).tau_s
+        )
+        for j in (0, -1)
+    )
     tau = floor * (1 + 1e-9) + x * (ceiling - floor)
     inner = solve_inner(problem, tau)
     chosen, slack = round_to_menu(problem, menus, penalty, inner.bits_GK[0], tau)
@@ -99,8 +106,11 @@ def test_rounding_keeps_the_round_time_and_wastes_nothing(seed, clients, units, 
     assert 0.0 <= slack <= 1.0
 
     def end(units_K):
-        return float(solve_minmax(problem.start_s_K, menus.bits(units_K), problem.snr_hz_K, problem.bandwidth_hz,
-                                  efficiency).tau_s)  # fmt: skip
+        return float(
+            solve_minmax(
+                problem.start_s_K, menus.bits(units_K), problem.snr_hz_K, problem.bandwidth_hz, efficiency
+            ).tau_s
+        )
 
     assert end(chosen) <= tau * (1 + 1e-8)
     for k in np.flatnonzero(chosen < menus.units_K):  # no further unit fits
@@ -116,8 +126,13 @@ def test_rounding_is_close_to_the_best_units_there_are():
         chosen, _ = round_to_menu(problem, menus, penalty, best.bits_K, best.tau_s)
         rounded = penalty[np.arange(3), chosen].sum()
         every = np.array(list(itertools.product(*[range(menus.least_K[k], menus.units_K[k] + 1) for k in range(3)])))
-        ends = solve_minmax(problem.start_s_K, menus.bits_KJ[np.arange(3), every], problem.snr_hz_K,
-                            problem.bandwidth_hz, problem.max_efficiency).tau_s  # fmt: skip
+        ends = solve_minmax(
+            problem.start_s_K,
+            menus.bits_KJ[np.arange(3), every],
+            problem.snr_hz_K,
+            problem.bandwidth_hz,
+            problem.max_efficiency,
+        ).tau_s
         fits = ends <= best.tau_s * (1 + 1e-8)
         optimum = penalty[np.arange(3), every[fits]].sum(axis=1).min()
         assert best.penalty <= optimum + 1e-9 <= rounded + 2e-9

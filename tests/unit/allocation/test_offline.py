@@ -110,9 +110,12 @@ def test_a_round_in_which_nobody_may_send_costs_the_budget():
 def test_who_is_in_outage_neither_sends_nor_delays():
     rounds = sampled(4, budget_s=1.0, limit_s=1.0)
     draws = rounds.draws
-    deep = replace(draws, snr_hz_MK=np.concatenate([draws.snr_hz_MK, np.full((24, 1), 1e-9)], axis=1),
-                   start_s_MK=np.concatenate([draws.start_s_MK, np.full((24, 1), 0.01)], axis=1),
-                   least_bits_MK=np.full((24, 6), 4e3))  # fmt: skip
+    deep = replace(
+        draws,
+        snr_hz_MK=np.concatenate([draws.snr_hz_MK, np.full((24, 1), 1e-9)], axis=1),
+        start_s_MK=np.concatenate([draws.start_s_MK, np.full((24, 1), 0.01)], axis=1),
+        least_bits_MK=np.full((24, 6), 4e3),
+    )
     with_one = SampledRounds(deep, LINK, 1.0, 1.0)
     assert with_one.outage_MK[:, 5].all()
     alive = ~with_one.outage_MK[:, :5]

@@ -19,9 +19,13 @@ EFFICIENCIES = [math.inf, 7.4, 3.0]
 def ends(problem: Problem) -> tuple[float, float]:
     """Round times at which everybody sends the least, and everything."""
     return tuple(
-        float(solve_minmax(problem.start_s_K, problem.bits_KJ[:, j], problem.snr_hz_K, problem.bandwidth_hz,
-                           problem.max_efficiency).tau_s) for j in (0, -1)
-    )  # fmt: skip
+        float(
+            solve_minmax(
+                problem.start_s_K, problem.bits_KJ[:, j], problem.snr_hz_K, problem.bandwidth_hz, problem.max_efficiency
+            ).tau_s
+        )
+        for j in (0, -1)
+    )
 
 
 def conic_penalty(problem: Problem, tau: float) -> float | None:
@@ -35,11 +39,16 @@ def conic_penalty(problem: Problem, tau: float) -> float | None:
     if math.isfinite(problem.max_efficiency):
         constraints.append(problem.max_efficiency * b >= wanted)
     penalties = [
-        cp.max(cp.hstack([
-            problem.penalty_KJ[k, j] - problem.slope_KJ[k, j] * (most[k] * y[k] - problem.bits_KJ[k, j])
-            for j in range(problem.slope_KJ.shape[1])
-        ])) for k in range(len(window))
-    ]  # fmt: skip
+        cp.max(
+            cp.hstack(
+                [
+                    problem.penalty_KJ[k, j] - problem.slope_KJ[k, j] * (most[k] * y[k] - problem.bits_KJ[k, j])
+                    for j in range(problem.slope_KJ.shape[1])
+                ]
+            )
+        )
+        for k in range(len(window))
+    ]
     model = cp.Problem(cp.Minimize(cp.sum(cp.hstack(penalties))), constraints)
     try:
         model.solve(solver=cp.CLARABEL)
@@ -79,8 +88,11 @@ def check_feasible_and_dual(problem: Problem, tau: float) -> None:
         assert band.sum() == pytest.approx(problem.bandwidth_hz, rel=1e-9)
     dual = -price * problem.bandwidth_hz
     for k in range(len(window)):
-        y = np.interp(np.linspace(0, problem.bits_KJ.shape[1] - 1, 40 * problem.bits_KJ.shape[1]),
-                      np.arange(problem.bits_KJ.shape[1]), problem.bits_KJ[k])  # fmt: skip
+        y = np.interp(
+            np.linspace(0, problem.bits_KJ.shape[1] - 1, 40 * problem.bits_KJ.shape[1]),
+            np.arange(problem.bits_KJ.shape[1]),
+            problem.bits_KJ[k],
+        )
         y = np.append(y, [bits[k], *np.clip(window[k] * problem.corner.rate_bps[k], y[0], y[-1:])])
         penalty = np.interp(y, problem.bits_KJ[k], problem.penalty_KJ[k])
         hertz = share_for_rate(y / window[k], np.full(len(y), problem.snr_hz_K[k]), problem.max_efficiency).bandwidth_hz
@@ -90,9 +102,12 @@ def check_feasible_and_dual(problem: Problem, tau: float) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), clients=st.integers(1, 12), knots=st.integers(2, 20), x=st.floats(0, 1.1),
+    seed=st.integers(0, 10**6),
+    clients=st.integers(1, 12),
+    knots=st.integers(2, 20),
+    x=st.floats(0, 1.1),
     efficiency=st.sampled_from(EFFICIENCIES),
-)  # fmt: skip
+)
 def test_strong_duality(seed, clients, knots, x, efficiency):
     problem = random_problem(seed, clients, knots, efficiency)
     lo, hi = ends(problem)
@@ -101,9 +116,13 @@ def test_strong_duality(seed, clients, knots, x, efficiency):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), clients=st.integers(1, 6), knots=st.integers(3, 12), x=st.floats(0, 1),
-    equal=st.booleans(), efficiency=st.sampled_from(EFFICIENCIES),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    clients=st.integers(1, 6),
+    knots=st.integers(3, 12),
+    x=st.floats(0, 1),
+    equal=st.booleans(),
+    efficiency=st.sampled_from(EFFICIENCIES),
+)
 def test_strong_duality_where_prices_tie(seed, clients, knots, x, equal, efficiency):
     """Segments of one price, in one menu (a convex hull has collinear pieces) and in many (equal clients)."""
     rng = np.random.default_rng(seed)

@@ -63,9 +63,12 @@ def check_optimality(start, bits, snr, band, efficiency, tolerance=1e-9):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), clients=st.integers(1, 60), spread=st.floats(0, 4), load=st.floats(-2, 2),
+    seed=st.integers(0, 10**6),
+    clients=st.integers(1, 60),
+    spread=st.floats(0, 4),
+    load=st.floats(-2, 2),
     efficiency=st.sampled_from([1.0, 7.4, math.inf]),
-)  # fmt: skip
+)
 def test_optimality_conditions(seed, clients, spread, load, efficiency):
     rng = np.random.default_rng(seed)
     start, bits = rng.uniform(0, 0.5, clients), rng.uniform(0.1, 1, clients) * 10 ** (5 + load)

@@ -53,8 +53,10 @@ def test_jointly_convex_penalties_against_a_conic_solver():
         y, b, tau = cp.Variable(clients), cp.Variable(clients), cp.Variable()  # ln o, share of the band, seconds
         constraints = [
             y + np.log(bits * LN2 / band) <= cp.log(tau - start) + cp.log(-cp.rel_entr(b, b + snr / band)),
-            y <= 0, y >= math.log(0.05), cp.sum(b) <= 1,
-        ]  # fmt: skip
+            y <= 0,
+            y >= math.log(0.05),
+            cp.sum(b) <= 1,
+        ]
         model = cp.Problem(cp.Minimize(weight @ cp.exp(-y) + drift * tau), constraints)
         try:
             model.solve(solver=cp.CLARABEL)

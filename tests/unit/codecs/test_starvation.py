@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysoft.codecs.measure.factors import Layout, read_update
-from raysoft.codecs.measure.importance import _interleaved
+from raysoft.codecs.measure.importance import interleaved
 from raysoft.codecs.memory.fading import AGE, LOTTERY
 from raysoft.errors import ConfigError
 from tests.unit.codecs.updates import build, client, dense_error
@@ -23,14 +23,14 @@ def kept(encoded, components):
 def test_a_lottery_takes_its_share_of_every_prefix(total, share, seed):
     rng = np.random.default_rng(seed)
     best, drawn = rng.permutation(total), rng.permutation(total)
-    out = _interleaved(best, drawn, share)
+    out = interleaved(best, drawn, share)
     assert sorted(out) == list(range(total))
     for count in range(1, total + 1):
         lots = int(share * count)
         # The places left to the score hold the best of what the lottery has not taken.
         assert set(best[: count - lots]) <= set(out[:count])
-    assert (_interleaved(best, drawn, 0.0) == best).all()
-    assert (_interleaved(best, drawn, 1.0) == drawn).all()
+    assert (interleaved(best, drawn, 0.0) == best).all()
+    assert (interleaved(best, drawn, 1.0) == drawn).all()
 
 
 @pytest.mark.parametrize("scope", ["model", "matrix"])

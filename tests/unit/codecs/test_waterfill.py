@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raysoft.codecs.measure.factors import Layout, read_update
 from raysoft.codecs.measure.gradings import grade
-from raysoft.codecs.waterfill import _side_bits, _take_resolutions, resolution_sides
+from raysoft.codecs.waterfill import resolution_sides, side_bits, take_resolutions
 from raysoft.codecs.wire.rotated import (
     FINEST,
     SCALE_BITS,
@@ -74,10 +74,10 @@ def test_resolutions_come_back_and_cost_what_is_counted(bits):
         assert own == width
         return value
 
-    back, taken, spent = _take_resolutions(len(bits), 5, take)
+    back, taken, spent = take_resolutions(len(bits), 5, take)
     assert (back == bits_n).all()
     assert taken == tuple(value for value, _ in sides)
-    assert spent == sum(widths) == _side_bits([len(bits), *(int((bits_n > level).sum()) for level in range(5))])
+    assert spent == sum(widths) == side_bits([len(bits), *(int((bits_n > level).sum()) for level in range(5))])
 
 
 @pytest.mark.parametrize("kind", ["ab", "b", "a"])

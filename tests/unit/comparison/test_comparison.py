@@ -26,19 +26,31 @@ def make(
     """A run of len(accuracy) rounds after the base (None: not evaluated); costs are per round."""
     rows = [{"round": 0, "accuracy": base, "simulated_time_s": 0.0, "uplink_bits": 0, "energy_j": 0.0, "metrics": {}}]
     for t, value in enumerate(accuracy, start=1):
-        rows.append({
-            "round": t, "accuracy": value, "simulated_time_s": t * seconds, "uplink_bits": bits, "energy_j": joules,
-            "kept_fraction_mean": 0.1 * t, "metrics": {},
-        })  # fmt: skip
+        rows.append(
+            {
+                "round": t,
+                "accuracy": value,
+                "simulated_time_s": t * seconds,
+                "uplink_bits": bits,
+                "energy_j": joules,
+                "kept_fraction_mean": 0.1 * t,
+                "metrics": {},
+            }
+        )
     if bits_per_byte is not None:
         for row, value in zip(rows, [3.0, *bits_per_byte], strict=True):
             row["metrics"] = {"bits_per_byte": value}
     last = [value for value in accuracy if value is not None][-5:]
     summary = {
-        "final_accuracy": float(np.mean(last)) if last else base, "uplink_bits_total": bits * len(accuracy),
-        "mean_round_latency_s": seconds, "latency_budget_s": None, "simulated_time_s": seconds * len(accuracy),
-        "energy_j_total": joules * len(accuracy), "metrics": {}, **summary_values,
-    }  # fmt: skip
+        "final_accuracy": float(np.mean(last)) if last else base,
+        "uplink_bits_total": bits * len(accuracy),
+        "mean_round_latency_s": seconds,
+        "latency_budget_s": None,
+        "simulated_time_s": seconds * len(accuracy),
+        "energy_j_total": joules * len(accuracy),
+        "metrics": {},
+        **summary_values,
+    }
     return Run(Path(path), {}, tuple(rows), summary)
 
 
@@ -55,9 +67,7 @@ def test_what_a_run_has_learned_is_the_mean_of_its_last_five_evaluations():
 
 
 def test_closing_values_by_hand():
-    metrics = {
-        "uplink_share_of_dense32": 0.25, "uplink_share_of_dense_same_bits": 0.5, "worst10_client_accuracy": 0.6,
-    }  # fmt: skip
+    metrics = {"uplink_share_of_dense32": 0.25, "uplink_share_of_dense_same_bits": 0.5, "worst10_client_accuracy": 0.6}
     run = make([0.4, 0.5], bits=16e6, seconds=0.33, joules=2.0, latency_budget_s=0.3, metrics=metrics)
     values = closing_values(run)
     assert values["final_accuracy"] == pytest.approx(0.45)
@@ -98,9 +108,10 @@ def test_who_spends_nothing_is_read_at_the_end_and_sets_no_limit():
 @given(
     st.lists(
         st.tuples(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.sampled_from([0.1, 0.3, 1.0, 7.0])),
-        min_size=1, max_size=4,
+        min_size=1,
+        max_size=4,
     )
-)  # fmt: skip
+)
 def test_equal_reading_pays_no_more_than_every_arm_has(arms):
     runs = {str(i): make(accuracy, joules=cost) for i, (accuracy, cost) in enumerate(arms)}
     ends = [len(accuracy) * cost for accuracy, cost in arms]
@@ -269,9 +280,7 @@ def test_latex_escapes_what_latex_would_read(tmp_path):
     for row in (*data["pairs"], *data["time_to"]):
         row["arm"] = {ARMS[1].label: data["arms"][1]["label"]}.get(row["arm"], row["arm"])
     write_tables(data, tmp_path)
-    for wanted in (
-        r"\textbackslash{}x\{\&\}\textasciitilde{}\textasciicircum{}\$\#\_\%", r"$\pm$",
-    ):  # fmt: skip
+    for wanted in (r"\textbackslash{}x\{\&\}\textasciitilde{}\textasciicircum{}\$\#\_\%", r"$\pm$"):
         assert wanted in (tmp_path / "table.tex").read_text()
 
 
@@ -304,8 +313,9 @@ def test_an_arm_as_it_is_written(text, label, target, overrides):
 def test_settings_of_all_arms_come_first_and_the_arms_own_win():
     one, two = parse_arms(["soft rounds=7", "rounds=3 cohort.size=5", "x: soft"])
     assert [(arm.config(4).rounds, arm.config(4).cohort.size, arm.config(4).seed) for arm in (one, two)] == [
-        (7, 5, 4), (3, 5, 4),
-    ]  # fmt: skip
+        (7, 5, 4),
+        (3, 5, 4),
+    ]
     assert one.config(4).executor == "inline"
 
 

@@ -41,8 +41,10 @@ def test_what_finished_is_compared_and_what_failed_is_said(tmp_path, failing):
     assert found.notes == ("Arm 'broken' is left out: none of its runs finished.",)
     assert [(one.job.label, one.job.config.seed) for one in found.failed] == [("broken", 0), ("broken", 1), ("half", 1)]
     told = json.loads((tmp_path / "out" / "comparison.json").read_text())["notes"]
-    assert told == [*found.notes, *(f"Failed: {run}: train.lr: too large" for run in
-                                    ("broken, seed 0", "broken, seed 1", "half, seed 1"))]  # fmt: skip
+    assert told == [
+        *found.notes,
+        *(f"Failed: {run}: train.lr: too large" for run in ("broken, seed 0", "broken, seed 1", "half, seed 1")),
+    ]
     assert "half, seed 1: train.lr: too large" in found.report.read_text()
 
 

@@ -25,12 +25,23 @@ TERMS = {1: (0.6, 0.0, 0.1), 4: (0.1, 0.1, 0.05), 8: (0.05, 0.2, 0.2), 16: (0.0,
 def candidates(chosen: int = 4) -> tuple[Candidate, ...]:
     return tuple(
         Candidate(
-            rank, 2.0, 2.0 * rank, phi, kept_fraction=0.5, sparsification=eps, sparsification_error=0.0,
-            covariance=kappa, covariance_error=0.0, score=phi + eps + kappa, score_error=0.0, bit_floor=0.01,
-            smallest_budget_s=0.1, verdict=CHOSEN if rank == chosen else FEASIBLE,
+            rank,
+            2.0,
+            2.0 * rank,
+            phi,
+            kept_fraction=0.5,
+            sparsification=eps,
+            sparsification_error=0.0,
+            covariance=kappa,
+            covariance_error=0.0,
+            score=phi + eps + kappa,
+            score_error=0.0,
+            bit_floor=0.01,
+            smallest_budget_s=0.1,
+            verdict=CHOSEN if rank == chosen else FEASIBLE,
         )
         for rank, (phi, eps, kappa) in TERMS.items()
-    )  # fmt: skip
+    )
 
 
 def plan(**changes) -> RankPlan:
@@ -75,8 +86,15 @@ def test_jobs_are_every_feasible_rank_with_every_seed_on_the_validation_split():
     config = load_config("soft", ["seed=5"])
     jobs = jobs_of(config, plan(), 2)
     assert [(job.config.seed, job.config.model.lora.rank) for job in jobs] == [
-        (5, 1), (5, 4), (5, 8), (5, 16), (6, 1), (6, 4), (6, 8), (6, 16)
-    ]  # fmt: skip
+        (5, 1),
+        (5, 4),
+        (5, 8),
+        (5, 16),
+        (6, 1),
+        (6, 4),
+        (6, 8),
+        (6, 16),
+    ]
     assert {job.config.eval.split for job in jobs} == {"validation"}
     assert {job.config.model.lora.scale() for job in jobs} == {2.0}
     assert len({key_of(job.config) for job in jobs}) == 8

@@ -15,12 +15,30 @@ from raysoft.errors import ConfigError, ResourceError
 from raysoft.runs.run import to_yaml
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("1e-3", 1e-3), ("1.0e+6", 1e6), ("-.5", -0.5), ("12", 12), ("off", "off"), ("yes", "yes"), ("true", True),
-    ("null", None), ("", None), ("0o17", 15), ("010", 10), ("-012", -12), ("0x1F", 31),
-    ("0x1G", "0x1G"), ("0o8", "0o8"), ("0b1", "0b1"),
-    ("1_000", "1_000"), ("2024-01-01", "2024-01-01"), ("1:30", "1:30"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1.0e+6", 1e6),
+        ("-.5", -0.5),
+        ("12", 12),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("0o17", 15),
+        ("010", 10),
+        ("-012", -12),
+        ("0x1F", 31),
+        ("0x1G", "0x1G"),
+        ("0o8", "0o8"),
+        ("0b1", "0b1"),
+        ("1_000", "1_000"),
+        ("2024-01-01", "2024-01-01"),
+        ("1:30", "1:30"),
+    ],
+)
 def test_yaml_scalars_follow_version_1_2(text, value):
     got = parse_yaml(f"x: {text}", "test")["x"]
     assert got == value
@@ -82,29 +100,32 @@ def test_files_build_on_presets_and_on_files_beside_them(tmp_path):
         load_tree(str(tmp_path / "loop.yaml"))
 
 
-@pytest.mark.parametrize(("overrides", "sentence"), [
-    (["rouns=3"], "rouns: unknown key"),
-    (["model.lora.rnak=3"], "model.lora.rnak: unknown key"),
-    (["train.lr=-1"], "train.lr: input should be greater than 0, got -1"),
-    (["train.lr=.nan"], "train.lr"),
-    (["train.lr=abc"], "train.lr"),
-    (["rounds=2.5"], "rounds"),
-    (["rounds=true"], "rounds"),
-    (["data.clients=5"], "cohort.size (20) must not exceed data.clients (5)"),
-    (["codec.name=rank_component"], "did you mean 'rank_components'"),
-    (["codec.scope=galaxy"], "codec.scope"),
-    (["codec.bits=3"], "codec.bits: unknown key"),
-    (["allocator.latency_budget_s=null"], "allocator.latency_budget_s: is required by allocator tsfa"),
-    (["allocator.name=ideal"], "allocator"),
-    (["uplink.name=ideal"], "uplink.name: ideal has no bandwidth to share"),
-    (["channel.min_distance_m=900"], "min_distance_m (900) must be below cell_radius_m (250)"),
-    (["device.cpu_hz={low: 3e9, high: 1e9}"], "low (3e+09) must not exceed high (1e+09)"),
-    (["seed=-1"], "seed"),
-    (["model=null"], "model"),
-    (["rounds"], "must have the form key=value"),
-    (["rounds.x=3"], "its parent is not a section"),
-    (["train={}", "method=soft"], "method"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["rouns=3"], "rouns: unknown key"),
+        (["model.lora.rnak=3"], "model.lora.rnak: unknown key"),
+        (["train.lr=-1"], "train.lr: input should be greater than 0, got -1"),
+        (["train.lr=.nan"], "train.lr"),
+        (["train.lr=abc"], "train.lr"),
+        (["rounds=2.5"], "rounds"),
+        (["rounds=true"], "rounds"),
+        (["data.clients=5"], "cohort.size (20) must not exceed data.clients (5)"),
+        (["codec.name=rank_component"], "did you mean 'rank_components'"),
+        (["codec.scope=galaxy"], "codec.scope"),
+        (["codec.bits=3"], "codec.bits: unknown key"),
+        (["allocator.latency_budget_s=null"], "allocator.latency_budget_s: is required by allocator tsfa"),
+        (["allocator.name=ideal"], "allocator"),
+        (["uplink.name=ideal"], "uplink.name: ideal has no bandwidth to share"),
+        (["channel.min_distance_m=900"], "min_distance_m (900) must be below cell_radius_m (250)"),
+        (["device.cpu_hz={low: 3e9, high: 1e9}"], "low (3e+09) must not exceed high (1e+09)"),
+        (["seed=-1"], "seed"),
+        (["model=null"], "model"),
+        (["rounds"], "must have the form key=value"),
+        (["rounds.x=3"], "its parent is not a section"),
+        (["train={}", "method=soft"], "method"),
+    ],
+)
 def test_one_sentence_names_field_value_and_what_is_valid(overrides, sentence):
     with pytest.raises(ConfigError) as error:
         load_config("soft", overrides)

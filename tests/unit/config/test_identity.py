@@ -12,7 +12,7 @@ from raysoft.config.identity import differences
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.federation import content
-from raysoft.federation.content import check_user_files, content_of, digest, user_files
+from raysoft.federation.content import KnownDigests, check_user_files, content_of, digest, user_files
 from raysoft.wireless import rayleigh
 
 
@@ -57,8 +57,11 @@ def test_digests_are_remembered_until_size_or_time_change(tmp_path, monkeypatch)
     first = digest(file)
     assert digest(file) == first
     assert len(reads) == 2  # just written: it might be written again within the resolution of its time stamp
-    monkeypatch.setattr(content, "_SETTLED_S", -60.0)
-    assert [digest(file) for _ in range(3)] == [first] * 3
+    for _ in range(3):
+        with KnownDigests(settled_s=-60.0) as known:
+            known.digest(file)
+    assert len(reads) == 3
+    assert digest(file) == first
     assert len(reads) == 3
     status = file.stat()
     file.write_text("two")  # the same size, and the same time of modification
@@ -126,8 +129,9 @@ def traced(monkeypatch, tmp_path):
 
 def test_files_of_plugins_are_found_digested_and_checked(traced, tmp_path):
     assert {field: file.path for field, file in user_files(traced).items()} == {
-        "channel.trace": tmp_path / "a.csv", "channel.more.0": tmp_path / "b.csv",
-    }  # fmt: skip
+        "channel.trace": tmp_path / "a.csv",
+        "channel.more.0": tmp_path / "b.csv",
+    }
     with pytest.raises(ConfigError, match=r"channel\.more\.0: '.*b\.csv' cannot be read: No such file"):
         check_user_files(traced)
     (tmp_path / "b.csv").write_text("3,4")

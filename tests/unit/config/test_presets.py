@@ -39,12 +39,20 @@ def test_every_preset_says_what_it_is(name):
 
 # What each preset is about; one that is missing here fails.
 ABOUT = {
-    "topk": {"codec"}, "randomk": {"codec"}, "random-components": {"codec"}, "svd": {"codec"},
-    "equal": {"allocator"}, "minmax": {"allocator"}, "greedy": {"allocator"},
-    "fedit": {"method", "codec", "allocator"}, "fedit-8bit": {"method", "codec", "allocator"},
-    "fedit-4bit": {"method", "codec", "allocator"}, "ffa": {"method", "codec", "allocator"},
-    "ideal": {"method", "codec", "allocator", "uplink"}, "soft-plus": {"codec", "allocator"},
-}  # fmt: skip
+    "topk": {"codec"},
+    "randomk": {"codec"},
+    "random-components": {"codec"},
+    "svd": {"codec"},
+    "equal": {"allocator"},
+    "minmax": {"allocator"},
+    "greedy": {"allocator"},
+    "fedit": {"method", "codec", "allocator"},
+    "fedit-8bit": {"method", "codec", "allocator"},
+    "fedit-4bit": {"method", "codec", "allocator"},
+    "ffa": {"method", "codec", "allocator"},
+    "ideal": {"method", "codec", "allocator", "uplink"},
+    "soft-plus": {"codec", "allocator"},
+}
 
 
 @pytest.mark.parametrize("name", [name for name in digits_presets() if name != "soft"])

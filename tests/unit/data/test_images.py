@@ -82,8 +82,16 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_turned_as_its_exif_says(tmp_path, orientation):
     upright = picture((4, 4))
-    turned = {1: None, 2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
-              7: "TRANSVERSE", 8: "ROTATE_270"}[orientation]  # fmt: skip
+    turned = {
+        1: None,
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }[orientation]
     stored = upright if turned is None else upright.transpose(Image.Transpose[turned])
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -32,8 +32,15 @@ def twelve(tmp_path_factory):
 
 
 def load(model, path, *settings):
-    words = [f"model.name={model}", f"data.path={path}", "data.task=sequence-classification", "data.partition=iid",
-             "data.clients=2", "cohort.size=2", *settings]  # fmt: skip
+    words = [
+        f"model.name={model}",
+        f"data.path={path}",
+        "data.task=sequence-classification",
+        "data.partition=iid",
+        "data.clients=2",
+        "cohort.size=2",
+        *settings,
+    ]
     return load_config("soft", words)
 
 
@@ -173,8 +180,10 @@ def test_a_folder_per_client_is_asked_about_and_can_be_had(tmp_path):
         images(root)
     found = images(root, natural_key="folder").train
     assert sorted(set(zip(found.groups, found.labels, strict=True))) == [
-        ("phone0", "cat"), ("phone0", "dog"), ("phone1", "cat"),
-    ]  # fmt: skip
+        ("phone0", "cat"),
+        ("phone0", "dog"),
+        ("phone1", "cat"),
+    ]
     split = images(pictures(tmp_path / "split", "train/p0/cat", "train/p1/dog", "test/p0/dog"), natural_key="folder")
     assert (set(split.train.groups), set(split.test.labels)) == ({"p0", "p1"}, {"dog"})
 

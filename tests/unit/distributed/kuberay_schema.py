@@ -6,9 +6,7 @@ QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti)?$"}
 
 
 def section(required, **properties):
-    return {
-        "type": "object", "properties": properties, "required": required, "additionalProperties": False
-    }  # fmt: skip
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
 def listed(item):
@@ -18,9 +16,11 @@ def listed(item):
 NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}
 METADATA = section(["name"], name=NAME, namespace=NAME, labels=TEXT_MAP, annotations=TEXT_MAP)
 RESOURCES = {
-    "type": "object", "additionalProperties": False,
-    "properties": {"cpu": QUANTITY, "memory": QUANTITY, "nvidia.com/gpu": QUANTITY}, "required": ["cpu", "memory"],
-}  # fmt: skip
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"cpu": QUANTITY, "memory": QUANTITY, "nvidia.com/gpu": QUANTITY},
+    "required": ["cpu", "memory"],
+}
 CONTAINER = section(
     ["name", "image", "resources"],
     name=NAME,
@@ -89,7 +89,10 @@ JOB = section(
 SCHEMAS = {
     kind: section(
         ["apiVersion", "kind", "metadata", "spec"],
-        apiVersion={"const": "ray.io/v1"}, kind={"const": kind}, metadata=METADATA, spec=spec,
+        apiVersion={"const": "ray.io/v1"},
+        kind={"const": kind},
+        metadata=METADATA,
+        spec=spec,
     )
     for kind, spec in (("RayCluster", CLUSTER), ("RayJob", JOB))
-}  # fmt: skip
+}

@@ -32,9 +32,16 @@ def documents(name):
 
 def test_every_file_has_its_test():
     assert {path.name for path in CLUSTER.iterdir()} == {
-        "README.md", "Containerfile", "runtime_env.yaml", "aws.yaml", "gcp.yaml", "on-premise.yaml",
-        "kuberay-cluster.yaml", "kuberay-job.yaml", "slurm.sh",
-    }  # fmt: skip
+        "README.md",
+        "Containerfile",
+        "runtime_env.yaml",
+        "aws.yaml",
+        "gcp.yaml",
+        "on-premise.yaml",
+        "kuberay-cluster.yaml",
+        "kuberay-job.yaml",
+        "slurm.sh",
+    }
 
 
 # -------------------------------------------------------------------------------------------------------- ray's options
@@ -184,8 +191,10 @@ def test_only_the_clusters_own_pods_reach_its_ports():
     [policy] = [one for one in documents(KUBERAY[0]) if one["kind"] == "NetworkPolicy"]
     own = {"matchLabels": {"ray.io/cluster": ray_resource(KUBERAY[0])["metadata"]["name"]}}
     assert policy["spec"] == {
-        "podSelector": own, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": own}]}]
-    }  # fmt: skip
+        "podSelector": own,
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": own}]}],
+    }
 
 
 def test_the_kubernetes_job_runs_a_sweep_of_the_image_into_the_mounted_claim():
@@ -238,10 +247,14 @@ def allocation(tmp_path):
     return tmp_path, {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RAY", "SLURM"))},
         "PATH": f"{made}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOME": str(tmp_path), "OUT": str(tmp_path / "asked"), "RAYSOFT_ENVIRONMENT": str(tmp_path / "venv"),
-        "SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_NUM_NODES": "2",
+        "HOME": str(tmp_path),
+        "OUT": str(tmp_path / "asked"),
+        "RAYSOFT_ENVIRONMENT": str(tmp_path / "venv"),
+        "SLURM_JOB_ID": "12345",
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "SLURM_JOB_NUM_NODES": "2",
         "SLURM_CPUS_PER_TASK": "16",
-    }  # fmt: skip
+    }
 
 
 def slurm(environment, *words):
@@ -315,8 +328,14 @@ def test_the_variants_differ_in_the_source_of_torch_alone(tmp_path, variant, ind
     (tmp_path / "pip").chmod(0o755)
 
     def run(value):
-        return subprocess.run(["sh", "-c", install], env={"PATH": f"{tmp_path}:/usr/bin:/bin", "VARIANT": value},
-                              capture_output=True, text=True, timeout=20, check=False)  # fmt: skip
+        return subprocess.run(
+            ["sh", "-c", install],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "VARIANT": value},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
 
     words = run(variant).stdout.split()
     assert words[:2] == ["install", "--no-cache-dir"]

@@ -19,16 +19,19 @@ def machine(cpus=8, memory_bytes=ROOMY, gpus=0.0):
     return Machine(cpus, memory_bytes, gpus)
 
 
-@pytest.mark.parametrize(("settings", "cpus", "actors"), [
-    ((), 8, 2),  # 20 clients in packs of 10
-    (("actors.pack_size=2",), 8, 8),
-    (("actors.pack_size=2",), 16, 10),
-    (("actors.pack_size=2", "actors.threads=4"), 8, 2),
-    (("actors.threads=16",), 8, 1),
-    (("model.name=./folder", "cohort.size=6"), 64, 6),  # its packs may turn out to hold one client
-    (("cohort.size=1",), 8, 2),  # the second one helps to evaluate
-    ((), 1, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "cpus", "actors"),
+    [
+        ((), 8, 2),  # 20 clients in packs of 10
+        (("actors.pack_size=2",), 8, 8),
+        (("actors.pack_size=2",), 16, 10),
+        (("actors.pack_size=2", "actors.threads=4"), 8, 2),
+        (("actors.threads=16",), 8, 1),
+        (("model.name=./folder", "cohort.size=6"), 64, 6),  # its packs may turn out to hold one client
+        (("cohort.size=1",), 8, 2),  # the second one helps to evaluate
+        ((), 1, 1),
+    ],
+)
 def test_auto_makes_an_actor_a_core_but_no_idle_ones(settings, cpus, actors):
     plan = plan_actors(config(*settings), machine(cpus))
     assert plan.actors == actors

@@ -124,8 +124,10 @@ def test_figures_over_clients():
     assert math.isclose(bits["worst10_client_bits_per_byte"], (4.0 + 3.8 + 3.6) / 3 / math.log(2))
     assert bits["worst10_client_accuracy"] == found["worst10_client_accuracy"]
     assert spread(np.array([[4, 3, 1.0]]), False) == {
-        "client_accuracy_mean": 0.75, "worst10_client_accuracy": 0.75, "client_accuracy_std": 0.0,
-    }  # fmt: skip
+        "client_accuracy_mean": 0.75,
+        "worst10_client_accuracy": 0.75,
+        "client_accuracy_std": 0.0,
+    }
     assert spread(np.zeros((3, 3)), True) == {}
 
 

@@ -65,26 +65,38 @@ def happened(**changes):
             np.arange(1, 6), weights, np.ones(5), np.ones(5), 0.0, np.full(5, 0.1), ChannelState(gain, gain)
         ),
         plan=Allocation(
-            clients_K=np.arange(1, 6), active_K=active, units_K=np.array([1, 3, 0, 2, 2]),
-            bandwidth_hz_K=np.full(5, np.nan), power_w_K=np.full(5, 0.1), latency_s_K=np.full(5, 0.5), round_s=0.5,
-            control_bits_K=np.full(5, 48), diagnostics={"queue_s": 0.7, "gap": np.nan},
+            clients_K=np.arange(1, 6),
+            active_K=active,
+            units_K=np.array([1, 3, 0, 2, 2]),
+            bandwidth_hz_K=np.full(5, np.nan),
+            power_w_K=np.full(5, 0.1),
+            latency_s_K=np.full(5, 0.5),
+            round_s=0.5,
+            control_bits_K=np.full(5, 48),
+            diagnostics={"queue_s": 0.7, "gap": np.nan},
         ),
         outcome=Outcome(
-            np.array([True, True, False, False, True]), np.array([0.5, 0.25, 0.1, np.inf, 0.5]), np.full(5, 0.2),
-            ("", "", "outage", "deadline", ""), 0.6,
+            np.array([True, True, False, False, True]),
+            np.array([0.5, 0.25, 0.1, np.inf, 0.5]),
+            np.full(5, 0.2),
+            ("", "", "outage", "deadline", ""),
+            0.6,
         ),
         arrived_K=np.array([True, True, False, False, False]),
         mix_K=np.array([4 / 7, 3 / 7, 0, 0, 0]),
         bits_K=np.array([132.0, 432.0, 0.0, 232.0, 232.0]),
         sent={
-            1: sent(132, [1, 0, 0, 0], 0.5), 2: sent(432, [1, 1, 0, 0], 0.0), 3: SILENT,
-            4: sent(232, [0, 0, 1, 1]), 5: sent(232, [0, 0, 1, 1], finite=False),
+            1: sent(132, [1, 0, 0, 0], 0.5),
+            2: sent(432, [1, 1, 0, 0], 0.0),
+            3: SILENT,
+            4: sent(232, [0, 0, 1, 1]),
+            5: sent(232, [0, 0, 1, 1], finite=False),
         },
         sums=None,
         products=None,
         counts=COUNTS,
         began=0.0,
-    )  # fmt: skip
+    )
     return replace(base, **changes)
 
 
@@ -180,15 +192,30 @@ def test_large_cohorts_are_described_by_their_first_clients():
     ones = np.ones(many)
     outcome = Outcome(ones > 0, ones, ones, ("",) * many, 1.0)
     plan = replace(
-        r.plan, clients_K=np.arange(many), active_K=ones > 0, units_K=ones.astype(int), bandwidth_hz_K=ones,
+        r.plan,
+        clients_K=np.arange(many),
+        active_K=ones > 0,
+        units_K=ones.astype(int),
+        bandwidth_hz_K=ones,
         control_bits_K=ones,
-    )  # fmt: skip
+    )
     who = replace(r.who, clients_K=np.arange(many), weights_K=ones / many, channel=ChannelState(ones, ones))
     reports = tuple(report(k) for k in range(many))
-    _, record = recorded(r=replace(
-        r, cohort=many, everybody=reports, reports=reports, who=who, plan=plan, outcome=outcome, arrived_K=ones > 0,
-        mix_K=ones / many, bits_K=132 * ones, sent={k: sent(132, [1, 0, 0, 0]) for k in range(many)},
-    ))  # fmt: skip
+    _, record = recorded(
+        r=replace(
+            r,
+            cohort=many,
+            everybody=reports,
+            reports=reports,
+            who=who,
+            plan=plan,
+            outcome=outcome,
+            arrived_K=ones > 0,
+            mix_K=ones / many,
+            bits_K=132 * ones,
+            sent={k: sent(132, [1, 0, 0, 0]) for k in range(many)},
+        )
+    )
     assert {len(column) for column in record.metrics["clients"].values()} == {CLIENT_DETAIL_LIMIT}
     assert record.participants == many
 

@@ -64,9 +64,12 @@ def test_normalised_sums_to_one_or_stays_zero(values):
 def test_each_pack_is_told_what_became_of_its_clients():
     """Client 4 was not finite and is no participant; 7 arrived with weight 0; 9 was lost."""
     requests = sum_requests(
-        PACKS, who([1, 6, 7, 9], [0.4, 0.3, 0.0, 0.3]), np.array([True, True, True, False]),
-        np.array([4 / 7, 3 / 7, 0, 0]), cohort=5,
-    )  # fmt: skip
+        PACKS,
+        who([1, 6, 7, 9], [0.4, 0.3, 0.0, 0.3]),
+        np.array([True, True, True, False]),
+        np.array([4 / 7, 3 / 7, 0, 0]),
+        cohort=5,
+    )
     assert [r.arrived for r in requests] == [(True, False), (True, True), (False,)]
     assert [r.mix for r in requests] == [(4 / 7, 0.0), (3 / 7, 0.0), (0.0,)]
     assert [r.weights for r in requests] == [(0.4, 0.0), (0.3, 0.0), (0.3,)]

@@ -24,8 +24,9 @@ def test_one_update_that_is_not_finite_is_dropped_and_the_others_go_on():
     # The ideal uplink sends everything, so the step is the weighted mean of the other clients' changes.
     sizes = {k: made.parts.info.partition.size(k) for k in cohort if k != bad}
     for name, value in made.state.server.theta.items():
-        step = sum(n / sum(sizes.values()) * (ends[k][1][name].astype(float) - ends[k][0][name])
-                   for k, n in sizes.items())  # fmt: skip
+        step = sum(
+            n / sum(sizes.values()) * (ends[k][1][name].astype(float) - ends[k][0][name]) for k, n in sizes.items()
+        )
         np.testing.assert_allclose(value, before[name] + step, atol=1e-7)
         assert np.isfinite(value).all()
 
@@ -102,5 +103,6 @@ def test_the_budget_is_checked_against_the_runs_own_radio():
     with pytest.raises(ConfigError, match="smallest feasible"):  # a model ten times as large
         coordinator("soft", f"allocator.latency_budget_s={named}", "device.payload_scale=10")
     with pytest.raises(ConfigError, match="smallest feasible"):  # a downlink that alone takes longer
-        coordinator("soft", f"allocator.latency_budget_s={named}", "uplink.downlink=broadcast",
-                    "uplink.downlink_rate_bps=1e4")  # fmt: skip
+        coordinator(
+            "soft", f"allocator.latency_budget_s={named}", "uplink.downlink=broadcast", "uplink.downlink_rate_bps=1e4"
+        )

@@ -61,8 +61,20 @@ def test_the_hash_knows_and_older_runs_are_found():
 
 
 def test_the_command_starts_itself_anew(tmp_path):
-    command = [sys.executable, "-m", "raysoft", "run", "soft", "rounds=0", "executor=inline", "actors.portable=true",
-               "data.max_test_samples=20", "metrics.clients=false", "--out", str(tmp_path / "run")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "raysoft",
+        "run",
+        "soft",
+        "rounds=0",
+        "executor=inline",
+        "actors.portable=true",
+        "data.max_test_samples=20",
+        "metrics.clients=false",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "adapter").is_dir()

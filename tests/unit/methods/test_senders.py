@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysoft.federation.client import _weighted_sum
+from raysoft.federation.pack_sums import weighted_sum
 from raysoft.methods import fedit, soft
 from raysoft.methods.base import initial_theta
 from raysoft.rng import Rng
@@ -55,7 +55,7 @@ def test_a_component_is_the_mean_of_those_who_sent_it(module, seed, ranks, share
     # Two packs, added as the coordinator adds them.
     half = len(ranks) // 2
     packs = [
-        _weighted_sum([method.contribute(one) for one in received[part]], mix[part])
+        weighted_sum([method.contribute(one) for one in received[part]], mix[part])
         for part in (slice(0, half), slice(half, None))
     ]
     sums: dict = {}
@@ -83,7 +83,7 @@ def test_floor_one_and_everybody_sending_are_the_plain_mean():
         results = []
         for config in (soft.Config(), soft.Config(sender_weights="component", sender_weight_floor=floor)):
             method = soft.build(config, SPACE)
-            sums = _weighted_sum([method.contribute(one) for one in received], [0.5, 0.25, 0.25])
+            sums = weighted_sum([method.contribute(one) for one in received], [0.5, 0.25, 0.25])
             results.append(method.aggregate(server(), Reception(NOBODY, (), sums=sums), 1).theta)
         for name, value in results[0].items():
             np.testing.assert_allclose(results[1][name], value, atol=1e-7)

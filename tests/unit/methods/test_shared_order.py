@@ -36,9 +36,13 @@ def expected(order, rank, r_max, count):
 
 
 @given(
-    seed=st.integers(0, 2**32), rank=st.integers(1, 4), kind=st.sampled_from(["ab", "b", "a"]), head=st.booleans(),
-    bits=st.sampled_from([32, 16, 5]), share=st.floats(0, 1),
-)  # fmt: skip
+    seed=st.integers(0, 2**32),
+    rank=st.integers(1, 4),
+    kind=st.sampled_from(["ab", "b", "a"]),
+    head=st.booleans(),
+    bits=st.sampled_from([32, 16, 5]),
+    share=st.floats(0, 1),
+)
 @settings(max_examples=80, deadline=None)
 def test_the_first_components_travel_and_nothing_says_which(seed, rank, kind, head, bits, share):
     space, start, update = client(SHAPES, rank, seed=seed, r_max=4, kind=kind, head=head)
@@ -210,9 +214,12 @@ def test_first_what_never_arrived_then_score_and_waiting():
 
 
 @given(
-    seed=st.integers(0, 999), count=st.integers(1, 6), bonus=st.floats(0.05, 3), memory=st.floats(0, 1),
+    seed=st.integers(0, 999),
+    count=st.integers(1, 6),
+    bonus=st.floats(0.05, 3),
+    memory=st.floats(0, 1),
     dead=st.integers(0, 6),
-)  # fmt: skip
+)
 @settings(max_examples=25, deadline=None)
 def test_every_component_is_sent_within_a_bounded_number_of_rounds(seed, count, bonus, memory, dead):
     """Also where some move a thousand times as far as others, and some not at all."""

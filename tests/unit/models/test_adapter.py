@@ -19,13 +19,6 @@ from tests.hf_folders import LABELS, make_folder, make_model
 from tests.packs import KINDS, make_base, make_examples, make_theta, space_of
 
 
-def our_logits(base, space, theta, examples):
-    trainer = PackedTrainer(base, space)
-    trainer._set_single(theta)
-    with torch.no_grad():
-        return trainer._forward({name: torch.from_numpy(value) for name, value in examples.inputs.items()})
-
-
 def peft_logits(model, folder, examples):
     import peft
 
@@ -50,7 +43,7 @@ def test_peft_gives_the_same_logits(tmp_path, family, task, train_head, rslora, 
     theta = make_theta(space, {name: value + np.float32(0.3) for name, value in head.items()})
     export_peft(theta, base, space, lora, tmp_path / "adapter")
     examples = make_examples(base, 5)
-    ours = our_logits(base, space, theta, examples)
+    ours = PackedTrainer(base, space).logits(theta, examples.inputs)
     theirs = peft_logits(make_model(family, task), tmp_path / "adapter", examples)
     torch.testing.assert_close(theirs, ours, atol=tolerances.logits(ours), rtol=0)
     untouched = peft_logits(make_model(family, task, seed=1), tmp_path / "adapter", examples)
@@ -75,7 +68,7 @@ def test_a_drawn_or_reordered_head_travels_with_the_adapter(tmp_path):
         ).eval()
         examples = make_examples(base, 4)
         theirs = peft_logits(model, tmp_path / labels[0], examples)
-        ours = our_logits(base, space, theta, examples)
+        ours = PackedTrainer(base, space).logits(theta, examples.inputs)
         torch.testing.assert_close(theirs, ours, atol=tolerances.logits(ours), rtol=0)
 
 

@@ -86,8 +86,9 @@ def _batch(examples, like=None):
     inputs = {}
     for name in examples[0].inputs:
         fill = {"input_ids": PAD, "attention_mask": 0}.get(name)
-        inputs[name] = np.stack([part.inputs[name] if width is None else _widen(part.inputs[name], width, fill)
-                                 for part in examples])  # fmt: skip
+        inputs[name] = np.stack(
+            [part.inputs[name] if width is None else _widen(part.inputs[name], width, fill) for part in examples]
+        )
     labels = np.stack([_widen(p.labels, width, -100) if p.labels.ndim == 2 else p.labels for p in examples])
     count = len(examples[0])
     return StepBatch(inputs, labels, np.ones((len(examples), count), bool), np.ones(len(examples), bool))

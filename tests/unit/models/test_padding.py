@@ -41,9 +41,18 @@ def workload_of(folder, tmp_path, texts=TEXTS, *settings):
     (tmp_path / "data").mkdir(exist_ok=True)
     for split in ("train", "test"):
         (tmp_path / "data" / f"{split}.csv").write_text("\n".join(["text,label", *rows, ""]))
-    words = [f"model.name={folder}", f"data.path={tmp_path / 'data'}", "data.task=sequence-classification",
-             "data.partition=iid", "data.clients=2", "cohort.size=2", "model.lora.train_head=false",
-             "data.proxy_fraction=0", "model.lora.targets=auto", *settings]  # fmt: skip
+    words = [
+        f"model.name={folder}",
+        f"data.path={tmp_path / 'data'}",
+        "data.task=sequence-classification",
+        "data.partition=iid",
+        "data.clients=2",
+        "cohort.size=2",
+        "model.lora.train_head=false",
+        "data.proxy_fraction=0",
+        "model.lora.targets=auto",
+        *settings,
+    ]
     return prepare(load_config("soft", words))
 
 

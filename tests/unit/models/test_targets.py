@@ -56,12 +56,15 @@ def test_names_and_expressions(targets, count):
     assert len(space_of(make_base("vit"), targets=targets)[0].pairs) == count
 
 
-@pytest.mark.parametrize("family,leaves", (
-    ("vit", {"q_proj", "k_proj", "v_proj", "o_proj"}),
-    ("roberta", {"query", "key", "value", "dense"}),
-    ("gpt2", {"c_attn", "c_proj"}),
-    ("llama", {"q_proj", "k_proj", "v_proj", "o_proj"}),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "family,leaves",
+    (
+        ("vit", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("roberta", {"query", "key", "value", "dense"}),
+        ("gpt2", {"c_attn", "c_proj"}),
+        ("llama", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+    ),
+)
 def test_attention_takes_whole_attention_blocks(family, leaves):
     names = [pair.module for pair in space_of(make_base(family, "auto"), targets="attention")[0].pairs]
     assert {name.rpartition(".")[2] for name in names} == leaves

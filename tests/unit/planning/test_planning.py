@@ -27,9 +27,13 @@ from raysoft.planning.table import text_table as table
 from raysoft.report.plan_figure import save_plan_figure
 
 TINY = [
-    "executor=inline", "train.steps=2", "plan.pilot_rounds=1", "plan.repetitions=2", "plan.pilot_steps=3",
+    "executor=inline",
+    "train.steps=2",
+    "plan.pilot_rounds=1",
+    "plan.repetitions=2",
+    "plan.pilot_steps=3",
     "plan.draws=32",
-]  # fmt: skip
+]
 
 
 @given(st.integers(1, 64), st.floats(0.5, 64), st.booleans(), st.integers(1, 64), st.booleans())
@@ -78,8 +82,18 @@ def test_what_cannot_be_planned_is_refused_in_one_sentence(words, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [["plan.ranks=[]"], ["plan.ranks=[2,2]"], ["plan.ranks=[0]"], ["plan.alpha=free"],
-                                   ["plan.repetitions=1"], ["plan.trim=0.5"], ["plan.weights.rank=-1"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan.ranks=[]"],
+        ["plan.ranks=[2,2]"],
+        ["plan.ranks=[0]"],
+        ["plan.alpha=free"],
+        ["plan.repetitions=1"],
+        ["plan.trim=0.5"],
+        ["plan.weights.rank=-1"],
+    ],
+)
 def test_bad_settings_of_the_plan_name_their_field(words):
     field = words[0].split("=")[0]
     with pytest.raises(ConfigError, match=rf"{field.rsplit('.', 1)[0]}"):
@@ -133,9 +147,15 @@ def test_a_budget_that_suits_no_rank_names_the_smallest_one():
     assert all(one.verdict == "rejected" and one.reason for one in found.candidates)
     smallest, rank = found.smallest_budget()
     with pytest.raises(ConfigError, match=r"allocator\.latency_budget_s: 0\.02 s suits no candidate rank \(1, 8\)"):
-        resolve_rank(config.model_copy(update={
-            "model": config.model.model_copy(update={"lora": config.model.lora.model_copy(update={"rank": "plan"})})
-        }))  # fmt: skip
+        resolve_rank(
+            config.model_copy(
+                update={
+                    "model": config.model.model_copy(
+                        update={"lora": config.model.lora.model_copy(update={"rank": "plan"})}
+                    )
+                }
+            )
+        )
     enough = math.ceil(smallest * 1.05 * 1000) / 1000
     words = [*TINY, f"plan.ranks=[{rank}]", f"allocator.latency_budget_s={enough}"]
     assert make_plan(load_config("soft", words)).chosen_rank == rank
@@ -154,8 +174,18 @@ def test_csv_json_and_text_say_the_same(plan):
 
 
 def test_ties_go_to_the_smaller_rank_and_close_scores_are_remarked_on(plan):
-    row = Candidate(2, 2.0, 4.0, 0.1, kept_fraction=0.5, score=0.5, score_error=0.1, verdict=CHOSEN, bit_floor=0.01,
-                    smallest_budget_s=0.1)  # fmt: skip
+    row = Candidate(
+        2,
+        2.0,
+        4.0,
+        0.1,
+        kept_fraction=0.5,
+        score=0.5,
+        score_error=0.1,
+        verdict=CHOSEN,
+        bit_floor=0.01,
+        smallest_budget_s=0.1,
+    )
     near = replace(row, rank=4, score=0.6, verdict=FEASIBLE)
     far = replace(row, rank=8, score=0.9, verdict=FEASIBLE)
     made = RankPlan((row, near, far), 2, 0.3, plan.weights, plan.facts)

@@ -26,10 +26,21 @@ from tests.figure_checks import Page, check_texts
 from tests.run_folders import make_run
 
 FIGURES = {
-    "accuracy_rounds", "accuracy_seconds", "accuracy_mb", "accuracy_joules", "difference_accuracy",
-    "pareto_accuracy_mb", "pareto_accuracy_latency", "pareto_accuracy_joules", "time_to_seconds", "time_to_mb",
-    "latency_cdf", "recovered_gap", "worst10_clients", "kept_by_gain",
-}  # fmt: skip
+    "accuracy_rounds",
+    "accuracy_seconds",
+    "accuracy_mb",
+    "accuracy_joules",
+    "difference_accuracy",
+    "pareto_accuracy_mb",
+    "pareto_accuracy_latency",
+    "pareto_accuracy_joules",
+    "time_to_seconds",
+    "time_to_mb",
+    "latency_cdf",
+    "recovered_gap",
+    "worst10_clients",
+    "kept_by_gain",
+}
 TEXT_FIGURES = {name.replace("accuracy", "bits_per_byte") for name in FIGURES if "accuracy" in name}
 
 
@@ -70,8 +81,10 @@ def copy(folder: Path, to: Path, **changes) -> Path:
 
 
 def series(seed=0, costs=None, accuracy=(), gain=(), kept=()):
-    costs = {name: np.array((costs or {}).get(name, range(len(accuracy))), dtype=float) for name in
-             ("rounds", "seconds", "mb", "joules")}  # fmt: skip
+    costs = {
+        name: np.array((costs or {}).get(name, range(len(accuracy))), dtype=float)
+        for name in ("rounds", "seconds", "mb", "joules")
+    }
     values = {"accuracy": np.array(accuracy, dtype=float), "bits_per_byte": np.full(len(accuracy), np.nan)}
     return Trace(seed, costs, values, np.array([1.0]), None, np.array(gain, dtype=float), np.array(kept, dtype=float))
 
@@ -190,11 +203,15 @@ def test_ink_can_be_read_on_white(colour):
 @pytest.mark.parametrize(
     ("mean", "std", "factor", "decimals", "text"),
     [
-        (0.8612, 0.008, 100.0, 2, "86.12 ± 0.80"), (0.8612, 0.012, 100.0, 2, "86.1 ± 1.2"),
-        (0.8612, 0.12, 100.0, 2, "86 ± 12"), (0.8612, None, 100.0, 2, "86.12"), (2.591, 0.0, 1.0, 4, "2.591"),
-        (2.591, 1e-9, 1.0, 4, "2.5910 ± 0.0000"), (None, None, 1.0, 2, "–"),
+        (0.8612, 0.008, 100.0, 2, "86.12 ± 0.80"),
+        (0.8612, 0.012, 100.0, 2, "86.1 ± 1.2"),
+        (0.8612, 0.12, 100.0, 2, "86 ± 12"),
+        (0.8612, None, 100.0, 2, "86.12"),
+        (2.591, 0.0, 1.0, 4, "2.591"),
+        (2.591, 1e-9, 1.0, 4, "2.5910 ± 0.0000"),
+        (None, None, 1.0, 2, "–"),
     ],
-)  # fmt: skip
+)
 def test_means_are_written_with_the_figures_that_their_spread_deserves(mean, std, factor, decimals, text):
     assert Quantity("x", "X", (), factor=factor, digits=decimals - 1).cell(mean, std) == text
 

@@ -55,16 +55,24 @@ def client_rows(draw_ids, statuses):
     rows = []
     for number, (ids, status) in enumerate(zip(draw_ids, statuses, strict=True), start=1):
         size = len(ids)
-        rows.append({"round": number, "metrics": {"clients": {
-            "id": ids, "status": status, "gain_db": rng.normal(-100, 8, size).tolist(),
-            "kept_fraction": rng.random(size).tolist(), "bandwidth_hz": rng.random(size).tolist(),
-        }}})  # fmt: skip
+        rows.append(
+            {
+                "round": number,
+                "metrics": {
+                    "clients": {
+                        "id": ids,
+                        "status": status,
+                        "gain_db": rng.normal(-100, 8, size).tolist(),
+                        "kept_fraction": rng.random(size).tolist(),
+                        "bandwidth_hz": rng.random(size).tolist(),
+                    }
+                },
+            }
+        )
     return rows
 
 
-cohorts = st.lists(
-    st.lists(st.integers(0, 12), min_size=1, max_size=8, unique=True), min_size=1, max_size=6
-)  # fmt: skip
+cohorts = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=8, unique=True), min_size=1, max_size=6)
 
 
 @given(cohorts, st.randoms(use_true_random=False))
@@ -149,9 +157,23 @@ def test_unreadable_client_records_are_left_out(clients):
 
 
 def test_missing_short_and_strange_columns_become_nan():
-    rounds = client_rounds(run_with([{"round": 1, "metrics": {"clients": {
-        "id": [3, 1], "kept_fraction": [0.5], "gain_db": [None, -90.0], "bandwidth_hz": ["x", True],
-    }}}]))  # fmt: skip
+    rounds = client_rounds(
+        run_with(
+            [
+                {
+                    "round": 1,
+                    "metrics": {
+                        "clients": {
+                            "id": [3, 1],
+                            "kept_fraction": [0.5],
+                            "gain_db": [None, -90.0],
+                            "bandwidth_hz": ["x", True],
+                        }
+                    },
+                }
+            ]
+        )
+    )
     assert isinstance(rounds, ClientRounds)
     assert np.isnan(rounds.kept_fraction_N).all()
     assert np.isnan(rounds.bandwidth_hz_N).all()
@@ -178,9 +200,15 @@ def drawn(paths):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("plain", ALL), ("text", ALL | {"bits_per_byte"}), ("large", ALL), ("bare", {"accuracy", "latency", "bound"}),
-     ("base", {"accuracy"}), ("short", ALL - {"allocation"})],
-)  # fmt: skip
+    [
+        ("plain", ALL),
+        ("text", ALL | {"bits_per_byte"}),
+        ("large", ALL),
+        ("bare", {"accuracy", "latency", "bound"}),
+        ("base", {"accuracy"}),
+        ("short", ALL - {"allocation"}),
+    ],
+)
 def test_a_figure_for_what_was_measured_and_none_for_the_rest(folders, name, expected):
     assert set(drawn([folders[name]])) == expected
 
@@ -203,9 +231,11 @@ def test_every_axis_says_what_it_shows(folders):
 
 def test_units_are_on_the_axes(folders):
     labels = " ".join(
-        label for figure in drawn([folders["plain"]]).values() for ax in figure.axes
+        label
+        for figure in drawn([folders["plain"]]).values()
+        for ax in figure.axes
         for label in (ax.get_xlabel(), ax.get_ylabel())
-    )  # fmt: skip
+    )
     for unit in ("(%)", "(s)", "(MB)", "(kHz)", "(dB)"):
         assert unit in labels
 
@@ -317,8 +347,15 @@ def test_links_lead_somewhere_and_ids_are_unique(page):
 
 
 def test_the_page_says_what_matters(page):
-    for words in ("32 % →", "of the dense 32-bit uplink", "x the budget of 0.22 s", "payload_scale", "Rayleigh",
-                  "allocator.latency_budget_s", "outage"):  # fmt: skip
+    for words in (
+        "32 % →",
+        "of the dense 32-bit uplink",
+        "x the budget of 0.22 s",
+        "payload_scale",
+        "Rayleigh",
+        "allocator.latency_budget_s",
+        "outage",
+    ):
         assert words in page.text, words
 
 

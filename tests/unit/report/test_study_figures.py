@@ -17,8 +17,17 @@ from raysoft.report.study_figures import (
 )
 from tests.figure_checks import check_texts
 
-FAMILIES = ("rank components", "rank components 4 bit", "topk", "topk 4 bit", "randomk", "random components", "svd",
-            "soft-plus", "quantised")  # fmt: skip
+FAMILIES = (
+    "rank components",
+    "rank components 4 bit",
+    "topk",
+    "topk 4 bit",
+    "randomk",
+    "random components",
+    "svd",
+    "soft-plus",
+    "quantised",
+)
 SHARES = (2.0, 5.0, 10.0, 20.0, 40.0, 100.0)
 
 

@@ -28,8 +28,9 @@ def write(folder, axes, settings, *, seeds=2, metric="final_accuracy", **more):
         figures = {
             "final_accuracy": 0.7 + 0.01 * level + 0.003 * np.sin(7 * number),
             "mean_latency_s": 0.3 + 0.02 * abs(level),
-            "uplink_mb": 2.0 + 0.2 * abs(level) + 0.1 * np.cos(5 * number), "kept_fraction": 0.2,
-        }  # fmt: skip
+            "uplink_mb": 2.0 + 0.2 * abs(level) + 0.1 * np.cos(5 * number),
+            "kept_fraction": 0.2,
+        }
         std = {key: 0.02 * value for key, value in figures.items()} if seeds > 1 else {}
         points.append(
             {"point": number, **row, "done": seeds, "stopped": 0, "failed": 0, "unfinished": 0, **figures, "std": std}
@@ -48,9 +49,17 @@ def write(folder, axes, settings, *, seeds=2, metric="final_accuracy", **more):
         ]
     best = max(points, key=lambda point: point["final_accuracy"]) if points else None
     data = {
-        "format": 1, "name": folder.name, "metric": metric, "mode": "max", "seeds": list(range(seeds)), "axes": axes,
-        "best": best, "points": points, "trials": trials, **more,
-    }  # fmt: skip
+        "format": 1,
+        "name": folder.name,
+        "metric": metric,
+        "mode": "max",
+        "seeds": list(range(seeds)),
+        "axes": axes,
+        "best": best,
+        "points": points,
+        "trials": trials,
+        **more,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(data))
     return folder
@@ -73,9 +82,12 @@ def test_the_front_is_that_of_brute_force():
 
     def beaten(a):
         return any(
-            b.value >= a.value and b.latency_s <= a.latency_s and b.mb <= a.mb
-            and (b.value, b.latency_s, b.mb) != (a.value, a.latency_s, a.mb) for b in points
-        )  # fmt: skip
+            b.value >= a.value
+            and b.latency_s <= a.latency_s
+            and b.mb <= a.mb
+            and (b.value, b.latency_s, b.mb) != (a.value, a.latency_s, a.mb)
+            for b in points
+        )
 
     assert front_of(points) == [place for place, one in enumerate(points) if not beaten(one)]
 

@@ -1,6 +1,7 @@
 """Runs on remote storage: what is copied in which order, what a killed run leaves, what is refused."""
 
 import json
+import queue
 import threading
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.rundir import remote as storage
 from raysoft.rundir.destination import destination, local_destination
 from raysoft.rundir.remote import Mirror, RemoteFolder, is_uri, staged
 from raysoft.runs.run import to_yaml
@@ -23,19 +23,19 @@ def memory():
     fs.store.clear()
 
 
-@pytest.fixture
-def order(monkeypatch):
-    """Names in the order in which they were copied and removed."""
-    names = []
-    for verb in ("put", "remove"):
-        old = getattr(RemoteFolder, verb)
+class Noted:
+    """A remote folder that notes what is copied and removed, in order."""
 
-        def spy(self, *args, old=old, verb=verb):
-            names.append((verb, args[-1]))
-            return old(self, *args)
+    def __init__(self, remote):
+        self.remote, self.order = remote, []
 
-        monkeypatch.setattr(RemoteFolder, verb, spy)
-    return names
+    def put(self, source, name):
+        self.order.append(("put", name))
+        self.remote.put(source, name)
+
+    def remove(self, name):
+        self.order.append(("remove", name))
+        self.remote.remove(name)
 
 
 def write(folder: Path, *names: str, text: str = "x"):
@@ -44,8 +44,8 @@ def write(folder: Path, *names: str, text: str = "x"):
         (folder / name).write_text(text)
 
 
-def run_into(uri, summary, error=None):
-    with staged(uri, "--out") as stage:
+def run_into(uri, summary, error=None, **more):
+    with staged(uri, "--out", **more) as stage:
         write(stage.folder, "summary.json", text=summary)
         if error:
             raise error
@@ -58,16 +58,20 @@ def checkpoint(folder: Path, tick: int):
     (at / "manifest.json").write_text(f"manifest {tick}")
 
 
-def test_what_vouches_for_other_files_comes_after_them(memory, order, tmp_path):
+def test_what_vouches_for_other_files_comes_after_them(memory, tmp_path):
     run = tmp_path / "run"
     checkpoint(run, 1)
     write(run, "summary.json", "rounds.jsonl", "config.yaml", "adapter.bin", ".round-2.part", "half.part")
-    mirror = Mirror(RemoteFolder.open("memory://b/run", "--out"), run, {}, [])
+    remote = RemoteFolder.open("memory://b/run", "--out")
+    noted = Noted(remote)
+    order = noted.order
+    mirror = Mirror(noted, run, {}, [])
     mirror.close()
     assert [name for _, name in order] == [
         "adapter.bin", "checkpoints/round-000001/state.safetensors", "config.yaml", "rounds.jsonl",
         "checkpoints/round-000001/manifest.json", "summary.json",
     ]  # fmt: skip
+    assert remote.files() == sorted(name for _, name in order)
     order.clear()
     checkpoint(run, 2)
     (run / "checkpoints/round-000001/manifest.json").unlink()
@@ -84,39 +88,38 @@ def test_what_vouches_for_other_files_comes_after_them(memory, order, tmp_path):
     assert order == []
 
 
-def test_a_checkpoint_that_is_pruned_during_the_copy_leaves_no_manifest(memory, tmp_path, monkeypatch):
+def test_a_checkpoint_that_is_pruned_during_the_copy_leaves_no_manifest(memory, tmp_path):
     run = tmp_path / "run"
     checkpoint(run, 1)
     (run / "config.yaml").write_text("x")
-    old = RemoteFolder.put
+    state = run / "checkpoints/round-000001/state.safetensors"
 
-    def prune_then_put(self, source, name):
-        if name == "config.yaml":  # just before: the state of the checkpoint is gone when its turn comes
-            raise AssertionError("the state comes first")
-        (run / "checkpoints/round-000001/state.safetensors").unlink(missing_ok=True)
-        monkeypatch.setattr(RemoteFolder, "put", old)
-        return old(self, source, name)
+    class Pruning(Noted):
+        def put(self, source, name):
+            state.unlink(missing_ok=True)  # just before the first file is read: the state of the checkpoint
+            super().put(source, name)
 
-    monkeypatch.setattr(RemoteFolder, "put", prune_then_put)
     remote = RemoteFolder.open("memory://b/run", "--out")
-    Mirror(remote, run, {}, []).copy()
+    pruning = Pruning(remote)
+    Mirror(pruning, run, {}, []).copy()
+    assert pruning.order[0] == ("put", "checkpoints/round-000001/state.safetensors"), "the state comes first"
     assert remote.files() == ["config.yaml"]
 
 
 def test_a_stage_copies_in_the_background_and_brings_the_rest_home(memory, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "GAP_S", 0.0)
     remote = RemoteFolder.open("memory://b/run", "--out")
-    copied = threading.Event()
+    copied = queue.Queue()
     old = RemoteFolder.put
-    monkeypatch.setattr(RemoteFolder, "put", lambda self, *a: (old(self, *a), copied.set())[0])
-    with staged("memory://b/run", "--out") as stage:
+    monkeypatch.setattr(RemoteFolder, "put", lambda self, *a: (old(self, *a), copied.put(a[1]))[0])
+    with staged("memory://b/run", "--out", gap_s=0.0) as stage:
         folder = stage.folder
         assert folder.name == "run", "what reports call it"
-        write(folder, "a")
-        stage.changed()
-        assert copied.wait(10)
+        for name in ("a", "b"):
+            write(folder, name)
+            stage.changed()
+            assert copied.get(timeout=4) == name, "long before GAP_S is over"
         write(folder, "summary.json")
-    assert remote.files() == ["a", "summary.json"]
+    assert remote.files() == ["a", "b", "summary.json"]
     assert not folder.exists(), "nothing is left on this machine"
     assert stage.place == "memory://b/run"
 
@@ -156,15 +159,17 @@ def test_an_interrupted_run_is_brought_home_too(memory):
     assert json.loads(memory.cat_file("/b/run/summary.json")) == {"status": "interrupted"}
 
 
-def test_storage_that_fails_is_one_sentence_with_the_uri(memory, monkeypatch, caplog):
+def test_storage_that_fails_is_one_sentence_with_the_uri(memory, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Access Denied\nRequest id 1")
 
     monkeypatch.setattr(type(memory), "pipe_file", refuse)
     with pytest.raises(RaysoftError, match=r"^memory://b/run: cannot be written: Access Denied$"):
         staged("memory://b/run", "--out").__enter__()
-    monkeypatch.undo()
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+
+
+def test_storage_that_takes_nothing_more_is_tried_again_and_the_folder_stays(memory, monkeypatch):
+    pauses = []
 
     def full(*args, **options):
         raise OSError("quota")
@@ -173,17 +178,16 @@ def test_storage_that_fails_is_one_sentence_with_the_uri(memory, monkeypatch, ca
     with pytest.raises(
         RaysoftError, match=r"memory://b/run: cannot be written: quota; the run's folder is (\S+)$"
     ) as got:
-        run_into("memory://b/run", "x")
+        run_into("memory://b/run", "x", pause=pauses.append)
+    assert pauses == [1, 2]
     kept = Path(str(got.value).rsplit(" ", 1)[1])
     assert (kept / "summary.json").read_text() == "x", "what could not be copied is not thrown away"
 
 
 def test_storage_that_hangs_is_not_waited_for(memory, monkeypatch):
-    monkeypatch.setattr(storage, "ANSWER_S", 0.2)
-    monkeypatch.setattr(RemoteFolder._do, "__defaults__", (0.2,))
     monkeypatch.setattr(type(memory), "find", lambda *a, **k: threading.Event().wait(30))
     with pytest.raises(RaysoftError, match=r"memory://b/run: cannot be read: no answer within 0.2 seconds"):
-        staged("memory://b/run", "--out").__enter__()
+        staged("memory://b/run", "--out", answer_s=0.2).__enter__()
 
 
 @pytest.mark.parametrize(("uri", "sentence"), [

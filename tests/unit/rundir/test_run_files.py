@@ -44,10 +44,19 @@ def test_the_figures_are_those_that_reports_draw():
     assert {drawing.name for drawing in DRAWINGS} | {"plan"} == set(FIGURE_NAMES)
 
 
-@pytest.mark.parametrize("name", [
-    "figures/mine.png", "model/weights.bin", "thesis.part", "checkpoints/notes.txt", "wandb/x", "notes/a.txt",
-    "adapter/adapter_model.safetensors.bak", "tensorboard/mine.csv",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "figures/mine.png",
+        "model/weights.bin",
+        "thesis.part",
+        "checkpoints/notes.txt",
+        "wandb/x",
+        "notes/a.txt",
+        "adapter/adapter_model.safetensors.bak",
+        "tensorboard/mine.csv",
+    ],
+)
 def test_a_foreign_file_in_a_run_is_named_and_stays(ran, name):
     (ran / name).parent.mkdir(exist_ok=True)
     (ran / name).write_text("mine")

@@ -24,15 +24,45 @@ from tests.event_files import read_events
 from tests.run_folders import BUDGET_S, make_run, records, run_config
 
 CONTRACT_ROUND_KEYS = [
-    "round", "accuracy", "loss", "train_loss", "metrics", "round_latency_s", "simulated_time_s", "uplink_bits",
-    "downlink_bits", "control_bits", "kept_fraction_mean", "queue_s", "sparsification_error", "aggregation_covariance",
-    "participants", "dropped", "drop_reasons", "energy_j", "wall_time_s", "model",
-]  # fmt: skip
+    "round",
+    "accuracy",
+    "loss",
+    "train_loss",
+    "metrics",
+    "round_latency_s",
+    "simulated_time_s",
+    "uplink_bits",
+    "downlink_bits",
+    "control_bits",
+    "kept_fraction_mean",
+    "queue_s",
+    "sparsification_error",
+    "aggregation_covariance",
+    "participants",
+    "dropped",
+    "drop_reasons",
+    "energy_j",
+    "wall_time_s",
+    "model",
+]
 CONTRACT_SUMMARY_KEYS = {
-    "final_accuracy", "best_accuracy", "base_accuracy", "rounds", "uplink_bits_total", "mean_round_latency_s",
-    "latency_budget_s", "simulated_time_s", "energy_j_total", "wall_time_s", "client_updates_per_s", "adapter_sha256",
-    "config_hash", "identity", "status", "metrics",
-}  # fmt: skip
+    "final_accuracy",
+    "best_accuracy",
+    "base_accuracy",
+    "rounds",
+    "uplink_bits_total",
+    "mean_round_latency_s",
+    "latency_budget_s",
+    "simulated_time_s",
+    "energy_j_total",
+    "wall_time_s",
+    "client_updates_per_s",
+    "adapter_sha256",
+    "config_hash",
+    "identity",
+    "status",
+    "metrics",
+}
 
 
 def refuse(name):
@@ -62,12 +92,18 @@ def test_numbers_survive_exactly(tmp_path):
 
 
 json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text()
-    | st.floats().map(np.float64) | st.integers(-(2**31), 2**31).map(np.int64) | st.booleans().map(np.bool_)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.floats().map(np.float64)
+    | st.integers(-(2**31), 2**31).map(np.int64)
+    | st.booleans().map(np.bool_)
     | st.lists(st.floats(), max_size=4).map(np.array),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(json_like)
@@ -239,9 +275,13 @@ def test_a_whole_last_line_without_its_newline_counts(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{broken", "line 2: not valid JSON"), ("[1, 2]", "line 2: is not a round record"), ("{}", "line 2: is not"),
-     ('{"round": NaN}', "line 2: not valid JSON")],
-)  # fmt: skip
+    [
+        ("{broken", "line 2: not valid JSON"),
+        ("[1, 2]", "line 2: is not a round record"),
+        ("{}", "line 2: is not"),
+        ('{"round": NaN}', "line 2: not valid JSON"),
+    ],
+)
 def test_a_broken_line_in_the_middle_is_named(tmp_path, line, message):
     path = make_run(tmp_path / "run", rounds=2)
     lines = (path / "rounds.jsonl").read_text().splitlines()
@@ -337,11 +377,24 @@ def test_one_writer_a_folder(tmp_path):
 def plain_records(accuracies, **changes):
     base = vars(records(rounds=1, detail=False)[1])
     return [
-        RoundRecord(**{**base, "round": t, "accuracy": value, "round_latency_s": float(t), "simulated_time_s": 10.0 * t,
-                       "uplink_bits": 8 * t, "energy_j": 0.5 * t, "participants": 3 * (t > 0), "dropped": 1 * (t > 0),
-                       "wall_time_s": 2.0, "metrics": {}, **changes})
+        RoundRecord(
+            **{
+                **base,
+                "round": t,
+                "accuracy": value,
+                "round_latency_s": float(t),
+                "simulated_time_s": 10.0 * t,
+                "uplink_bits": 8 * t,
+                "energy_j": 0.5 * t,
+                "participants": 3 * (t > 0),
+                "dropped": 1 * (t > 0),
+                "wall_time_s": 2.0,
+                "metrics": {},
+                **changes,
+            }
+        )
         for t, value in enumerate(accuracies)
-    ]  # fmt: skip
+    ]
 
 
 def test_summary_has_the_contract_keys_and_the_hand_computed_values():
@@ -378,15 +431,24 @@ def test_the_base_is_no_result_unless_it_is_all_there_is():
 def test_metrics_of_the_summary():
     rows = plain_records([0.1, 0.2, 0.3])
     rows = [
-        RoundRecord(**{**vars(row), "loss": float(t), "metrics": {"bits_per_byte": 3.0 - t, "clients": {"id": [1]},
-                                                                  "dense_bits_total": 100 * t}})
+        RoundRecord(
+            **{
+                **vars(row),
+                "loss": float(t),
+                "metrics": {"bits_per_byte": 3.0 - t, "clients": {"id": [1]}, "dense_bits_total": 100 * t},
+            }
+        )
         for t, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
     metrics = summarise(rows, run_config(), {"metrics": {"own": 1}})["metrics"]
     assert metrics == {
-        "base_loss": 0.0, "final_loss": 1.5, "base_bits_per_byte": 3.0, "final_bits_per_byte": 1.5, "own": 1,
+        "base_loss": 0.0,
+        "final_loss": 1.5,
+        "base_bits_per_byte": 3.0,
+        "final_bits_per_byte": 1.5,
+        "own": 1,
         "evaluations_in_mean": 2,
-    }  # fmt: skip
+    }
 
 
 def test_summary_refuses_keys_outside_the_contract():

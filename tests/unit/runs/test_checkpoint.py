@@ -38,24 +38,39 @@ def state(seed=0, clients=(3, 1, 20)):
 
     return RunState(
         server=ServerState(
-            theta=tensors("b.lora_B", "a.lora_A"), version=7, extra={"age": np.arange(4)}, base_version=2,
+            theta=tensors("b.lora_B", "a.lora_A"),
+            version=7,
+            extra={"age": np.arange(4)},
+            base_version=2,
             base_log=(tensors("w"), tensors("w", "v")),
         ),
         allocator={"queue_s": np.array(np.nan), "starts_s": np.zeros(0), "n": np.array(3, dtype=np.int64)},
         clients={
-            k: ClientState(rank=4 + k, base_version=1, codec=tensors("z.lora_A", "a.lora_A"),
-                           personal={"on": np.array([True, False])})
+            k: ClientState(
+                rank=4 + k,
+                base_version=1,
+                codec=tensors("z.lora_A", "a.lora_A"),
+                personal={"on": np.array([True, False])},
+            )
             for k in clients
         },
         clock_s=0.1 + 0.2,
         sent_counts=np.arange(5, dtype=np.int64),
         dense_bits=2**70,
-    )  # fmt: skip
+    )
 
 
 def checkpoint(tick=3, seed=0, **changes):
-    fresh = Checkpoint(tick, state(seed), {"rounds": 9, "train": {"lr": 0.1}}, "hash", "base", position(tick), 1.5,
-                       {"2": {"actor_failed": 3}})  # fmt: skip
+    fresh = Checkpoint(
+        tick,
+        state(seed),
+        {"rounds": 9, "train": {"lr": 0.1}},
+        "hash",
+        "base",
+        position(tick),
+        1.5,
+        {"2": {"actor_failed": 3}},
+    )
     return replace(fresh, **changes)
 
 

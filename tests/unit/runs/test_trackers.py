@@ -178,12 +178,15 @@ def test_gauges_have_the_totals_of_the_summary_also_after_a_resume(tmp_path, mon
         tracker.round(row)
     last = rows[4]
     assert Gauge.seen == {
-        "raysoft_round": 4, "raysoft_accuracy": last["accuracy"], "raysoft_loss": last["loss"],
-        "raysoft_round_latency_s": last["round_latency_s"], "raysoft_queue_s": last["queue_s"],
+        "raysoft_round": 4,
+        "raysoft_accuracy": last["accuracy"],
+        "raysoft_loss": last["loss"],
+        "raysoft_round_latency_s": last["round_latency_s"],
+        "raysoft_queue_s": last["queue_s"],
         "raysoft_uplink_bits_total": sum(row["uplink_bits"] for row in rows[1:]),
         "raysoft_energy_j_total": pytest.approx(sum(row["energy_j"] for row in rows[1:])),
         "raysoft_client_updates_per_s": (last["participants"] + last["dropped"]) / last["wall_time_s"],
-    }  # fmt: skip
+    }
     assert {f"raysoft_{key}" for key in GAUGES} == set(Gauge.seen)
 
 
@@ -234,14 +237,26 @@ def test_bad_settings_are_named(word, field):
 
 
 def test_a_complete_section_is_read_back():
-    section = {"mode": "online", "project": "p", "group": "g", "tags": ["a"], "entity": "e", "name": "n",
-               "artifacts": ["figures", "adapter"]}  # fmt: skip
+    section = {
+        "mode": "online",
+        "project": "p",
+        "group": "g",
+        "tags": ["a"],
+        "entity": "e",
+        "name": "n",
+        "artifacts": ["figures", "adapter"],
+    }
     assert parse_section(WandbConfig, section).model_dump(mode="json") == section
 
 
 def test_secrets_are_redacted_and_nothing_else_is():
-    kept = {"seed": 1, "data": {"natural_key": "speaker", "text_column": "token", "path": "a?b"}, "max_tokens": 3,
-            "model": {"revision": "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"}, "lr": [0.1, None, True]}  # fmt: skip
+    kept = {
+        "seed": 1,
+        "data": {"natural_key": "speaker", "text_column": "token", "path": "a?b"},
+        "max_tokens": 3,
+        "model": {"revision": "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"},
+        "lr": [0.1, None, True],
+    }
     assert redacted(kept, {}) == kept
     assert redacted({"a": {"api_key": "x", "Password": "y", "hf_token": "z"}}, {}) == {
         "a": dict.fromkeys(("api_key", "Password", "hf_token"), "[redacted]")

@@ -17,10 +17,17 @@ EXPERIMENTS = {one.name: one for one in everything(Scale())}
 def arm_row(label, difference):
     """What the findings read of an arm."""
     return {
-        "arm": label, "seeds": 3, "accuracy": 0.8 + difference, "accuracy_difference": difference,
-        "accuracy_low": difference - 0.01, "accuracy_high": difference + 0.01, "accuracy_noninferior": False,
-        "share_dense32": 0.123, "latency_over_budget": 1.5, "mean_latency_s": 0.25,
-    }  # fmt: skip
+        "arm": label,
+        "seeds": 3,
+        "accuracy": 0.8 + difference,
+        "accuracy_difference": difference,
+        "accuracy_low": difference - 0.01,
+        "accuracy_high": difference + 0.01,
+        "accuracy_noninferior": False,
+        "share_dense32": 0.123,
+        "latency_over_budget": 1.5,
+        "mean_latency_s": 0.25,
+    }
 
 
 def numbers_of_arms():

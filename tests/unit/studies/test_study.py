@@ -117,9 +117,11 @@ def test_bands_of_both_metrics():
 def test_sheets_format_numbers_and_leave_out_empty_columns():
     rows = ({"a": "x|y", "m": 0.5, "m_std": 0.01, "d": -0.02, "d_low": -0.05, "d_high": 0.01, "never": None},)
     columns = (
-        text("Arm", "a"), plus_minus("M", "m", 100.0, 1), interval("D", "d", "d_low", "d_high", 100.0, 1),
+        text("Arm", "a"),
+        plus_minus("M", "m", 100.0, 1),
+        interval("D", "d", "d_low", "d_high", 100.0, 1),
         numeric("Never", "never"),
-    )  # fmt: skip
+    )
     lines = Sheet(columns, rows, "A note.").markdown().splitlines()
     assert lines[0] == "| Arm | M | D |"
     assert lines[2] == "| x\\|y | 50.0 ± 1.0 | −2.0 [−5.0, +1.0] |"
@@ -181,11 +183,20 @@ def fake_plan(chosen, scores):
     return {
         "chosen_rank": chosen,
         "candidates": [
-            {"rank": rank, "score": score, "score_error": 0.01, "phi": score, "sparsification": 0.1,
-             "covariance": 0.01, "kept_fraction": 0.5, "verdict": "feasible", "reason": ""}
+            {
+                "rank": rank,
+                "score": score,
+                "score_error": 0.01,
+                "phi": score,
+                "sparsification": 0.1,
+                "covariance": 0.01,
+                "kept_fraction": 0.5,
+                "verdict": "feasible",
+                "reason": "",
+            }
             for rank, score in scores.items()
         ],
-    }  # fmt: skip
+    }
 
 
 REACHED = {2: 0.70, 4: 0.74, 8: 0.76, 16: 0.72}
@@ -201,9 +212,7 @@ def test_regret_of_every_rule(template, tmp_path):
     budgets = list(plans.budgets(experiment))
     made = {budget: fake_plan(8, good) for budget in budgets} | {budgets[0]: fake_plan(2, {**good, 2: 0.05})}
     product = ranks.read(results, made)
-    rows = {
-        (row["rule"], row["budget"]): row for row in product.sheets["offline-digits-regret-accuracy"].rows
-    }  # fmt: skip
+    rows = {(row["rule"], row["budget"]): row for row in product.sheets["offline-digits-regret-accuracy"].rows}
     first, second = (f"{budget:g} s" for budget in budgets[:2])
     assert rows["plan", first]["accuracy_regret_difference"] == pytest.approx(0.06)
     assert rows["plan", second]["accuracy_regret_difference"] == 0.0
@@ -267,10 +276,12 @@ def test_options_are_sorted_with_pooled_intervals(template, tmp_path):
     experiment = EXPERIMENTS["options-python-source"]
     places = {one.label: number for number, one in enumerate(experiment.settings)}
     results, _ = results_of(
-        template, tmp_path, experiment,
+        template,
+        tmp_path,
+        experiment,
         lambda one, seed: {"accuracy": 0.5 + 0.001 * places[one.label] + 0.0005 * seed * (places[one.label] % 2)},
         missing={("ecsq", 1)},
-    )  # fmt: skip
+    )
     product = smaller.read_options(results)
     sheet = product.sheets[experiment.name]
     found = [row["bits_per_byte"] for row in sheet.rows]
@@ -333,9 +344,9 @@ def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, c
     outcomes = []
     for experiment in experiments[:-1]:
         lost = {(experiment.settings[-1].label, 1)} if experiment.name.startswith(("headline", "sweep")) else ()
-        outcomes += results_of(
-            template, tmp_path, experiment, lambda one, seed: {"accuracy": 0.8 + 0.01 * seed}, lost
-        )[1]  # fmt: skip
+        outcomes += results_of(template, tmp_path, experiment, lambda one, seed: {"accuracy": 0.8 + 0.01 * seed}, lost)[
+            1
+        ]
     outcomes += [JobOutcome(job, None) for job in experiments[-1].jobs()]
     out = tmp_path / "study"
     reading.report(experiments, outcomes, out, publish=False, plan=False)

@@ -164,14 +164,17 @@ def test_a_grid_is_crossed_and_everything_else_is_drawn_anew_for_each_point():
     assert all(len(name) <= 64 for name in names)
 
 
-@pytest.mark.parametrize(("axis", "check"), [
-    ({"uniform": [0.5, 2]}, lambda x: 0.5 <= x <= 2),
-    ({"loguniform": [1e-4, 1]}, lambda x: 1e-4 <= x <= 1),
-    ({"quniform": [0.1, 1, 0.3]}, lambda x: min(abs(x - y) for y in (0.1, 0.4, 0.7, 1.0)) < 1e-9),
-    ({"quniform": [2, 9, 3]}, lambda x: x in (2, 5, 8) and isinstance(x, int)),
-    ({"randint": [1, 3]}, lambda x: x in (1, 2, 3)),
-    ({"choice": ["a", None]}, lambda x: x in ("a", None)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("axis", "check"),
+    [
+        ({"uniform": [0.5, 2]}, lambda x: 0.5 <= x <= 2),
+        ({"loguniform": [1e-4, 1]}, lambda x: 1e-4 <= x <= 1),
+        ({"quniform": [0.1, 1, 0.3]}, lambda x: min(abs(x - y) for y in (0.1, 0.4, 0.7, 1.0)) < 1e-9),
+        ({"quniform": [2, 9, 3]}, lambda x: x in (2, 5, 8) and isinstance(x, int)),
+        ({"randint": [1, 3]}, lambda x: x in (1, 2, 3)),
+        ({"choice": ["a", None]}, lambda x: x in ("a", None)),
+    ],
+)
 def test_draws_stay_in_their_axis_and_reach_all_of_it(axis, check):
     drawn = [draw(Axis(**axis), np.random.default_rng(n)) for n in range(300)]
     assert all(check(value) for value in drawn)

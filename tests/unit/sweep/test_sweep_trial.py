@@ -1,4 +1,4 @@
-"""What happens in a trial's process and in the search, with Ray Tune itself left out: its calls are recorded."""
+"""What happens in a trial's process and in the search, with Ray Tune itself left out: a stand-in is told."""
 
 from __future__ import annotations
 
@@ -31,26 +31,36 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def told(monkeypatch, tmp_path):
-    """Results that were reported; checkpoints are kept as copies, as Tune would."""
-    results, number = [], itertools.count()
+class Told:
+    """Ray Tune as trials see it. `results`: what they have reported; checkpoints are kept as copies, as Tune would."""
 
-    def report(metrics, checkpoint=None):
+    def __init__(self, place):
+        self.results, self.place, self.number = [], place, itertools.count()
+        self.trial = self.checkpoint = None
+
+    def report(self, metrics, *, checkpoint=None):
         kept = None
         if checkpoint is not None:
-            kept = tmp_path / f"kept-{next(number)}"
+            kept = self.place / f"kept-{next(self.number)}"
             shutil.copytree(checkpoint.path, kept)
-        results.append({**metrics, "kept": kept})
+        self.results.append({**metrics, "kept": kept})
 
-    monkeypatch.setattr(tune, "report", report)
-    monkeypatch.setattr(tune, "get_checkpoint", lambda: None)
-    return results
+    def get_checkpoint(self):
+        return self.checkpoint and tune.Checkpoint.from_directory(str(self.checkpoint))
+
+    def get_context(self):
+        return SimpleNamespace(get_trial_name=lambda: self.trial)
+
+    def hears(self, setup, job, trial, checkpoint=None):
+        """The results of a process of `trial` that begins with `checkpoint`."""
+        self.results, self.trial, self.checkpoint = [], trial, checkpoint
+        run_trial(setup, job, self)
+        return self.results
 
 
-def as_trial(monkeypatch, name, checkpoint=None):
-    monkeypatch.setattr(tune, "get_context", lambda: SimpleNamespace(get_trial_name=lambda: name))
-    monkeypatch.setattr(tune, "get_checkpoint", lambda: checkpoint and tune.Checkpoint.from_directory(str(checkpoint)))
+@pytest.fixture
+def told(tmp_path):
+    return Told(tmp_path)
 
 
 @contextmanager
@@ -75,22 +85,20 @@ def test_a_trial_tells_each_round_once_and_the_last_with_its_closing_figures(tol
     monkeypatch.chdir(tmp_path)
     with sweep_folder(tmp_path / "sweep") as (sweep, folder):
         trial = sweep.trials()[0]
-        as_trial(monkeypatch, trial.name)
-        run_trial(setup_of(sweep, folder), job_of(trial, {}))
+        results = told.hears(setup_of(sweep, folder), job_of(trial, {}), trial.name)
         closing = summary(folder.run(trial.name))
-        assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "done")]
-        assert told[-1]["final_accuracy"] == closing["final_accuracy"]
-        assert told[-1]["done"]
+        assert [(one["round"], one["status"]) for one in results] == [(1, "running"), (2, "running"), (3, "done")]
+        assert results[-1]["final_accuracy"] == closing["final_accuracy"]
+        assert results[-1]["done"]
         before = rows_of(folder.run(trial.name))
 
-        told.clear()  # a second driver that has to hear of it
-        run_trial(setup_of(sweep, folder, replays=True), job_of(trial, {}))
-        assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "done")]
+        again = setup_of(sweep, folder, replays=True)  # a second driver that has to hear of it
+        results = told.hears(again, job_of(trial, {}), trial.name)
+        assert [(one["round"], one["status"]) for one in results] == [(1, "running"), (2, "running"), (3, "done")]
         assert rows_of(folder.run(trial.name)) == before
 
-        told.clear()  # one that was stopped stays stopped
-        run_trial(setup_of(sweep, folder, replays=True), job_of(trial, {trial.name: 2}))
-        assert [(one["round"], one["status"]) for one in told] == [(1, "running"), (2, "running"), (3, "stopped")]
+        results = told.hears(again, job_of(trial, {trial.name: 2}), trial.name)  # one that was stopped stays stopped
+        assert [(one["round"], one["status"]) for one in results] == [(1, "running"), (2, "running"), (3, "stopped")]
 
 
 def test_a_trial_goes_on_from_another_ones_checkpoint_with_its_own_settings(told, monkeypatch, tmp_path):
@@ -98,16 +106,13 @@ def test_a_trial_goes_on_from_another_ones_checkpoint_with_its_own_settings(told
     with sweep_folder(tmp_path / "sweep", scheduler="pbt") as (sweep, folder):
         donor, heir = sweep.trials()
         how = setup_of(sweep, folder, carries="run", explores=("train.lr",))
-        as_trial(monkeypatch, donor.name)
-        run_trial(how, job_of(donor, {}))
-        first = next(one for one in told if one["round"] == 1)
+        first = next(one for one in told.hears(how, job_of(donor, {}), donor.name) if one["round"] == 1)
         assert {path.name for path in first["kept"].iterdir()} == {RUN, MARKER}
 
-        told.clear()
-        as_trial(monkeypatch, heir.name, first["kept"])
-        run_trial(how, job_of(donor, {}) | {"values": {"train.lr": 0.123}})  # Tune hands over the donor's job, changed
-        assert told[-1]["status"] == "done", told[-1]
-        assert {one["copied_from"] for one in told} == {donor.name}
+        changed = job_of(donor, {}) | {"values": {"train.lr": 0.123}}  # Tune hands over the donor's job, changed
+        results = told.hears(how, changed, heir.name, first["kept"])
+        assert results[-1]["status"] == "done", results[-1]
+        assert {one["copied_from"] for one in results} == {donor.name}
         mine = read_run(folder.run(heir.name))
         assert mine.config["train"]["lr"] == 0.123
         theirs = rows_of(folder.run(donor.name))
@@ -120,12 +125,11 @@ def test_a_trial_without_the_sweeps_folder_says_what_is_needed(told, monkeypatch
     monkeypatch.chdir(tmp_path)
     with sweep_folder(tmp_path / "sweep") as (sweep, _folder):
         trial = sweep.trials()[0]
-        as_trial(monkeypatch, trial.name)
         away = Setup(sweep.tree, tmp_path / "elsewhere", "final_accuracy", "max", (Machine(2, 10**10),))
-        run_trial(away, job_of(trial, {}))
-    assert told[0]["status"] == "failed"
-    assert "`storage`" in told[0]["reason"]
-    assert told[0]["final_accuracy"] < -1e20, "on the wrong side, so that no scheduler prefers it"
+        (result,) = told.hears(away, job_of(trial, {}), trial.name)
+    assert result["status"] == "failed"
+    assert "`storage`" in result["reason"]
+    assert result["final_accuracy"] < -1e20, "on the wrong side, so that no scheduler prefers it"
 
 
 def test_the_run_folder_travels_through_storage(told, monkeypatch, tmp_path):
@@ -133,30 +137,28 @@ def test_the_run_folder_travels_through_storage(told, monkeypatch, tmp_path):
     with sweep_folder(tmp_path / "sweep") as (sweep, folder):
         trial = sweep.trials()[0]
         how = setup_of(sweep, folder, carries="run", storage=str(tmp_path / "store" / "sweep"))
-        as_trial(monkeypatch, trial.name)
-        run_trial(how, job_of(trial, {}))
-        whole = rows_of(told[-1]["kept"] / RUN)
+        results = told.hears(how, job_of(trial, {}), trial.name)
+        whole = rows_of(results[-1]["kept"] / RUN)
         assert len(whole) == 4
-        assert summary(told[-1]["kept"] / RUN)["status"] == "done"
+        assert summary(results[-1]["kept"] / RUN)["status"] == "done"
         assert not folder.run(trial.name).exists()
         stored = tmp_path / "store" / "sweep" / "attempt-1" / trial.name / "checkpoint_000000"
-        shutil.copytree(told[0]["kept"], stored)
+        shutil.copytree(results[0]["kept"], stored)
 
-        told.clear()  # a second driver: its trial finds what the first one has left
-        run_trial(how, job_of(trial, {}))
-        assert [one["round"] for one in told][-1] == 3
-        assert told[-1]["status"] == "done"
-        assert rows_of(told[-1]["kept"] / RUN) == whole
+        last = told.hears(how, job_of(trial, {}), trial.name)[-1]  # a second driver: finds what the first one has left
+        assert last["round"] == 3
+        assert last["status"] == "done"
+        assert rows_of(last["kept"] / RUN) == whole
 
 
 def test_reports_say_the_last_known_value(told, tmp_path):
     folder = make_run(tmp_path / "run", rounds=5, finished=False)
-    mine = Reports("x", "accuracy", "max", "nothing", tmp_path)
+    mine = Reports("x", "accuracy", "max", "nothing", tmp_path, told.report)
     mine.begin(run_config(rounds=5), folder, replay_to=3)
-    assert [one["round"] for one in told] == [1, 2, 3]
-    assert told[2]["accuracy"] == records(rounds=5)[3].accuracy
+    assert [one["round"] for one in told.results] == [1, 2, 3]
+    assert told.results[2]["accuracy"] == records(rounds=5)[3].accuracy
     mine.begin(run_config(rounds=5), folder, replay_to=3)
-    assert len(told) == 3, "nothing is told twice"
+    assert len(told.results) == 3, "nothing is told twice"
 
 
 def test_a_search_asks_once_a_point_and_again_for_those_of_an_interrupted_sweep():
@@ -233,12 +235,12 @@ def test_what_tune_carries_of_a_running_trial_keeps_the_wandb_id_and_no_open_fil
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("")
     (run / "wandb" / "latest-run").symlink_to("gone")
-    reports = Reports("a", "accuracy", "max", "run", scratch)
+    reports = Reports("a", "accuracy", "max", "run", scratch, told.report)
     reports.begin(load_config("soft"), run)
     reports.checkpoint(1, run)
     reports.end("done")
     carried = []
-    for kept in (one["kept"] / "run" for one in told):
+    for kept in (one["kept"] / "run" for one in told.results):
         carried.append({item.relative_to(kept).as_posix() for item in kept.rglob("*") if item.is_file()})
     assert carried[0] == {"config.yaml", "wandb/run_id"}, "it is still writing"
     assert carried[1] == {"config.yaml", "wandb/run_id", "wandb/begin.json", "wandb/offline-run-1/x.wandb"}

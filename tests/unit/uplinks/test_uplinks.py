@@ -37,19 +37,29 @@ def channel(true: np.ndarray, reported: np.ndarray | None = None) -> ChannelStat
 
 def plan(k: int, round_s: float = 10.0, **changes) -> Allocation:
     base = Allocation(
-        clients_K=np.arange(k), active_K=np.ones(k, dtype=bool), units_K=np.ones(k, dtype=int),
-        bandwidth_hz_K=np.full(k, SHARE_HZ), power_w_K=np.full(k, POWER_W), latency_s_K=np.full(k, round_s),
-        round_s=round_s, control_bits_K=np.zeros(k),
-    )  # fmt: skip
+        clients_K=np.arange(k),
+        active_K=np.ones(k, dtype=bool),
+        units_K=np.ones(k, dtype=int),
+        bandwidth_hz_K=np.full(k, SHARE_HZ),
+        power_w_K=np.full(k, POWER_W),
+        latency_s_K=np.full(k, round_s),
+        round_s=round_s,
+        control_bits_K=np.zeros(k),
+    )
     return replace(base, **changes)
 
 
 def participants(decision: Allocation, state: ChannelState, compute_s=0.0, downlink_s=0.0, compute_j=0.5):
     k = len(decision.clients_K)
     return Participants(
-        clients_K=decision.clients_K, weights_K=np.full(k, 1 / k), compute_s_K=np.full(k, compute_s),
-        compute_j_K=np.full(k, compute_j), downlink_s=downlink_s, power_w_K=decision.power_w_K, channel=state,
-    )  # fmt: skip
+        clients_K=decision.clients_K,
+        weights_K=np.full(k, 1 / k),
+        compute_s_K=np.full(k, compute_s),
+        compute_j_K=np.full(k, compute_j),
+        downlink_s=downlink_s,
+        power_w_K=decision.power_w_K,
+        channel=state,
+    )
 
 
 def deliver(link, decision: Allocation, state: ChannelState, **changes) -> Outcome:
@@ -89,8 +99,12 @@ def test_perfect_csi_loses_nobody(snr: list[float], compute_s: float, bits: floa
 
 
 def test_outage_costs_computing_and_signalling_only() -> None:
-    decision = plan(2, active_K=np.array([False, True]), bandwidth_hz_K=np.array([0.0, SHARE_HZ]),
-                    control_bits_K=np.array([1e6, 0.0]))  # fmt: skip
+    decision = plan(
+        2,
+        active_K=np.array([False, True]),
+        bandwidth_hz_K=np.array([0.0, SHARE_HZ]),
+        control_bits_K=np.array([1e6, 0.0]),
+    )
     outcome = deliver(uplink(), decision, channel(gains(1e-9, 1)), compute_s=np.array([60.0, 30.0]))
     assert outcome.reason_K == ("outage", "")
     assert outcome.arrived_K.tolist() == [False, True]

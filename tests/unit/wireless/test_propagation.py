@@ -83,10 +83,13 @@ def test_a_blocked_path_never_loses_less(distance_m: float, height_m: float, car
 @pytest.mark.parametrize(
     "scenario, distance_m, probability",
     [
-        (tr38901.UMI, 10, 1.0), (tr38901.UMI, 18, 1.0), (tr38901.UMI, 36, 0.5 + 0.5 / math.e),
-        (tr38901.UMA, 18, 1.0), (tr38901.UMA, 63, 18 / 63 + (45 / 63) / math.e),
+        (tr38901.UMI, 10, 1.0),
+        (tr38901.UMI, 18, 1.0),
+        (tr38901.UMI, 36, 0.5 + 0.5 / math.e),
+        (tr38901.UMA, 18, 1.0),
+        (tr38901.UMA, 63, 18 / 63 + (45 / 63) / math.e),
     ],
-)  # fmt: skip
+)
 def test_line_of_sight_probability_at_points(scenario, distance_m, probability) -> None:
     assert tr38901.los_probability(scenario, distance_m) == pytest.approx(probability, rel=1e-12)
 
@@ -229,9 +232,15 @@ def test_bad_options_are_refused_with_the_field(name: str, options: dict, words:
 @pytest.mark.parametrize("name", MODELS)
 def test_extreme_but_valid_options_give_finite_numbers(name: str) -> None:
     extreme = {
-        "cell_radius_m": 5000.0, "shadowing_db": 60.0, "noise_dbm_per_hz": 300.0, "noise_figure_db": 300.0,
-        "bandwidth_hz": 1e12, "correlation_time_rounds": 0.01, "shadowing_decorrelation_m": 0.1, "csi_error": 0.999,
-    }  # fmt: skip
+        "cell_radius_m": 5000.0,
+        "shadowing_db": 60.0,
+        "noise_dbm_per_hz": 300.0,
+        "noise_figure_db": 300.0,
+        "bandwidth_hz": 1e12,
+        "correlation_time_rounds": 0.01,
+        "shadowing_decorrelation_m": 0.1,
+        "csi_error": 0.999,
+    }
     section = Plugin(name=name, **extreme)
     state = registry.build("channel", section, Rng(0)).state(CLIENTS[:50], 10**7)
     assert np.isfinite([state.gain_K, state.reported_gain_K]).all()

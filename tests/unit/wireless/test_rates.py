@@ -17,7 +17,7 @@ from raysoft.wireless.rates import (
     rate,
     rho,
     share_for_rate,
-)  # fmt: skip
+)
 
 mpmath.mp.dps = 40
 positive = st.floats(1e-3, 1e12)
