@@ -51,7 +51,11 @@ test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction 
 	.venv/bin/python -m tests.cpus
 
 test-slow: .venv/.installed-dev  ## the long tests
-	.venv/bin/python -m pytest -m slow
+	@# Pairs of plug-ins run in one process each, so two at once; the others have cores, clusters and clocks to themselves.
+	@failed=""; pairs=tests/e2e/test_combinations.py; \
+	.venv/bin/python -m pytest -m slow $$pairs -n 2 || failed="$$pairs"; \
+	.venv/bin/python -m pytest -m slow --ignore=$$pairs || failed="$$failed others"; \
+	if [ -n "$$failed" ]; then echo "failed:" $$failed >&2; exit 1; fi
 
 lint: .venv/.installed-dev  ## style, formatting, types, import rules, examples in docstrings
 	.venv/bin/python -m ruff check .

@@ -25,7 +25,7 @@ class Quantity:
     `places`: what holds it: a line of rounds.jsonl ("record"), summary.json itself, its `metrics`, the row of a run in
     a comparison or a sweep, or only that of an arm among others ("arm"). `short`: a heading in a narrow table, where it
     differs. `text_task`: measured on text only. `gauge`: the sentence of a Prometheus gauge, where it has one. Labels
-    may hold {equal} and {accuracy}.
+    and `short` may hold {equal} and {accuracy}.
     """
 
     key: str
@@ -52,17 +52,22 @@ class Quantity:
         """The number as a table shows it, without its unit; a dash for None."""
         return number(value, self.factor, self.digits, signed=signed)
 
+    @property
+    def suffix(self) -> str:
+        """The unit behind a number in a sentence, with its space."""
+        return f" {self.unit}" if self.unit else ""
+
     def spread(self, mean: float | None, std: float | None) -> str:
         """Mean ± standard deviation."""
         return self.text(mean) + ("" if std is None or mean is None else f" ± {self.text(std)}")
 
     def cell(self, mean: float | None, std: float | None) -> str:
-        """The same on a page, `86.1 ± 0.8`: as many decimals as two figures of the spread need, at most one more."""
+        """The same on a page, `86.1 ± 0.8`: as many decimals as two figures of the spread need, at most two more."""
         if mean is None:
             return NOTHING
         if not std:
-            return f"{self.factor * mean:.4g}"
-        most = self.digits + 1
+            return f"{self.factor * mean:.4g}".replace("-", MINUS)
+        most = self.digits + 2
         needed = next((d for d in range(most) if self.factor * std * 10**d >= 9.5), most)
         return f"{number(mean, self.factor, needed)} ± {number(std, self.factor, needed)}"
 
@@ -74,6 +79,11 @@ class Quantity:
     def difference_unit(self) -> str:
         """What a difference of two is counted in: points for shares in percent."""
         return "points" if self.unit == "%" else self.unit or self.short or self.label.lower()
+
+    @property
+    def record_key(self) -> str:
+        """Where a line of rounds.jsonl has it: `accuracy`, `metrics.bits_per_byte`."""
+        return self.key if "record" in self.places else f"metrics.{self.key}"
 
     @staticmethod
     def _filled(label: str, words: Mapping[str, str]) -> str:
@@ -139,7 +149,7 @@ TABLE: tuple[Quantity, ...] = (
              gauge="Simulated latency of the last round, seconds"),
     Quantity("mean_round_latency_s", "Mean round latency", _SUMMARY, "s", better="lower", short="latency"),
     Quantity("mean_latency_s", "Mean round latency", _ROW, "s", better="lower", short="latency"),
-    Quantity("latency_budget_s", "Latency budget", _SUMMARY, "s"),
+    Quantity("latency_budget_s", "Latency budget", _SUMMARY, "s", better="lower"),
     Quantity("latency_over_budget", "Latency / budget", _ROW, better="lower"),
     Quantity("queue_s", "Virtual queue", _RECORD, "s", digits=2, better="lower",
              gauge="Virtual queue of the latency budget, seconds"),
@@ -154,6 +164,8 @@ TABLE: tuple[Quantity, ...] = (
     Quantity("client_updates_per_s", "Client updates a second", _SUMMARY, digits=1, better="higher",
              gauge="Client updates a second of wall time in the last round"),
 )  # fmt: skip
+# What is learned: the metrics that comparisons, their tests and their fronts are about.
+LEARNED = ("accuracy", "bits_per_byte")
 QUANTITIES: Mapping[str, Quantity] = {one.key: one for one in TABLE}
 _LOW = ("loss", "bits", "latency", "energy", "time", "error", "queue", "dropped", "uplink_share", "covariance")
 

@@ -22,7 +22,7 @@ from studies.measures import Row
 from studies.product import Draw, Product
 from studies.sheets import Column, Sheet, cost_columns, metric_columns, numeric, plus_minus, text, verdict
 
-MARGIN = 0.01  # of accuracy; bits per byte have comparison_json.RELATIVE_MARGIN
+MARGIN = 0.01  # of accuracy; bits per byte have raysoft.comparison.result.RELATIVE_MARGIN
 PICTURES = (  # the comparison's figures that the study shows
     "difference_accuracy",
     "difference_bits_per_byte",
@@ -43,7 +43,9 @@ def read(results: Results, out: Path) -> Product:
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     arms = [one.arm for one in results.settings]
-    data = comparison_data(name, folder, out / "runs", arms, results.runs, reference, MARGIN, None)
+    data = comparison_data(
+        name, folder, out / "runs", arms=arms, runs=results.runs, reference=reference, margin=MARGIN, equal=None
+    )
     write_atomic(folder / COMPARISON, json.dumps(data, indent=1, allow_nan=False) + "\n")
     write_tables(data, folder)
     write_comparison_report(folder)

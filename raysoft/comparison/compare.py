@@ -161,7 +161,16 @@ def carry_out(plan: ComparisonPlan, workers: int, events: BatchEvents | None = N
         raise RaysoftError(f"no run finished, so nothing is compared\n{failures(failed)}")
     arms, reference, notes = _with_runs(plan, runs)
     runs = {arm.label: runs[arm.label] for arm in arms}
-    data = comparison_data(plan.name, plan.folder, plan.store, arms, runs, reference, plan.margin, plan.equal)
+    data = comparison_data(
+        plan.name,
+        plan.folder,
+        plan.store,
+        arms=arms,
+        runs=runs,
+        reference=reference,
+        margin=plan.margin,
+        equal=plan.equal,
+    )
     data |= {"notes": [*notes, *(f"Failed: {line.strip()}" for line in failures(failed).splitlines())]}
     write_atomic(plan.folder / COMPARISON, json.dumps(data, indent=1, allow_nan=False) + "\n")
     write_tables(data, plan.folder)

@@ -216,7 +216,8 @@ def _signed(share: float) -> str:
 def _tau(one: ScoreOrder) -> str:
     if one.tau is None or one.low is None or one.high is None:
         return "not defined (all equal)"
-    return f"{one.tau:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+    tau, low, high = (number(value, digits=2, signed=True) for value in (one.tau, one.low, one.high))
+    return f"{tau} [{low}, {high}]"
 
 
 def _fitted(fitted: Calibration, rank: int, ranks: int) -> str:

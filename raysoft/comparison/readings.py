@@ -12,14 +12,14 @@ from typing import Literal
 
 import numpy as np
 
-from raysoft.quantities import keys_in
+from raysoft.quantities import LEARNED, keys_in, quantity
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import FINAL_EVALUATIONS
 from raysoft.types import Array
 
 Cost = Literal["bits", "seconds", "joules"]
 COSTS: tuple[Cost, ...] = ("bits", "seconds", "joules")
-METRICS = {"accuracy": "accuracy", "bits_per_byte": "metrics.bits_per_byte"}  # name: record key
+METRICS = {metric: quantity(metric).record_key for metric in LEARNED}
 VALUE_KEYS = keys_in("row", "arm")
 Values = dict[str, float | None]
 

@@ -39,6 +39,7 @@ def comparison_data(
     name: str,
     folder: Path,
     store: Path,
+    *,
     arms: Sequence[Arm],
     runs: Runs,
     reference: str,

@@ -1,4 +1,4 @@
-"""The configuration tree, by YAML 1.2 rules for numbers and booleans: `1e-3` is a number, `off` is a string."""
+"""The configuration tree: strict, frozen, plain data. (How YAML is read: yaml12.py.)"""
 
 from __future__ import annotations
 

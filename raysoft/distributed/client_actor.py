@@ -1,4 +1,7 @@
-"""The actor of clients: a thin shell over federation/client.py, which it imports by itself."""
+"""The actor of clients: a thin shell over federation/client.py.
+
+What it needs is imported inside, so that actors are asked for before anybody's seconds of imports begin.
+"""
 
 from __future__ import annotations
 

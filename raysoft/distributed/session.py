@@ -20,7 +20,7 @@ from raysoft.distributed.user_files import gathered
 from raysoft.errors import CoordinatorLostError, HeadLostError
 from raysoft.federation.coordinator import Started
 from raysoft.federation.liveness import BEAT_S, Steps, Vitals
-from raysoft.federation.round import RunState
+from raysoft.federation.parts import RunState
 from raysoft.kernels.portable import actor_environment
 from raysoft.types import RoundRecord, Tensors
 

@@ -303,7 +303,14 @@ class Worker:
             return None
         ideal = [self.method.contribute(update) for update in trained.updates]
         return product_sums(
-            self.workload.space, mode, self.rng, down.common, received, ideal, request.mix, request.weights
+            self.workload.space,
+            mode,
+            self.rng,
+            start=down.common,
+            received=received,
+            trained=ideal,
+            mix=request.mix,
+            weights=request.weights,
         )
 
     def evaluate(self, down: Broadcast, request: EvaluateRequest) -> tuple[dict[str, float], None]:

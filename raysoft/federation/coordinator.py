@@ -15,14 +15,14 @@ from raysoft.config import RunConfig, registry
 from raysoft.errors import ConfigError
 from raysoft.federation.evaluation import evaluate, evaluate_clients
 from raysoft.federation.executor import Executor
+from raysoft.federation.parts import Parts, RunState, first_state
 from raysoft.federation.preflight import check_latency_budget
 from raysoft.federation.records import base_record
-from raysoft.federation.round import Parts, RunState, run_round
+from raysoft.federation.round import run_round
 from raysoft.federation.stage_errors import ended_by_plug_in
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
-from raysoft.methods.base import initial_theta
 from raysoft.rng import Rng
-from raysoft.types import RoundRecord, ServerState, Tensors
+from raysoft.types import RoundRecord, Tensors
 from raysoft.wireless.link import Devices, Link
 
 
@@ -89,13 +89,6 @@ class Coordinator:
     def fetch_base(self) -> Any:
         """The frozen base, for the export of the adapter."""
         return self.executor.fetch_base()
-
-
-def first_state(parts: Parts) -> RunState:
-    """The state before the first round."""
-    info = parts.info
-    theta = initial_theta(info.space, info.head, parts.config.model.lora.init, parts.rng)
-    return RunState(server=ServerState(theta=theta), allocator=parts.allocator.init())
 
 
 def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Parts:

@@ -55,6 +55,7 @@ def product_sums(
     space: ParamSpace,
     mode: str,
     rng: Rng,
+    *,
     start: Tensors,
     received: Sequence[Update],
     trained: Sequence[Update],

@@ -6,18 +6,15 @@ Shards are functions of split, partition and configuration alone, so that counts
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raysoft.config import RunConfig
 from raysoft.data.base import Partition
 from raysoft.federation.client import EvaluateClientsRequest, EvaluateRequest
+from raysoft.federation.parts import Parts
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ServerState
-
-if TYPE_CHECKING:
-    from raysoft.federation.round import Parts
 
 CLIENT_LIMIT = 1000  # of a larger population a keyed sample is evaluated
 WORST_SHARE = 0.1

@@ -14,7 +14,7 @@ from raysoft.allocation.cohort import control_bits
 from raysoft.allocation.solvers.budget import Draws, check_budget
 from raysoft.allocation.solvers.menus import Menus
 from raysoft.config import RunConfig, registry
-from raysoft.federation.round import Parts
+from raysoft.federation.parts import Parts
 from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
 from raysoft.methods.base import cut_to_rank
 from raysoft.types import Array, ClientState, ServerState

@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from raysoft.federation.client import SentUpdate
 from raysoft.federation.diagnostics import ProductSums, covariance_metrics, covariance_mode
 from raysoft.federation.evaluation import scores
+from raysoft.federation.parts import Parts, RunState
 from raysoft.federation.reduction import arrived_components
 from raysoft.types import Allocation, Array, ClientReport, Outcome, Participants, RoundRecord, ServerState, Tensors
-
-if TYPE_CHECKING:
-    from raysoft.federation.round import Parts, RunState
 
 CLIENT_DETAIL_LIMIT = 256  # larger cohorts are described by their first clients only, or a line would be megabytes
 

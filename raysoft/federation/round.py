@@ -6,119 +6,14 @@ State in, state out. Nothing is committed before `aggregate`, so any step can be
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-
-from raysoft.allocation.base import Allocator
-from raysoft.config import RunConfig
-from raysoft.federation.client import EncodeRequest, SentUpdate, TrainRequest
 from raysoft.federation.evaluation import evaluate
-from raysoft.federation.executor import Executor
-from raysoft.federation.pack_sums import PackSum, folded, in_groups
+from raysoft.federation.parts import Parts, RunState
 from raysoft.federation.records import Round, record_of
-from raysoft.federation.reduction import (
-    arrived_components,
-    by_client,
-    client_weights,
-    finite_reports,
-    merged_states,
-    normalised,
-    sum_requests,
-    survivors,
-)
-from raysoft.federation.sampling import cohort_candidates, make_packs
-from raysoft.federation.seam import (
-    blamed,
-    check_cohort,
-    check_outcome,
-    check_plan,
-    check_received,
-    check_server,
-    too_large,
-)
-from raysoft.federation.workload import WorkloadInfo
-from raysoft.methods.base import Method
-from raysoft.rng import Rng
-from raysoft.types import (
-    Allocation,
-    Array,
-    ClientReport,
-    ClientState,
-    Outcome,
-    Pack,
-    Participants,
-    Reception,
-    RoundRecord,
-    ServerState,
-    Tensors,
-)
-from raysoft.uplinks.base import Uplink, downlink_seconds
-from raysoft.wireless.base import Channel, gains
-from raysoft.wireless.link import Devices, Link
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a round is made of; nothing in it changes."""
-
-    config: RunConfig
-    info: WorkloadInfo
-    executor: Executor
-    method: Method
-    allocator: Allocator
-    uplink: Uplink
-    channel: Channel
-    link: Link
-    devices: Devices
-    rng: Rng
-    pack_size: int
-    even_packs: bool
-    shares_band: bool  # False: an allocator without a channel to share
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Everything that a round changes: all of it, and nothing else, belongs into a checkpoint."""
-
-    server: ServerState
-    allocator: Mapping[str, Array]
-    clients: Mapping[int, ClientState] = field(default_factory=dict)  # only those that remember something
-    clock_s: float = 0.0
-    sent_counts: Array | None = None  # how often each rank component arrived
-    dense_bits: int = 0  # what everybody's float32 update would have cost so far
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What local training has left: the packs that came back, and what their clients report, by client id."""
-
-    packs: Sequence[Pack]
-    updates: Sequence[Any]  # handles, one a pack: updates stay where they were made
-    everybody: tuple[ClientReport, ...]
-    reports: tuple[ClientReport, ...]  # of those whose update is finite and not oversized
-    oversized: Collection[int]  # clients rejected by train.max_update_norm
-
-
-@dataclass(frozen=True)
-class Uploads:
-    """What was put on the air: a handle a pack for what the server decodes, and each client's upload in figures."""
-
-    views: Sequence[Any]
-    sent: Mapping[int, SentUpdate]
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """What became of the uploads, over the K clients that reported."""
-
-    outcome: Outcome
-    bits_K: Array  # on the air
-    arrived_K: Array  # delivered, and finite after decoding
-    mix_K: Array  # factor of each update in the sum, 0 where it has not arrived
+from raysoft.federation.reduction import merged_states
+from raysoft.federation.stages import RoundSteps
+from raysoft.types import RoundRecord
 
 
 def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, RoundRecord]:
@@ -132,13 +27,12 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     cohort_K, packs = step.select()
     down = step.broadcast()
     trained = step.train(packs, down)
-    who = participants(parts, trained.reports, tick)
-    plan = step.allocate(trained.reports, who)
+    who, plan = step.allocate(trained.reports)
     encoded = step.encode(trained, plan, down)
     delivered = step.deliver(plan, who, encoded.sent)
-    total, states = step.sum(trained, encoded, who, delivered, down, cohort=len(cohort_K))
+    total, states = step.sum(trained, encoded, delivered, down, cohort=len(cohort_K))
     sums = step.receive(total.sums, delivered.outcome)
-    server = step.aggregate(trained, encoded, who, delivered, sums)
+    server = step.aggregate(trained, encoded, delivered, sums)
     remembered = step.observe(plan, delivered.outcome)
 
     after = replace(
@@ -148,14 +42,13 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
         allocator=remembered,
         clock_s=state.clock_s + delivered.outcome.round_s,
     )
-    counts = evaluate(parts, server, tick)
     happened = Round(
         tick=tick,
         before=state,
         cohort=len(cohort_K),
         everybody=trained.everybody,
         reports=trained.reports,
-        who=who,
+        who=delivered.who,
         plan=plan,
         outcome=delivered.outcome,
         arrived_K=delivered.arrived_K,
@@ -164,135 +57,8 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
         sent=encoded.sent,
         sums=sums,
         products=total.products,
-        counts=counts,
+        counts=evaluate(parts, server, tick),
         began=began,
         oversized=tuple(sorted(trained.oversized)),
     )
     return record_of(parts, after, happened)
-
-
-@dataclass(frozen=True)
-class RoundSteps:
-    """The steps of one round, in the order in which `run_round` takes them; none of them changes anything here.
-
-    What a plug-in raises is named as its own (`blamed`), and what it hands back is checked before it is used.
-    """
-
-    parts: Parts
-    state: RunState
-    tick: int
-
-    def select(self) -> tuple[Array, list[Pack]]:
-        """The cohort, and the packs in which it is trained."""
-        parts, tick = self.parts, self.tick
-        candidates_K = cohort_candidates(parts.rng, tick, parts.info.population, parts.config.cohort.size)
-        channel = gains(parts.channel, candidates_K, tick)
-        with self._blamed("allocator"):
-            chosen_K = parts.allocator.select(candidates_K, channel, self.state.allocator, tick, parts.rng)
-            cohort_K = check_cohort(parts.config, tick, chosen_K, candidates_K)
-        return cohort_K, make_packs(tick, cohort_K, parts.info.widths, parts.pack_size, parts.even_packs)
-
-    def broadcast(self) -> Any:
-        """The global model as the clients receive it; what stands for it in the stages below."""
-        with self._blamed("method"):
-            broadcast = self.parts.method.broadcast(self.state.server, self.tick)
-        return self.parts.executor.put(broadcast)
-
-    def train(self, packs: Sequence[Pack], down: Any) -> Trained:
-        """Local training, without the packs that were lost with their actors, and without useless updates."""
-        config, clients = self.parts.config, self.state.clients
-        quorum = config.actors.quorum
-        requests = [TrainRequest(pack, {k: clients[k] for k in pack.clients if k in clients}) for pack in packs]
-        results = self.parts.executor.map("train", down, requests)
-        left, results = survivors(quorum, self.tick, packs, results)
-        everybody, finite = finite_reports(self.tick, (reply for reply, _ in results), config.train.lr, quorum)
-        oversized = too_large(finite, config.train.max_update_norm)
-        reports = tuple(report for report in finite if report.client not in oversized)
-        return Trained(left, [update for _, update in results], everybody, reports, oversized)
-
-    def allocate(self, reports: tuple[ClientReport, ...], who: Participants) -> Allocation:
-        """Who sends how much, with which share of the band."""
-        parts, tick = self.parts, self.tick
-        band_hz = parts.link.bandwidth_hz if parts.shares_band else np.inf
-        with self._blamed("allocator"):
-            plan = parts.allocator.allocate(reports, who, self.state.allocator, tick, parts.rng)
-            check_plan(parts.config, tick, plan, reports, band_hz)
-        return plan
-
-    def encode(self, trained: Trained, plan: Allocation, down: Any) -> Uploads:
-        """Each active client's update in as many units as it was given; nothing (None) of the others."""
-        each_K = zip(plan.clients_K, plan.units_K, plan.active_K, strict=True)
-        units = {int(k): int(n) for k, n, active in each_K if active}
-        requests = [EncodeRequest(tuple(units.get(k) for k in pack.clients)) for pack in trained.packs]
-        handles = [(update,) for update in trained.updates]
-        results = self.parts.executor.map("encode", down, requests, handles)
-        sent = by_client(trained.packs, (reply for reply, _ in results))
-        return Uploads([view for _, view in results], sent)
-
-    def deliver(self, plan: Allocation, who: Participants, sent: Mapping[int, SentUpdate]) -> Delivered:
-        """The uploads over the air: who arrives, and with which weight."""
-        config, tick = self.parts.config, self.tick
-        sent_K = [sent[int(k)] for k in who.clients_K]
-        bits_K = np.array([one.num_bits for one in sent_K]) * config.device.payload_scale
-        with self._blamed("uplink"):
-            outcome = self.parts.uplink.deliver(plan, bits_K, who, tick, self.parts.rng)
-            check_outcome(config, tick, outcome, plan, who)
-        arrived_K = outcome.arrived_K & np.array([one.finite for one in sent_K], dtype=bool)
-        weights_K = who.weights_K if plan.weights_K is None else plan.weights_K
-        return Delivered(outcome, bits_K, arrived_K, normalised(np.where(arrived_K, weights_K, 0.0)))
-
-    def sum(
-        self, trained: Trained, encoded: Uploads, who: Participants, delivered: Delivered, down: Any, *, cohort: int
-    ) -> tuple[PackSum, list[Mapping[int, ClientState]]]:
-        """The weighted sum of what arrived, by packs and then in groups; what clients remember, a mapping a pack."""
-        run = self.parts.executor.map
-        requests = sum_requests(trained.packs, who, delivered.arrived_K, delivered.mix_K, cohort=cohort)
-        summed = run("sum", down, requests, list(zip(trained.updates, encoded.views, strict=True)))
-        groups = in_groups([handle for _, handle in summed])
-        total = folded(reply for reply, _ in run("combine", down, [None] * len(groups), groups))
-        return total, [states for states, _ in summed]
-
-    def receive(self, summed: Tensors | None, outcome: Outcome) -> Tensors | None:
-        """The sum as the server has it after the air; None where nobody arrived."""
-        if summed is None:
-            return None
-        with self._blamed("uplink"):
-            received = self.parts.uplink.receive(summed, outcome, self.parts.rng)
-            check_received(self.parts.config, self.tick, summed, received)
-        return received
-
-    def aggregate(
-        self, trained: Trained, encoded: Uploads, who: Participants, delivered: Delivered, sums: Tensors | None
-    ) -> ServerState:
-        """The next global model."""
-        counts = arrived_components(who, encoded.sent, delivered.arrived_K)
-        received = Reception(delivered.outcome, trained.reports, sums=sums, sent_counts=counts)
-        with self._blamed("method"):
-            server = self.parts.method.aggregate(self.state.server, received, self.tick)
-            check_server(self.parts.config, self.tick, self.state.server, server)
-        return server
-
-    def observe(self, plan: Allocation, outcome: Outcome) -> Mapping[str, Array]:
-        """What the allocator remembers of the round."""
-        with self._blamed("allocator"):
-            return self.parts.allocator.observe(plan, outcome, self.state.allocator)
-
-    def _blamed(self, kind: str) -> AbstractContextManager[None]:
-        return blamed(kind, self.parts.config, self.tick)
-
-
-def participants(parts: Parts, reports: tuple[ClientReport, ...], tick: int) -> Participants:
-    """The clients that reported, with their weights, channels and the time and energy of their training."""
-    config, devices = parts.config, parts.devices
-    clients_K = np.array([report.client for report in reports], dtype=np.int64)
-    cycles_K = np.array([report.cycles for report in reports])
-    downlink_bits = max(report.downlink_bits for report in reports) * config.device.payload_scale
-    return Participants(
-        clients_K=clients_K,
-        weights_K=client_weights(config.cohort.weighting, reports),
-        compute_s_K=devices.compute_s(cycles_K, clients_K),
-        compute_j_K=devices.compute_j(cycles_K, clients_K),
-        downlink_s=downlink_seconds(parts.uplink.config, downlink_bits),
-        power_w_K=devices.power_w(clients_K),
-        channel=gains(parts.channel, clients_K, tick),
-    )

@@ -180,8 +180,9 @@ def _candidate(
 
 def _with_latency(row: Candidate, config: RunConfig, workload: Workload, budget_s: float) -> Candidate:
     """o* and the latency there, from the cohorts and channels that the run itself will meet first."""
-    from raysoft.federation.coordinator import build_parts, first_state
+    from raysoft.federation.coordinator import build_parts
     from raysoft.federation.executor import InlineExecutor
+    from raysoft.federation.parts import first_state
     from raysoft.federation.preflight import check_latency_budget, cost_of_rank, sample_rounds
     from raysoft.federation.workload import describe, with_pack_size
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from raysoft.allocation.solvers.budget import rounded_up
+from raysoft.atomic import PREFIX
 from raysoft.errors import ConfigError
+from raysoft.quantities import MINUS, NOTHING
 from raysoft.rundir.folder import PLAN, strict, write_atomic
 from raysoft.rundir.places import made, names_in
 
@@ -143,8 +145,8 @@ def text_table(plan: RankPlan) -> str:
 
 def _number(value: float | None, form: str, error: float | None = None) -> str:
     if value is None:
-        return "-"
-    return format(value, form) + ("" if error is None else f" ± {error:{form}}")
+        return NOTHING
+    return (format(value, form) + ("" if error is None else f" ± {error:{form}}")).replace("-", MINUS)
 
 
 def summary_rows(plan: RankPlan) -> list[tuple[str, str]]:
@@ -224,7 +226,7 @@ OWN = frozenset({PLAN, TABLE, FIGURE, VALIDATION})
 
 def check_folder(folder: Path) -> None:
     """Raises ConfigError("--out") where a plan must not be written."""
-    strange = [name for name in names_in(folder, "--out") if name not in OWN and not name.endswith(".part")]
+    strange = [name for name in names_in(folder, "--out") if name not in OWN and not name.startswith(PREFIX)]
     if strange:
         raise ConfigError(
             "--out", f"{folder} holds {strange[0]!r}, which no plan has written; choose another folder with --out"

@@ -260,7 +260,7 @@ class RunFolder:
 def check_place(path: Path, overwrite: bool) -> list[str]:
     """What an old run left in the folder, if there is one. Raises ConfigError where no run can be written there."""
     with _refusing(path):
-        content = [name for name in names_in(path, "--out") if name != LOCK]
+        content = [name for name in names_in(path, "--out", be="written") if name != LOCK]
         if content and not overwrite:
             run = f", add --overwrite, or go on with it by raysoft resume {path}" if CONFIG in content else ""
             raise ConfigError("--out", f"{path} exists and is not empty; choose another folder{run}")

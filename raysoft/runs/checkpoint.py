@@ -26,7 +26,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as dump_tensors
 
 from raysoft.errors import RaysoftError
-from raysoft.federation.round import RunState
+from raysoft.federation.parts import RunState
 from raysoft.federation.seam import is_sound
 from raysoft.rundir.folder import Position
 from raysoft.types import Array, ClientState, ServerState

@@ -75,8 +75,9 @@ def check_tight_budget(config: RunConfig) -> None:
     slowest_s = _training_s(config, config.train.batch_size).max(axis=1).mean()
     if budget_s >= TIGHT * slowest_s:
         return
-    from raysoft.federation.coordinator import build_parts, first_state
+    from raysoft.federation.coordinator import build_parts
     from raysoft.federation.executor import InlineExecutor, pin_threads
+    from raysoft.federation.parts import first_state
     from raysoft.federation.preflight import check_latency_budget
     from raysoft.federation.workload import describe, prepare, with_pack_size
 
@@ -96,7 +97,7 @@ def _latency_budget_s(config: RunConfig) -> float | None:
 
 
 def _check_training_time(config: RunConfig) -> None:
-    """A budget that is over before anybody has trained: the rest of it needs the model (see preflight.py).
+    """A budget that is over before anybody has trained: the rest of it needs the model (see federation/preflight.py).
 
     Every client works through `data.min_samples` samples a step at least, as long as a batch has so many.
     """

@@ -44,9 +44,10 @@ def run(
     """
     folder, events = Path(folder), events or Events()
     portable.require(config.actors.portable)
+    radio = radio_of(config)  # before anything is touched: it asks the channel, which may be somebody's plug-in
     with RunFolder(folder, overwrite=overwrite) as out:
         out.write_config(to_yaml(config))
-        out.write_environment(threads=config.actors.threads, radio=radio_of(config))
+        out.write_environment(threads=config.actors.threads, radio=radio)
         course = Course(Standing(config, out, fresh=True), events, session)
         summary = course.conduct()
     return closed(folder, config, summary, report=report, events=events, trackers=course.trackers)
@@ -79,10 +80,11 @@ def resume(
         )
         return closed(folder, config, found.done, report=report and not (folder / REPORT).exists(), events=events)
     portable.require(config.actors.portable)
+    radio = radio_of(config)
     with _reopened(folder, found.checkpoint) as (out, at):
         out.write_config(to_yaml(config))
         if at is None:
-            out.write_environment(threads=config.actors.threads, radio=radio_of(config))
+            out.write_environment(threads=config.actors.threads, radio=radio)
         course = Course(Standing(config, out, fresh=False, at=at), events, session)
         summary = course.conduct()
     return closed(folder, config, summary, report=report, events=events, trackers=course.trackers)

@@ -11,7 +11,7 @@ from raysoft.types import RoundRecord, Tensors
 
 if TYPE_CHECKING:
     from raysoft.federation.coordinator import Started
-    from raysoft.federation.round import RunState
+    from raysoft.federation.parts import RunState
 
 
 class Session(Protocol):

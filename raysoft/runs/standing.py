@@ -24,7 +24,7 @@ from raysoft.runs.resuming import read_records, recorded_drops
 from raysoft.types import RoundRecord
 
 if TYPE_CHECKING:
-    from raysoft.federation.round import RunState
+    from raysoft.federation.parts import RunState
 
 
 class Standing:

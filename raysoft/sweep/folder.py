@@ -119,7 +119,7 @@ def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolde
     Raises ConfigError where it exists and `resume` is not set, where it holds another sweep or something else, and
     where another process works on it.
     """
-    exists = set(names_in(path, "--name")) - {LOCK}
+    exists = set(names_in(path, "--name", "choose another --name")) - {LOCK}
     if exists and not resume:
         raise ConfigError("--name", f"{path} exists; add --resume to go on with it, or choose another --name")
     if exists and not (path / SWEEP).is_file():

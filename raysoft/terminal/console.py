@@ -172,12 +172,15 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
 
 def _wall_time(summary: Mapping[str, Any]) -> str:
     rate = summary["client_updates_per_s"]
-    return f"{summary['wall_time_s']:.1f} s" + ("" if rate is None else f", {rate:.1f} client updates/s")
+    return f"{quantity('wall_time_s').text(summary['wall_time_s'])} s" + (
+        "" if rate is None else f", {rate:.1f} client updates/s"
+    )
 
 
 def _energy(summary: Mapping[str, Any]) -> str:
-    spent = summary["energy_j_total"]
-    return f"{'-' if spent is None else f'{spent:.1f} J'} over {summary['simulated_time_s']:.1f} simulated s"
+    spent = quantity("energy_j_total").text(summary["energy_j_total"])
+    unit = "" if summary["energy_j_total"] is None else " J"
+    return f"{spent}{unit} over {quantity('simulated_time_s').text(summary['simulated_time_s'])} simulated s"
 
 
 def _accuracy(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

@@ -46,11 +46,24 @@ def test_the_wheel_holds_every_file_of_the_package(site):
     assert files(site / "raysoft") == files(ROOT / "raysoft")
 
 
-def test_the_command_of_the_wheel_is_there(site):
+def test_the_command_of_the_wheel_is_there(site, tmp_path):
     (metadata,) = site.glob("raysoft-*.dist-info")
-    scripts = [entry for entry in PathDistribution(metadata).entry_points if entry.group == "console_scripts"]
-    assert [entry.name for entry in scripts] == ["raysoft"]
-    assert callable(scripts[0].load())
+    (script,) = PathDistribution(metadata).entry_points.select(group="console_scripts")
+    assert script.name == "raysoft"
+    home, _, name = script.value.partition(":")
+    code = f"import sys, {home} as home; print(home.__file__); sys.argv = ['raysoft', '--version']; home.{name}()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    where, version = done.stdout.split("\n", 1)
+    assert Path(where).is_relative_to(site)
+    assert PathDistribution(metadata).version in version
 
 
 def test_a_run_from_the_wheel_in_an_empty_folder(site, tmp_path):

@@ -252,9 +252,13 @@ def test_a_folder_too_deep_for_rays_sockets_is_refused_with_advice(tmp_path):
     deep.mkdir()
     words = ["run", "soft", *SETTINGS, "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, "-m", "raysoft", *words], env=os.environ | {"TMPDIR": str(deep)}, capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "raysoft", *words],
+        env=os.environ | {"TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"raysoft: TMPDIR: {deep} is too long")
     assert "set TMPDIR to a shorter path" in done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +21,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_writers_of_the_same_file_do_not_meet(tmp_path):
+    """Neither fails, and what stays is one of the contents as a whole."""
+    path, contents = tmp_path / "file", [bytes([n]) * 100_000 for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            list(pool.map(lambda data: write_bytes(path, data), contents))
+            assert path.read_bytes() in contents
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_as_long_as_a_name_may_be(tmp_path):
+    write_bytes(tmp_path / ("x" * 255), b"x")
 
 
 def test_what_is_written_has_the_mode_that_the_user_gives_new_files(tmp_path):

@@ -333,6 +333,21 @@ def test_no_circle_of_imports_inside_folders_or_between_them():
     assert circles({name: set(modules_used(parsed(path), known)) for name, path in known.items()}) == []
 
 
+def test_siblings_use_each_other_only_where_the_design_says_so():
+    """The layers let a room use any room of the floor below; of these two floors only three arrows are meant."""
+    upper, lower = ("models", "allocation", "uplinks", "report"), ("codecs", "methods", "wireless", "data", "rundir")
+    known = {dotted(path): path for path in FILES}
+    rooms = {name: [*name.split("."), ""][1] for name in known}
+    arrows = {
+        (rooms[name], rooms[used])
+        for name, path in known.items()
+        if rooms[name] in upper
+        for used in modules_used(parsed(path), known)
+        if rooms[used] in lower
+    }
+    assert arrows == {("models", "data"), ("allocation", "wireless"), ("uplinks", "wireless"), ("report", "rundir")}
+
+
 def test_the_search_for_circles_finds_them():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": set()}) == ["b", "c"]
     assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
@@ -370,8 +385,8 @@ def test_the_hall_is_small_and_every_room_says_what_it_is_for():
     for path in sorted(PACKAGE.rglob("__init__.py")):
         said = ast.get_docstring(parsed(path)) or ""
         assert said.endswith((".", ")", "]")), f"{name_of(path)} says nothing"
-        if path.parent.parent == PACKAGE:
-            assert "May use" in said or "may use" in said, f"{name_of(path)} does not say what it may use"
+        if path.parent != PACKAGE:
+            assert "may use" in said.lower(), f"{name_of(path)} does not say what it may use"
 
 
 MOST_LINES = {"function": 60, "module": 400}
@@ -395,6 +410,22 @@ def test_no_function_and_no_module_is_too_long():
     assert too_long("x = 1\n" * 400) == []
     assert too_long("x = 1\n" * 401) == [("module", 401)]
     assert [(name_of(path), *one) for path in FILES for one in too_long(path.read_text(encoding="utf-8"))] == []
+
+
+STILL_TOO_LONG = {("benchmarks/against_pfl.py", "inside")}  # pfl's half, with pfl's classes; needs pfl to be tried
+
+
+@needs_source
+def test_no_function_of_studies_and_benchmarks_is_too_long():
+    files = [path for folder in ("studies", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert {"findings.py", "coordinator_overhead.py"} <= {path.name for path in files}
+    found = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in files
+        for name, _ in too_long(path.read_text(encoding="utf-8"))
+        if name != "module"
+    }
+    assert found == STILL_TOO_LONG
 
 
 def test_tests_follow_the_rooms():

@@ -1,5 +1,7 @@
 """The solvers in one place, for allocators, planning and anybody who wants to use them alone.
 
+May use wireless and kernels.
+
 >>> import numpy as np
 >>> from raysoft.allocation.solvers import solve_minmax
 >>> fastest = solve_minmax([0.1, 0.2], [1e5, 2e5], [1e7, 1e8], bandwidth_hz=1e6, max_efficiency=7.4)

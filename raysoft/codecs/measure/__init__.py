@@ -1,1 +1,1 @@
-"""What the units of an update are worth and what they cost. Numpy and kernels."""
+"""What the units of an update are worth and what they cost. May use numpy and kernels."""

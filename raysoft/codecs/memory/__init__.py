@@ -1,1 +1,1 @@
-"""What a client keeps of what it has not sent. Numpy and kernels."""
+"""What a client keeps of what it has not sent. May use numpy and kernels."""

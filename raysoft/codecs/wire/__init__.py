@@ -1,1 +1,1 @@
-"""Values to bits and back: writers, symbols, quantisers. Numpy only."""
+"""Values to bits and back: writers, symbols, quantisers. May use numpy."""

@@ -1,4 +1,7 @@
-"""Complete runs as YAML, by short name. A file may build on a preset or another file with `base: NAME|FILE`."""
+"""Complete runs as YAML, by short name. A file may build on a preset or another file with `base: NAME|FILE`.
+
+May use config.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Training of many clients in one pass."""
+"""Training of many clients in one pass. May use models."""

@@ -1,1 +1,1 @@
-"""What a comparison looks like: its panels, captions and page."""
+"""What a comparison looks like: its panels, captions and page. May use what lies in report."""

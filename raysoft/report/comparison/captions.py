@@ -30,16 +30,17 @@ def plural(count: int, noun: str) -> str:
 
 def progress(lines: Sequence[MeanCurve], metric: str) -> str:
     """First panel's lines: from where to where, and how many seeds the bands are over."""
-    unit, text = (" %", "Accuracy on held-out data") if metric == "accuracy" else ("", "Bits per byte of held-out text")
+    of = quantity(metric)
+    text = f"{of.label} {'of held-out text' if of.text_task else 'on held-out data'}"
     seeds = sorted({line.seeds for line in lines})
     spread = "one seed, so no spread is drawn"
     if seeds[-1] > 1:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         how = "bands" if len(lines) <= 6 else "bars at the right end"
         spread = f"mean over {count} seeds, {how} are ± one standard deviation"
-    better = "" if metric == "accuracy" else " (lower is better)"
-    order = sorted(lines, key=lambda line: line.mean_P[-1], reverse=metric == "accuracy")
-    ends = [f"{line.label} {line.mean_P[-1]:.3g}{unit}" for line in order]
+    better = " (lower is better)" if of.lower_is_better else ""
+    order = sorted(lines, key=lambda line: line.mean_P[-1], reverse=not of.lower_is_better)
+    ends = [f"{line.label} {line.mean_P[-1]:.3g}{of.suffix}" for line in order]
     return (
         f"{text}{better} against the round and against what was spent until then; {spread}. A model holds until the "
         f"next evaluation, and a line ends where the first of its seeds ends. After the last round: {listed(ends)}."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysoft.quantities import LEARNED, quantity
 from raysoft.report.run.data import after_base, binned, client_rounds, client_table, latency_budget_s, megabytes
 from raysoft.rundir.reading import Run
 from raysoft.types import Array
@@ -17,7 +18,6 @@ from raysoft.types import Array
 POINTS = 200
 GROUPS = 12
 AXES = ("rounds", "seconds", "mb", "joules")
-METRICS = ("accuracy", "bits_per_byte")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def trace(run: Run, seed: int) -> Trace:
         "mb": megabytes(run),
         "joules": np.cumsum(np.nan_to_num(run.column("energy_j"))),
     }
-    metrics = {"accuracy": run.column("accuracy"), "bits_per_byte": run.column("metrics.bits_per_byte")}
+    metrics = {metric: run.column(quantity(metric).record_key) for metric in LEARNED}
     latency = run.column("round_latency_s")[after_base(run)]
     rounds = client_rounds(run)
     gain = kept = np.empty(0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from raysoft.errors import RaysoftError
-from raysoft.quantities import keys_in
+from raysoft.quantities import LEARNED, keys_in
 from raysoft.report.json_file import FilePart, read_checked
 from raysoft.rundir.checks import MOST
 
@@ -18,6 +18,7 @@ Maybe = Number | None
 Text = Annotated[str, Field(min_length=1)]
 
 
+# The columns of an arm, in the order of tables; the round of an equal cost is there where a comparison was read so.
 ARM_KEYS = (*keys_in("row", "arm"), "equal_round")
 
 
@@ -61,11 +62,17 @@ class ArmRecord(FilePart):
         return [value for run in self.runs if (value := run.get(key)) is not None]
 
 
+def _learned(metric: str) -> str:
+    if metric not in LEARNED:
+        raise ValueError(f"must be one of {', '.join(LEARNED)}, got {metric!r:.40}")
+    return metric
+
+
 class Pair(FilePart):
     """Paired difference of an arm to the reference over common seeds, with its 95 % interval."""
 
     arm: Text
-    metric: Literal["accuracy", "bits_per_byte"]
+    metric: Annotated[str, AfterValidator(_learned)]
     seeds: int
     difference: Maybe = None
     low: Maybe = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysoft.errors import RaysoftError
-from raysoft.quantities import NOT_MEASURED, NOTHING, number, quantity
+from raysoft.quantities import NOTHING, number, quantity
 from raysoft.report import page
 from raysoft.report.comparison import captions
 from raysoft.report.comparison.captions import EQUAL_UNITS, plural
@@ -124,7 +124,7 @@ def _pair(pair: Pair) -> list[str]:
         return number(value, metric.factor, digits, signed=True)
 
     interval = NOTHING if pair.low is None or pair.high is None else f"{signed(pair.low)} to {signed(pair.high)}"
-    difference = NOT_MEASURED if pair.difference is None else signed(pair.difference)
+    difference = NOTHING if pair.difference is None else signed(pair.difference)
     return [
         pair.arm,
         captions.difference_in(pair.metric),

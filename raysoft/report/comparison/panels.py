@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from raysoft.quantities import quantity
+from raysoft.quantities import LEARNED, quantity
 from raysoft.report import row_figures as rows_of
 from raysoft.report.comparison import captions, figures
-from raysoft.report.comparison.data import METRICS, Trace, kept_by_gain, mean_curve
+from raysoft.report.comparison.data import Trace, kept_by_gain, mean_curve
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ArmRecord, ComparisonFile
 from raysoft.report.labels import looks_of
@@ -41,7 +41,7 @@ class Panel:
 def parts(file: ComparisonFile, traces: Mapping[str, Sequence[Trace]]) -> list[Panel]:
     """All parts that these data can fill; `traces` holds what is known of the runs, by label."""
     looks = looks_of(file.labels)
-    metrics = ["accuracy", *(m for m in METRICS[1:] if any(arm.values(f"final_{m}") for arm in file.arms))]
+    metrics = ["accuracy", *(m for m in LEARNED[1:] if any(arm.values(f"final_{m}") for arm in file.arms))]
     labels = {m: quantity(m).heading() for m in metrics} | {"accuracy": f"{file.accuracy_name.capitalize()} (%)"}
     found = [progress(metric, traces, looks, labels[metric]) for metric in metrics]
     found += [differences(file, metric, looks) for metric in metrics]
@@ -123,7 +123,7 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
     y_label = "Final " + label[0].lower() + label[1:]
     for short, key in COSTS.items():
         x_label = quantity(key).heading()
-        points = [point for arm in file.arms if (point := _point(arm, key, f"final_{metric}", quantity(metric).factor))]
+        points = [point for arm in file.arms if (point := _point(arm, key, f"final_{metric}"))]
         if points:
             best[x_label] = points
             drawings[f"pareto_{metric}_{short}"] = partial(
@@ -135,7 +135,8 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
     return Panel(f"pareto_{metric}", title, drawings, captions.fronts(best, metric))
 
 
-def _point(arm: ArmRecord, x_key: str, y_key: str, y_scale: float, x_scale: float = 1.0) -> Point | None:
+def _point(arm: ArmRecord, x_key: str, y_key: str) -> Point | None:
+    x_scale, y_scale = quantity(x_key).factor, quantity(y_key).factor
     x, y = arm.mean.get(x_key), arm.mean.get(y_key)
     if x is None or y is None:
         return None
@@ -185,9 +186,7 @@ def recovered(file: ComparisonFile, looks: Looks) -> Panel | None:
 
 def fairness(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Accuracy of the worst tenth of the clients against the mean accuracy."""
-    points = [
-        point for arm in file.arms if (point := _point(arm, "final_accuracy", "worst10_client_accuracy", 100.0, 100.0))
-    ]
+    points = [point for arm in file.arms if (point := _point(arm, "final_accuracy", "worst10_client_accuracy"))]
     if not points:
         return None
     draw = partial(

@@ -1,1 +1,1 @@
-"""What a single run looks like: its figures, its page, its closing table."""
+"""What a single run looks like: its figures, its page, its closing table. May use what lies in report."""

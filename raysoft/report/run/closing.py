@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.config import registry
-from raysoft.quantities import NOT_MEASURED, number, quantity
+from raysoft.quantities import LEARNED, NOT_MEASURED, number, quantity
 from raysoft.report.run.data import after_base, latency_budget_s
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import accuracy_name
@@ -24,9 +24,12 @@ def closing_rows(run: Run) -> Rows:
     """Names and values (with units) of what a run achieved and what it cost; "not measured" where it does not say."""
     summary = run.summary or {}
     name = accuracy_name(str(_section(run, "data").get("task"))).capitalize()
-    rows: Rows = [(f"{name}, before and after", _change(run, "accuracy", "final_accuracy", 100.0, " %"))]
-    if _finite(run.column("metrics.bits_per_byte")):
-        rows.append(("Bits per byte, before and after", _change(run, "metrics.bits_per_byte", None, 1.0, "")))
+    rows: Rows = [(f"{name}, before and after", _change(run, "accuracy"))]
+    rows += [
+        (f"{quantity(metric).label}, before and after", _change(run, metric))
+        for metric in LEARNED[1:]
+        if _finite(run.column(quantity(metric).record_key))
+    ]
     metrics = summary.get("metrics", {})
     worst, mean = (metrics.get(key) for key in ("worst10_client_accuracy", "client_accuracy_mean"))
     if worst is not None and mean is not None:
@@ -51,18 +54,19 @@ def _finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).any())
 
 
-def _change(run: Run, key: str, final_key: str | None, factor: float, unit: str) -> str:
+def _change(run: Run, metric: str) -> str:
     """`before → after`; after is the summary's mean of the last evaluations, else the last evaluation."""
-    values = run.column(key)
+    of = quantity(metric)
+    values = run.column(of.record_key)
     seen = values[np.isfinite(values)]
     if not len(seen):
         return NOT_MEASURED
-    name = final_key or "final_" + key.partition(".")[2]
+    name = f"final_{metric}"
     summary = run.summary or {}
     final = summary.get(name, summary.get("metrics", {}).get(name))
     last = float(seen[-1]) if final is None else float(final)
-    before = f"{values[0] * factor:.3g}{unit}" if math.isfinite(values[0]) else NOT_MEASURED
-    return f"{before} → {last * factor:.3g}{unit}"
+    before = f"{values[0] * of.factor:.3g}{of.suffix}" if math.isfinite(values[0]) else NOT_MEASURED
+    return f"{before} → {last * of.factor:.3g}{of.suffix}"
 
 
 def _uplink(run: Run) -> str:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from raysoft.quantities import quantity
+from raysoft.quantities import Quantity, quantity
 from raysoft.report import style
 from raysoft.report.run.clients import allocation, by_client, describe, served
 from raysoft.report.run.data import after_base, latency_budget_s, megabytes, running_mean
@@ -54,7 +54,8 @@ class Drawing:
 
 def accuracy(runs: Sequence[Run]) -> Figure | None:
     """Accuracy in percent against round, simulated seconds and uplink megabytes."""
-    return _progress(runs, "accuracy", f"{accuracy_title(runs)} (%)", 100.0)
+    of = quantity("accuracy")
+    return _progress(runs, of, f"{accuracy_title(runs)} ({of.unit})")
 
 
 def accuracy_title(runs: Sequence[Run]) -> str:
@@ -66,10 +67,11 @@ def accuracy_title(runs: Sequence[Run]) -> str:
 def bits_per_byte(runs: Sequence[Run]) -> Figure | None:
     """Bits per byte of held-out text against the same three axes."""
     of = quantity("bits_per_byte")
-    return _progress(runs, "metrics.bits_per_byte", of.heading(), of.factor)
+    return _progress(runs, of, of.heading())
 
 
-def _progress(runs: Sequence[Run], key: str, label: str, factor: float) -> Figure | None:
+def _progress(runs: Sequence[Run], of: Quantity, label: str) -> Figure | None:
+    key, factor = of.record_key, of.factor
     if not any(np.isfinite(run.column(key)).any() for run in runs):
         return None
     figure, axes = new_figure(2.5 + _legend_height(runs), 1, 3, sharey=True)
@@ -91,9 +93,9 @@ def _progress(runs: Sequence[Run], key: str, label: str, factor: float) -> Figur
                 color=style.GREY,
                 ha="right",
             )
-    for ax, name in zip(axes, [quantity(key).heading() for key in ("round", "simulated_s", "uplink_mb")], strict=True):
-        ax.set_xlabel(name)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=name == "Round"))
+    for ax, axis in zip(axes, ("round", "simulated_s", "uplink_mb"), strict=True):
+        ax.set_xlabel(quantity(axis).heading())
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=axis == "round"))
         ax.margins(y=0.08)
     axes[0].set_ylabel(label)
     _legend(figure, axes[0], runs)
@@ -223,16 +225,18 @@ def _per_run(runs: Sequence[Run], text: Callable[[Run], str]) -> str:
     return " ".join(f"{run.name}: {text(run)}" for run in runs)
 
 
-def _describe_progress(key: str, factor: float, unit: str) -> Callable[[Sequence[Run]], str]:
+def _describe_progress(metric: str) -> Callable[[Sequence[Run]], str]:
+    of = quantity(metric)
+
     def describe(runs: Sequence[Run]) -> str:
         def one(run: Run) -> str:
-            y = run.column(key)
+            y = run.column(of.record_key)
             ok = np.flatnonzero(np.isfinite(y))
             if not len(ok):
                 return "not measured."
-            first, last = y[ok[0]] * factor, y[ok[-1]] * factor
+            first, last = y[ok[0]] * of.factor, y[ok[-1]] * of.factor
             return (
-                f"from {first:.3g}{unit} to {last:.3g}{unit} after {run.column('round')[ok[-1]]:.0f} rounds, "
+                f"from {first:.3g}{of.suffix} to {last:.3g}{of.suffix} after {run.column('round')[ok[-1]]:.0f} rounds, "
                 f"{run.column('simulated_time_s')[ok[-1]]:.3g} simulated seconds and {megabytes(run)[ok[-1]]:.3g} MB."
             )
 
@@ -277,14 +281,14 @@ DRAWINGS = (
         "Accuracy of the global model on held-out data against the round, the simulated time, and what the clients "
         "have sent.",
         accuracy,
-        _describe_progress("accuracy", 100.0, " %"),
+        _describe_progress("accuracy"),
     ),
     Drawing(
         "bits_per_byte",
         "Bits per byte",
         "Mean code length of held-out text under the global model (lower is better).",
         bits_per_byte,
-        _describe_progress("metrics.bits_per_byte", 1.0, ""),
+        _describe_progress("bits_per_byte"),
         expected=False,
     ),
     Drawing(

@@ -1,1 +1,1 @@
-"""What a sweep looks like: its figures and page."""
+"""What a sweep looks like: its figures and page. May use what lies in report."""

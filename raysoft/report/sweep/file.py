@@ -62,7 +62,7 @@ def read_sweep(folder: Path) -> SweepFile:
     return read_checked(folder / RESULTS_JSON, SweepFile)
 
 
-def number(row: Mapping[str, Any], key: str) -> float | None:
+def value_of(row: Mapping[str, Any], key: str) -> float | None:
     """A number of a row, None where it has none."""
     value = row.get(key)
     return float(value) if value is not None and is_number(value) else None
@@ -70,4 +70,4 @@ def number(row: Mapping[str, Any], key: str) -> float | None:
 
 def spread(row: Row, key: str) -> float | None:
     """The standard deviation of a point's number over its seeds."""
-    return number(row["std"], key)
+    return value_of(row["std"], key)

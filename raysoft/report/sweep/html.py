@@ -27,7 +27,7 @@ from raysoft.report.sweep.figures import (
     scattered,
     shown,
 )
-from raysoft.report.sweep.file import AxisFile, Row, SweepFile, number, read_sweep, spread
+from raysoft.report.sweep.file import AxisFile, Row, SweepFile, read_sweep, spread, value_of
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 
 DPI = 300
@@ -136,22 +136,15 @@ def _result(file: SweepFile) -> str:
 
 
 def _figures(file: SweepFile) -> list[str]:
-    names = dict.fromkeys(
-        [
-            file.metric,
-            *(
-                name
-                for name in keys_in("row", "metrics", "summary", "record")
-                if any(name in row for row in file.points)
-            ),
-        ]
-    )
-    return [name for name in names if any(number(row, name) is not None for row in file.points)]
+    """What is shown of a point beside its settings: a row has both, and an axis may be called as a figure is."""
+    axes = {axis.label for axis in file.axes}
+    names = [name for name in dict.fromkeys([file.metric, *keys_in("row")]) if name not in axes]
+    return [name for name in names if any(value_of(row, name) is not None for row in file.points)]
 
 
 def cell(row: Row, key: str) -> str:
     """Mean and spread over the seeds of a point."""
-    return quantity(key).cell(number(row, key), spread(row, key))
+    return quantity(key).cell(value_of(row, key), spread(row, key))
 
 
 def _points_table(file: SweepFile, rows: Sequence[Row]) -> str:
@@ -178,7 +171,7 @@ def _order(file: SweepFile) -> list[Row]:
     sign = -1.0 if file.mode == "max" else 1.0
 
     def place(row: Row) -> tuple[bool, float]:
-        value = number(row, file.metric)
+        value = value_of(row, file.metric)
         return value is None, 0.0 if value is None else sign * value
 
     return sorted(file.points, key=place)
@@ -189,7 +182,7 @@ def _order(file: SweepFile) -> list[Row]:
 
 def _quality(file: SweepFile) -> str:
     """What the Pareto front is of, beside latency and bits."""
-    text = [key for key in keys_in("row", text_task=True) if any(number(row, key) is not None for row in file.points)]
+    text = [key for key in keys_in("row", text_task=True) if any(value_of(row, key) is not None for row in file.points)]
     return text[0] if text else "final_accuracy"
 
 
@@ -198,7 +191,7 @@ def _measured(file: SweepFile) -> list[Measured]:
     factor = quantity(key).factor
     out = []
     for row in file.points:
-        value, latency, mb = number(row, key), number(row, "mean_latency_s"), number(row, "uplink_mb")
+        value, latency, mb = value_of(row, key), value_of(row, "mean_latency_s"), value_of(row, "uplink_mb")
         if row.get("done") and value is not None and latency is not None and mb is not None:
             out.append(Measured(int(row["point"]), factor * value, latency, mb))
     return out
@@ -213,13 +206,13 @@ def _front_table(file: SweepFile) -> str:
     points = _measured(file)
     front = {points[place].number for place in front_of(points, quantity(_quality(file)).lower_is_better)}
     rows = [row for row in file.points if row["point"] in front]
-    rows.sort(key=lambda row: number(row, "mean_latency_s") or 0.0)
+    rows.sort(key=lambda row: value_of(row, "mean_latency_s") or 0.0)
     return _points_table(file, rows)
 
 
 def _column(file: SweepFile, key: str) -> Column:
     factor = quantity(key).factor
-    values = [number(row, key) for row in file.points]
+    values = [value_of(row, key) for row in file.points]
     return Column(title(key), [None if value is None else factor * value for value in values])
 
 
@@ -253,7 +246,7 @@ def _effects(file: SweepFile) -> Figure | None:
     keys = [file.metric, *(name for name in ("mean_latency_s", "uplink_mb") if name != file.metric)]
     if file.metric == "mean_round_latency_s":
         keys.remove("mean_latency_s")
-    keys = [key for key in keys if any(number(row, key) is not None for row in file.points)]
+    keys = [key for key in keys if any(value_of(row, key) is not None for row in file.points)]
     factors = [quantity(key).factor for key in keys]
     stds = [
         [None if (std := spread(row, key)) is None else factor * std for row in file.points]
@@ -265,7 +258,7 @@ def _effects(file: SweepFile) -> Figure | None:
 def _parallel(file: SweepFile) -> Figure | None:
     keys = dict.fromkeys(["mean_latency_s", "uplink_mb", file.metric])
     columns = [_axis(file, axis) for axis in file.axes]
-    columns += [_column(file, key) for key in keys if any(number(row, key) is not None for row in file.points)]
+    columns += [_column(file, key) for key in keys if any(value_of(row, key) is not None for row in file.points)]
     best: Any = None
     if file.best is not None:
         best = next((i for i, row in enumerate(file.points) if row["point"] == file.best["point"]), None)

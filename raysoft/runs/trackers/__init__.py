@@ -1,1 +1,4 @@
-"""Where a run is shown while it goes on, besides its own folder: TensorBoard, W&B, Prometheus."""
+"""Where a run is shown while it goes on, besides its own folder: TensorBoard, W&B, Prometheus.
+
+May use rundir and federation.
+"""

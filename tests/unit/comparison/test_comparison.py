@@ -167,7 +167,8 @@ def example(tmp_path, seeds=3, equal=None, text=False):
         worse = rise - 0.02 - 0.001 * seed**2
         more = {"bits_per_byte": 3.02 - rise} if text else {}
         runs[ARMS[1].label][seed] = make(worse, bits=4, path=tmp_path / f"store/a{seed}", **more)
-    return comparison_data("name", tmp_path / "out", tmp_path / "store", ARMS, runs, "ideal", 0.05, equal)
+    folder, store = tmp_path / "out", tmp_path / "store"
+    return comparison_data("name", folder, store, arms=ARMS, runs=runs, reference="ideal", margin=0.05, equal=equal)
 
 
 def test_comparison_by_hand(tmp_path):
@@ -233,7 +234,7 @@ def test_arms_with_different_seeds_are_paired_where_both_ran(tmp_path):
         "ideal": {0: make([0.8] * 5), 1: make([0.9] * 5), 3: make([0.7] * 5)},
         ARMS[1].label: {1: make([0.85] * 5), 2: make([0.1] * 5), 3: make([0.69] * 5)},
     }
-    data = comparison_data("n", tmp_path, tmp_path, ARMS, runs, "ideal", 0.01, "bits")
+    data = comparison_data("n", tmp_path, tmp_path, arms=ARMS, runs=runs, reference="ideal", margin=0.01, equal="bits")
     assert data["pairs"][0]["seeds"] == 2
     assert data["pairs"][0]["difference"] == pytest.approx(-0.03)
     rows = {run["seed"]: run for run in data["arms"][1]["runs"]}

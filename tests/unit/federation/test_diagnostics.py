@@ -52,7 +52,9 @@ def dense_reference(start, received, trained, weights):
 def test_exact_mode_is_the_dense_formula(size):
     start, trained, weights = draws(0, size)
     received = [{name: value * (i % 2) for name, value in u.items()} for i, u in enumerate(trained)]
-    sums = product_sums(SPACE, "exact", Rng(0), start, received, trained, weights, weights)
+    sums = product_sums(
+        SPACE, "exact", Rng(0), start=start, received=received, trained=trained, mix=weights, weights=weights
+    )
     got = covariance_metrics(SPACE, "exact", Rng(0), start, mean_of(received, weights), sums)
     want = dense_reference(start, received, trained, weights)
     np.testing.assert_allclose(
@@ -62,17 +64,19 @@ def test_exact_mode_is_the_dense_formula(size):
 
 def test_pack_sums_add_up():
     start, trained, weights = draws(1, 0.1)
-    whole = product_sums(SPACE, "exact", Rng(0), start, trained, trained, weights, weights)
+    whole = product_sums(
+        SPACE, "exact", Rng(0), start=start, received=trained, trained=trained, mix=weights, weights=weights
+    )
     parts = [
         product_sums(
             SPACE,
             "exact",
             Rng(0),
-            start,
-            trained[i : i + 2],
-            trained[i : i + 2],
-            weights[i : i + 2],
-            weights[i : i + 2],
+            start=start,
+            received=trained[i : i + 2],
+            trained=trained[i : i + 2],
+            mix=weights[i : i + 2],
+            weights=weights[i : i + 2],
         )
         for i in (0, 2)
     ]
@@ -83,7 +87,7 @@ def test_pack_sums_add_up():
 def test_identical_clients_have_no_covariance():
     start, trained, weights = draws(2, 0.5)
     same = [trained[0]] * 4
-    sums = product_sums(SPACE, "exact", Rng(0), start, same, same, weights, weights)
+    sums = product_sums(SPACE, "exact", Rng(0), start=start, received=same, trained=same, mix=weights, weights=weights)
     got = covariance_metrics(SPACE, "exact", Rng(0), start, mean_of(same, weights), sums)
     assert got["aggregation_covariance"] < 1e-25
     assert got["applied_ratio"] == pytest.approx(1.0, abs=1e-12)
@@ -96,7 +100,9 @@ def test_the_sketch_estimates_the_exact_value():
     exact = dense_reference(start, trained, trained, weights)[0]
     values = []
     for seed in range(400):
-        sums = product_sums(SPACE, "sketch", Rng(seed), start, trained, trained, weights, weights)
+        sums = product_sums(
+            SPACE, "sketch", Rng(seed), start=start, received=trained, trained=trained, mix=weights, weights=weights
+        )
         got = covariance_metrics(SPACE, "sketch", Rng(seed), start, mean_of(trained, weights), sums)
         values.append(got["aggregation_covariance"])
     assert np.median(values) == pytest.approx(exact, rel=0.15)
@@ -106,8 +112,12 @@ def test_missing_factors_count_as_unchanged():
     start, trained, weights = draws(4, 0.5)
     only_b = [{name: value for name, value in u.items() if name.endswith("lora_B")} for u in trained]
     padded = [{name: value if name.endswith("lora_B") else 0 * value for name, value in u.items()} for u in trained]
-    one = product_sums(SPACE, "exact", Rng(0), start, only_b, only_b, weights, weights)
-    two = product_sums(SPACE, "exact", Rng(0), start, padded, padded, weights, weights)
+    one = product_sums(
+        SPACE, "exact", Rng(0), start=start, received=only_b, trained=only_b, mix=weights, weights=weights
+    )
+    two = product_sums(
+        SPACE, "exact", Rng(0), start=start, received=padded, trained=padded, mix=weights, weights=weights
+    )
     for name, value in one.received.items():
         np.testing.assert_allclose(value, two.received[name], atol=1e-12)
 
@@ -121,6 +131,8 @@ def test_auto_mode_weighs_dense_products_against_the_updates():
 
 def test_nothing_trained_is_no_number():
     start, trained, weights = draws(5, 0.0)
-    sums = product_sums(SPACE, "exact", Rng(0), start, trained, trained, weights, weights)
+    sums = product_sums(
+        SPACE, "exact", Rng(0), start=start, received=trained, trained=trained, mix=weights, weights=weights
+    )
     got = covariance_metrics(SPACE, "exact", Rng(0), start, mean_of(trained, weights), sums)
     assert got["aggregation_covariance"] is None

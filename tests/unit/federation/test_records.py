@@ -11,8 +11,8 @@ from raysoft.config import registry
 from raysoft.config.presets import load_config
 from raysoft.federation.client import SILENT, SentUpdate
 from raysoft.federation.diagnostics import product_sums
+from raysoft.federation.parts import RunState
 from raysoft.federation.records import CLIENT_DETAIL_LIMIT, Round, record_of
-from raysoft.federation.round import RunState
 from raysoft.rng import Rng
 from raysoft.rundir.folder import record_row
 from raysoft.types import (
@@ -228,7 +228,8 @@ def test_covariance_is_measured_as_the_packs_did_also_when_clients_were_dropped(
     theta = {name: np.ones(shape, np.float32) for name, shape in space.shapes.items()}
     update = {name: 0.1 * value for name, value in theta.items()}
     cohort = 19  # 90,000 dense values <= 4 x 19 x 1,200; for the 18 that are left it would be a sketch
-    sums = product_sums(space, "exact", Rng(0), theta, [update], [update], [1.0], [1.0])
+    one = {"received": [update], "trained": [update], "mix": [1.0], "weights": [1.0]}
+    sums = product_sums(space, "exact", Rng(0), start=theta, **one)
     given = parts()
     given.info.space = space
     r = happened(cohort=cohort, sums=update, products=sums)
@@ -240,7 +241,8 @@ def test_covariance_is_measured_as_the_packs_did_also_when_clients_were_dropped(
 def test_the_step_that_is_measured_is_the_one_that_was_taken():
     """Half the weight sent component 0 of B only: weighing by senders doubles the step."""
     update = {PAIR.a: np.zeros((2, 2)), PAIR.b: np.array([[0.1, 0.0]] * 3)}
-    products = product_sums(SPACE, "exact", Rng(0), THETA, [update, {}], [update, update], [0.5, 0.5], [0.5, 0.5])
+    both = {"trained": [update, update], "mix": [0.5, 0.5], "weights": [0.5, 0.5]}
+    products = product_sums(SPACE, "exact", Rng(0), start=THETA, received=[update, {}], **both)
     for settings, ratio in (([], 0.5), (["method.sender_weights=component"], 1.0)):
         given = parts(False, *settings)
         sums = {name: 0.5 * value for name, value in given.method.contribute(update).items()}

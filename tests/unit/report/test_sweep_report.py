@@ -194,3 +194,12 @@ def test_a_damaged_file_is_named(tmp_path, text, sentence):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(RaysoftError, match=sentence):
         write_sweep_report(tmp_path)
+
+
+def test_an_axis_that_is_called_as_a_figure_is_shown_once(tmp_path):
+    """`latency_budget_s` is a number of the summary, too, and a row counts its rounds."""
+    folder = write(tmp_path / "a", GRIDS[:2], crossed(GRIDS[:2]))
+    page = write_sweep_report(folder).read_text()
+    assert ">latency_budget_s<" in page
+    assert "Latency budget (s)" not in page
+    assert ">Rounds<" not in page

@@ -68,9 +68,13 @@ def test_what_vouches_for_other_files_comes_after_them(memory, tmp_path):
     mirror = Mirror(noted, run, {}, [])
     mirror.close()
     assert [name for _, name in order] == [
-        "adapter.bin", "checkpoints/round-000001/state.safetensors", "config.yaml", "rounds.jsonl",
-        "checkpoints/round-000001/manifest.json", "summary.json",
-    ]  # fmt: skip
+        "adapter.bin",
+        "checkpoints/round-000001/state.safetensors",
+        "config.yaml",
+        "rounds.jsonl",
+        "checkpoints/round-000001/manifest.json",
+        "summary.json",
+    ]
     assert remote.files() == sorted(name for _, name in order)
     order.clear()
     checkpoint(run, 2)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from raysoft.config import CheckpointConfig
 from raysoft.errors import DiskHungError, RaysoftError
-from raysoft.federation.round import RunState
+from raysoft.federation.parts import RunState
 from raysoft.rundir.folder import Position
 from raysoft.runs import checkpoint as module
 from raysoft.runs.checkpoint import Checkpoint, CheckpointDamagedError, list_checkpoints, load, newest, prune, save

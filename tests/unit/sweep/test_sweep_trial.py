@@ -26,9 +26,14 @@ from tests.conftest import summary
 from tests.run_folders import make_run, records, run_config
 
 SMALL = {
-    "rounds": 3, "data": {"clients": 6}, "cohort": {"size": 3}, "train": {"steps": 1, "batch_size": 4},
-    "actors": {"pack_size": 3}, "tracking": {"tensorboard": False}, "metrics": {"clients": False},
-}  # fmt: skip
+    "rounds": 3,
+    "data": {"clients": 6},
+    "cohort": {"size": 3},
+    "train": {"steps": 1, "batch_size": 4},
+    "actors": {"pack_size": 3},
+    "tracking": {"tensorboard": False},
+    "metrics": {"clients": False},
+}
 
 
 class Told:
@@ -221,8 +226,11 @@ def test_a_sweeps_own_ray_has_a_metrics_port_where_its_trials_show_gauges(gauges
         raise Asked(gauges)
 
     monkeypatch.setattr("raysoft.sweep.driver.running_ray", started)
-    tree = {"base": "soft", "overrides": [f"tracking.prometheus={str(gauges).lower()}"],
-            "space": {"train.lr": {"grid": [0.1]}}}  # fmt: skip
+    tree = {
+        "base": "soft",
+        "overrides": [f"tracking.prometheus={str(gauges).lower()}"],
+        "space": {"train.lr": {"grid": [0.1]}},
+    }
     with pytest.raises(Asked) as asked:
         run_sweep(parse_sweep(tree), tmp_path / "out", SimpleNamespace(preparing=lambda *_: None))
     assert asked.value.args == (gauges,)
