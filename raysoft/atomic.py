@@ -16,7 +16,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     content stays. The file has the mode that the user gives new files.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=PREFIX) as scratch:
-        part = Path(scratch) / "part"
+        part = Path(scratch) / path.name
         with part.open("wb") as file:
             file.write(data)
             file.flush()

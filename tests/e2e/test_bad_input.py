@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raysoft.rundir import folder as tracking
+from raysoft import atomic
 from raysoft.terminal import cli
 from tests.conftest import SMALL_RUN
 from tests.hf_folders import LABELS, make_folder
@@ -413,7 +413,7 @@ def test_a_report_that_cannot_be_written_names_the_place(command, tmp_path, fini
 
 def test_a_full_disk_ends_a_run_with_the_name_of_the_file(command, tmp_path, monkeypatch):
     """The first rounds stay, complete and readable."""
-    real = tracking.os.fsync
+    real = atomic.os.fsync
 
     def full(descriptor: int) -> None:
         if (tmp_path / "run" / "rounds.jsonl").exists() and "summary" in str(
@@ -422,13 +422,13 @@ def test_a_full_disk_ends_a_run_with_the_name_of_the_file(command, tmp_path, mon
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(tracking.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     refused(
         command("run", "soft", *RUN, "--out", tmp_path / "run"), "summary.json: cannot be written", "No space", code=1
     )
     lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [0, 1, 2, 3]
-    assert not list((tmp_path / "run").glob(".*.part"))
+    assert not list((tmp_path / "run").glob(".raysoft-*"))
 
 
 @pytest.mark.parametrize(
