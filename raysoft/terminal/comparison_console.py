@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -12,43 +10,31 @@ from raysoft.comparison.compare import Comparison, ComparisonPlan, failures
 from raysoft.comparison.store import find, key_of, run_name
 from raysoft.comparison.tables import arms_table, note, pairs_table, sideways, text_table, time_to_table
 from raysoft.terminal.console import aligned, relative, say
+from raysoft.terminal.display import Display
 
 WIDEST = 9  # columns of a table that is printed upright
 
 
-class BatchDisplay(BatchEvents):
+class BatchDisplay(Display, BatchEvents):
     """Events of a batch drawn on a console; a context manager. Without a terminal only the lines are printed."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
+        super().__init__(
+            console,
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=console,
+                disable=not console.is_terminal,
+                transient=True,
+            ),
         )
-        self._task: Any = None
-        self._text = ""
         self._runs = self._done = self._known = self._rounds = 0
         self._now: dict[int, Job] = {}
         self._seen: dict[int, int] = {}  # rounds of a job that the bar has counted
-
-    def __enter__(self) -> BatchDisplay:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def preparing(self, fraction: float, text: str) -> None:
-        """Something other than runs is going on."""
-        if text != self._text:
-            self._text = text
-            self._say(text)
 
     def planned(self, total: int, reused: int, rounds: int) -> None:
         """The head of the log, and a bar over the rounds to come."""
@@ -92,9 +78,6 @@ class BatchDisplay(BatchEvents):
             now = now if self._done < self._runs else ""
             text = f"runs {min(self._done, self._runs)} / {self._runs}  {now}"
             self.progress.update(self._task, description=text.replace("[", r"\["))
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
 
 
 def print_comparison(console: Console, found: Comparison) -> None:

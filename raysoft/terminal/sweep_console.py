@@ -13,6 +13,7 @@ from raysoft.sweep.driver import SweepEvents, SweepResult, check_sweep_inputs
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.results import DONE, FAILED, STOPPED
 from raysoft.terminal.console import aligned, progress_bar, relative, say
+from raysoft.terminal.display import Display
 
 MOST = 12  # points of the closing table
 _FIGURES = (
@@ -25,29 +26,13 @@ _FIGURES = (
 )
 
 
-class SweepDisplay(SweepEvents):
+class SweepDisplay(Display, SweepEvents):
     """Events of a sweep drawn on a console; a context manager. Without a terminal only the lines are printed."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress = progress_bar(console)
-        self._task: Any = None
-        self._text = ""
+        super().__init__(console, progress_bar(console))
         self._total = self._ended = 0
         self._now: dict[str, int] = {}
-
-    def __enter__(self) -> SweepDisplay:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def preparing(self, fraction: float, text: str) -> None:
-        """Something other than trials is going on."""
-        if text != self._text:
-            self._text = text
-            self._say(text)
 
     def planned(self, total: int, done: int, at_once: int | None) -> None:
         """The head of the log, and a bar over all trials."""
@@ -74,9 +59,6 @@ class SweepDisplay(SweepEvents):
             now = ", ".join(f"{name.partition('-')[0]} round {tick}" for name, tick in self._now.items())
             text = f"trials  {now[:60]}".replace("[", r"\[")
             self.progress.update(self._task, completed=self._ended, description=text)
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
 
 
 def print_sweep(console: Console, found: SweepResult) -> None:

@@ -16,30 +16,7 @@ from raysoft.config import registry
 from raysoft.config.presets import preset_names
 from tests.command import ROOT, raysoft
 from tests.conftest import SMALL_RUN, records, summary
-
-CONTRACT = {
-    "round",
-    "accuracy",
-    "loss",
-    "train_loss",
-    "metrics",
-    "round_latency_s",
-    "simulated_time_s",
-    "uplink_bits",
-    "downlink_bits",
-    "control_bits",
-    "kept_fraction_mean",
-    "queue_s",
-    "sparsification_error",
-    "aggregation_covariance",
-    "participants",
-    "dropped",
-    "drop_reasons",
-    "energy_j",
-    "wall_time_s",
-    "model",
-}
-
+from tests.contract import ROUND_KEYS
 
 INLINE = ["--executor", "inline", "--out", "{tmp}/x"]
 NO_FILE = "data={task: sequence-classification, path: ./missing.csv}"
@@ -66,7 +43,7 @@ def test_a_run_leaves_the_folder_of_the_contract(tmp_path):
         assert (folder / name).exists(), name
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert [row["round"] for row in rows] == [0, 1, 2, 3]
-    assert all(set(row) == CONTRACT for row in rows)
+    assert all(set(row) == set(ROUND_KEYS) for row in rows)
     assert summary(folder)["status"] == "done"
     assert re.fullmatch("[0-9a-f]{64}", summary(folder)["adapter_sha256"])
     for word in ("accuracy", "of the dense 32-bit uplink", "x the budget", " J over", "report.html"):

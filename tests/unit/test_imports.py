@@ -62,7 +62,12 @@ MAY_IMPORT = {
     "fsspec": ("rundir/remote.py",),
     "optuna": ("sweep/search.py",),
     "typer": ("terminal/cli.py", "terminal/options.py"),
-    "rich": ("terminal/console.py", "terminal/comparison_console.py", "terminal/sweep_console.py"),
+    "rich": (
+        "terminal/console.py",
+        "terminal/comparison_console.py",
+        "terminal/display.py",
+        "terminal/sweep_console.py",
+    ),
 }
 ONLY_INSIDE_FUNCTIONS = {
     ("torch", "methods/soft.py"),

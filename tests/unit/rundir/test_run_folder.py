@@ -20,31 +20,10 @@ from raysoft.rundir.reading import read_run
 from raysoft.rundir.summary import summarise
 from raysoft.runs.run import to_yaml
 from raysoft.types import RoundRecord
+from tests.contract import ROUND_KEYS
 from tests.event_files import read_events
 from tests.run_folders import BUDGET_S, make_run, records, run_config
 
-CONTRACT_ROUND_KEYS = [
-    "round",
-    "accuracy",
-    "loss",
-    "train_loss",
-    "metrics",
-    "round_latency_s",
-    "simulated_time_s",
-    "uplink_bits",
-    "downlink_bits",
-    "control_bits",
-    "kept_fraction_mean",
-    "queue_s",
-    "sparsification_error",
-    "aggregation_covariance",
-    "participants",
-    "dropped",
-    "drop_reasons",
-    "energy_j",
-    "wall_time_s",
-    "model",
-]
 CONTRACT_SUMMARY_KEYS = {
     "final_accuracy",
     "best_accuracy",
@@ -79,7 +58,7 @@ def test_every_line_is_on_disk_when_append_returns_and_has_the_contract_keys(tmp
             folder.append(row)
             lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
             assert len(lines) == number
-            assert list(json.loads(lines[-1])) == CONTRACT_ROUND_KEYS
+            assert list(json.loads(lines[-1])) == ROUND_KEYS
 
 
 def test_numbers_survive_exactly(tmp_path):
