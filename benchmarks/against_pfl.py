@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -111,10 +110,8 @@ def pfl_rounds(place: Path, rounds: int, cores: int) -> list[float]:
         "torch.distributed.run",
         f"--nproc_per_node={cores}",
         "--standalone",
-        __file__,
-        "--inside",
+        str(Path(__file__).with_name("_pfl_half.py")),
         str(place),
-        "--rounds",
         str(rounds),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
@@ -123,94 +120,13 @@ def pfl_rounds(place: Path, rounds: int, cores: int) -> list[float]:
     return json.loads((place / "pfl.json").read_text())
 
 
-def inside(place: Path, rounds: int) -> None:
-    """pfl's half, in each of its processes."""
-    import numpy as np
-    import peft
-    import torch
-    import transformers
-    from pfl.aggregate.simulate import SimulatedBackend
-    from pfl.algorithm.base import NNAlgorithmParams
-    from pfl.algorithm.federated_averaging import FederatedAveraging
-    from pfl.callback.base import TrainingProcessCallback
-    from pfl.data.dataset import Dataset
-    from pfl.data.federated_dataset import FederatedDataset
-    from pfl.data.sampling import get_user_sampler
-    from pfl.hyperparam import NNTrainHyperParams
-    from pfl.internal.ops import pytorch_ops
-    from pfl.internal.ops.selector import set_framework_module
-    from pfl.metrics import Metrics
-    from pfl.model.pytorch import PyTorchModel
-
-    torch.set_num_threads(1)
-    set_framework_module(pytorch_ops)
-    np.random.seed(0)
-
-    class Llama(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            base = transformers.LlamaForCausalLM.from_pretrained(place / "model")
-            targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-            self.inner = peft.get_peft_model(base, peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets))
-
-        def loss(self, ids: torch.Tensor, eval: bool = False) -> torch.Tensor:
-            self.eval() if eval else self.train()
-            return self.inner(input_ids=ids, labels=ids).loss
-
-        def metrics(self, ids: torch.Tensor) -> dict[str, float]:
-            return {}
-
-    class Watch(TrainingProcessCallback):
-        """The time of every iteration."""
-
-        def __init__(self) -> None:
-            self.at = [time.perf_counter()]
-
-        def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):  # type: ignore[no-untyped-def]
-            self.at.append(time.perf_counter())
-            return False, Metrics()
-
-    def client(user: str) -> Dataset:
-        ids = np.random.default_rng(int(user)).integers(3, VOCABULARY, (STEPS * BATCH, LENGTH))
-        return Dataset([torch.as_tensor(ids)], user_id=user)
-
-    users = [str(k) for k in range(20)]
-    data = FederatedDataset(client, get_user_sampler("random", users))
-    module = Llama()
-    trained = [value for value in module.parameters() if value.requires_grad]
-    model = PyTorchModel(
-        module,
-        local_optimizer_create=lambda values, lr: torch.optim.SGD(values, lr, momentum=0.9),
-        central_optimizer=torch.optim.SGD(trained, 1.0),
-    )
-    watch = Watch()
-    FederatedAveraging().run(
-        algorithm_params=NNAlgorithmParams(
-            central_num_iterations=rounds, evaluation_frequency=10**6, train_cohort_size=CLIENTS, val_cohort_size=0
-        ),
-        backend=SimulatedBackend(training_data=data, val_data=None),
-        model=model,
-        model_train_params=NNTrainHyperParams(
-            local_num_epochs=1, local_learning_rate=0.01, local_batch_size=BATCH, local_max_grad_norm=1.0
-        ),
-        model_eval_params=None,
-        callbacks=[watch],
-    )
-    if int(os.environ.get("RANK", "0")) == 0:
-        (place / "pfl.json").write_text(json.dumps([b - a for a, b in zip(watch.at, watch.at[1:], strict=False)]))
-
-
 def main() -> None:
     """Turn and turn about."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inside is not None:
-        inside(options.inside, options.rounds)
-        return
     if find_spec("pfl") is None:
         print("pfl is not installed (pip install pfl), so nothing is compared")
         return

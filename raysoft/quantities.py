@@ -9,6 +9,7 @@ A new metric touches the file that measures it and this table; tables, figures, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -59,14 +60,14 @@ class Quantity:
 
     def spread(self, mean: float | None, std: float | None) -> str:
         """Mean ± standard deviation."""
-        return self.text(mean) + ("" if std is None or mean is None else f" ± {self.text(std)}")
+        return with_error(*(None if one is None else self.factor * one for one in (mean, std)), self.digits)
 
     def cell(self, mean: float | None, std: float | None) -> str:
         """The same on a page, `86.1 ± 0.8`: as many decimals as two figures of the spread need, at most two more."""
         if mean is None:
             return NOTHING
         if not std:
-            return f"{self.factor * mean:.4g}".replace("-", MINUS)
+            return amount(self.factor * mean)
         most = self.digits + 2
         needed = next((d for d in range(most) if self.factor * std * 10**d >= 9.5), most)
         return f"{number(mean, self.factor, needed)} ± {number(std, self.factor, needed)}"
@@ -101,6 +102,36 @@ def number(value: float | None, factor: float = 1.0, digits: int = 3, *, signed:
     if value is None:
         return NOTHING
     return f"{factor * value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+
+
+def with_error(value: float | None, error: float | None, digits: int = 3) -> str:
+    """`number` with its spread, where there is one.
+
+    >>> with_error(-0.5, 0.25, 2), with_error(0.5, None), with_error(None, None)
+    ('−0.50 ± 0.25', '0.500', '–')
+    """
+    text = number(value, digits=digits)
+    return text if value is None or error is None else f"{text} ± {number(error, digits=digits)}"
+
+
+def amount(value: float | None, unit: str = "", figures: int = 4) -> str:
+    """A number of any size in a sentence: so many significant figures and its unit.
+
+    >>> amount(0.3009391, "s"), amount(-86.1, "%", 3), amount(None, "J")
+    ('0.3009 s', '−86.1 %', 'not measured')
+    """
+    if value is None or not math.isfinite(value):
+        return NOT_MEASURED
+    return f"{value:.{figures}g}".replace("-", MINUS) + (f" {unit}" if unit else "")
+
+
+def percent(share: float | None) -> str:
+    """A share, 0 to 1, in a sentence.
+
+    >>> percent(0.0312), percent(None)
+    ('3.1 %', 'not measured')
+    """
+    return NOT_MEASURED if share is None else f"{number(share, 100.0, 1)} %"
 
 
 _RECORD: tuple[Place, ...] = ("record",)

@@ -17,7 +17,7 @@ from typing import Any
 from raysoft.allocation.solvers.budget import rounded_up
 from raysoft.atomic import PREFIX
 from raysoft.errors import ConfigError
-from raysoft.quantities import MINUS, NOTHING
+from raysoft.quantities import number, with_error
 from raysoft.rundir.folder import PLAN, strict, write_atomic
 from raysoft.rundir.places import made, names_in
 
@@ -126,13 +126,13 @@ def text_table(plan: RankPlan) -> str:
                 str(one.rank),
                 f"{one.scale:.3g}",
                 f"{one.phi:.4f}",
-                _number(one.kept_fraction, ".3f"),
-                _number(one.latency_mean_s, ".3f", one.latency_error_s),
-                _number(one.latency_median_s, ".3f"),
-                _number(one.latency_p95_s, ".3f"),
-                _number(one.sparsification, ".3f", one.sparsification_error),
-                _number(one.covariance, ".4f", one.covariance_error),
-                _number(one.score, ".3f", one.score_error),
+                number(one.kept_fraction),
+                with_error(one.latency_mean_s, one.latency_error_s),
+                number(one.latency_median_s),
+                number(one.latency_p95_s),
+                with_error(one.sparsification, one.sparsification_error),
+                with_error(one.covariance, one.covariance_error, 4),
+                with_error(one.score, one.score_error),
                 f"{one.verdict}: {one.reason}" if one.reason else one.verdict,
             )
         )
@@ -141,12 +141,6 @@ def text_table(plan: RankPlan) -> str:
         "  ".join([*(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1]])
         for row in rows
     )
-
-
-def _number(value: float | None, form: str, error: float | None = None) -> str:
-    if value is None:
-        return NOTHING
-    return (format(value, form) + ("" if error is None else f" ± {error:{form}}")).replace("-", MINUS)
 
 
 def summary_rows(plan: RankPlan) -> list[tuple[str, str]]:

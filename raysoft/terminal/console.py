@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysoft.config import RunConfig, merge
-from raysoft.quantities import number, quantity
+from raysoft.quantities import number, percent, quantity
 from raysoft.rundir.summary import FINAL_EVALUATIONS, accuracy_name
 from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
@@ -126,16 +126,16 @@ def round_line(record: RoundRecord, accuracy: str = "accuracy") -> str:
     """A round in one line; `accuracy`: what it is called (summary.accuracy_name)."""
     parts = [f"round {record.round:>4}"]
     if record.accuracy is not None:
-        parts.append(f"{accuracy} {record.accuracy:.3f}")
+        parts.append(f"{accuracy} {number(record.accuracy)}")
     if "bits_per_byte" in record.metrics:
-        parts.append(f"bits/byte {record.metrics['bits_per_byte']:.3f}")
+        parts.append(f"bits/byte {quantity('bits_per_byte').text(record.metrics['bits_per_byte'])}")
     if record.round:
-        parts.append(f"latency {record.round_latency_s:.3f} s")
+        parts.append(f"latency {quantity('round_latency_s').text(record.round_latency_s)} s")
         parts.append(f"up {quantity('uplink_bits').text(record.uplink_bits)} MB")
         if record.kept_fraction_mean is not None:
-            parts.append(f"kept {record.kept_fraction_mean:.2f}")
+            parts.append(f"kept {percent(record.kept_fraction_mean)}")
         if record.queue_s is not None:
-            parts.append(f"queue {record.queue_s:.2f} s")
+            parts.append(f"queue {quantity('queue_s').text(record.queue_s)} s")
         if record.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in record.drop_reasons.items())
             parts.append(f"lost {reasons}")
@@ -216,10 +216,10 @@ def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     text = f"{quantity('uplink_bits_total').text(summary['uplink_bits_total'])} MB"
     share = metrics.get("uplink_share_of_dense32")
     if share is not None:
-        text += f", {share:.1%} of the dense 32-bit uplink"
+        text += f", {percent(share)} of the dense 32-bit uplink"
     same = metrics.get("uplink_share_of_dense_same_bits")
     if same is not None and same != share:
-        text += f", {same:.1%} of the dense uplink at the same value bits"
+        text += f", {percent(same)} of the dense uplink at the same value bits"
     return text
 
 

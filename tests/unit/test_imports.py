@@ -417,9 +417,6 @@ def test_no_function_and_no_module_is_too_long():
     assert [(name_of(path), *one) for path in FILES for one in too_long(path.read_text(encoding="utf-8"))] == []
 
 
-STILL_TOO_LONG = {("benchmarks/against_pfl.py", "inside")}  # pfl's half, with pfl's classes; needs pfl to be tried
-
-
 @needs_source
 def test_no_function_of_studies_and_benchmarks_is_too_long():
     files = [path for folder in ("studies", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -430,7 +427,7 @@ def test_no_function_of_studies_and_benchmarks_is_too_long():
         for name, _ in too_long(path.read_text(encoding="utf-8"))
         if name != "module"
     }
-    assert found == STILL_TOO_LONG
+    assert found == set()
 
 
 def test_tests_follow_the_rooms():

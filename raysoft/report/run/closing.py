@@ -5,14 +5,13 @@ The command line prints the same closing rows at the end of a run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from raysoft.config import registry
-from raysoft.quantities import LEARNED, NOT_MEASURED, number, quantity
+from raysoft.quantities import LEARNED, NOT_MEASURED, amount, percent, quantity
 from raysoft.report.run.data import after_base, latency_budget_s
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import accuracy_name
@@ -33,7 +32,7 @@ def closing_rows(run: Run) -> Rows:
     metrics = summary.get("metrics", {})
     worst, mean = (metrics.get(key) for key in ("worst10_client_accuracy", "client_accuracy_mean"))
     if worst is not None and mean is not None:
-        rows.append(("Worst tenth of the clients", f"{_percent(worst)} (mean {_percent(mean)}; own training samples)"))
+        rows.append(("Worst tenth of the clients", f"{percent(worst)} (mean {percent(mean)}; own training samples)"))
     keep = after_base(run)
     seconds = run.column("round_latency_s")[keep]
     wall = summary.get("wall_time_s", float(np.nansum(run.column("wall_time_s"))))
@@ -42,10 +41,10 @@ def closing_rows(run: Run) -> Rows:
         ("Rounds", f"{int(keep.sum())}" + ("" if run.summary else " (not finished)")),
         ("Uplink", _uplink(run)),
         ("Mean round latency", _against_budget(seconds, latency_budget_s(run))),
-        ("Simulated time", _quantity(run.column("simulated_time_s")[-1], "s")),
-        ("Energy of all devices", _quantity(float(np.nansum(run.column("energy_j")[keep])), "J")),
+        ("Simulated time", amount(run.column("simulated_time_s")[-1], "s")),
+        ("Energy of all devices", amount(float(np.nansum(run.column("energy_j")[keep])), "J")),
         ("Updates that arrived", _arrived(run)),
-        ("Computing time", _quantity(wall, "s")),
+        ("Computing time", amount(wall, "s")),
         ("Adapter (SHA-256)", str(summary.get("adapter_sha256") or NOT_MEASURED)),
     ]
 
@@ -65,26 +64,26 @@ def _change(run: Run, metric: str) -> str:
     summary = run.summary or {}
     final = summary.get(name, summary.get("metrics", {}).get(name))
     last = float(seen[-1]) if final is None else float(final)
-    before = f"{values[0] * of.factor:.3g}{of.suffix}" if math.isfinite(values[0]) else NOT_MEASURED
-    return f"{before} → {last * of.factor:.3g}{of.suffix}"
+    return " → ".join(amount(of.factor * float(value), of.unit, 3) for value in (values[0], last))
 
 
 def _uplink(run: Run) -> str:
     """Megabytes on the air, and their share of what dense uploads would have cost, as the summary has it."""
     metrics = (run.summary or {}).get("metrics", {})
-    text = f"{float(np.nansum(run.column('uplink_bits'))) / 8e6:.4g} MB"
+    bits = quantity("uplink_bits")
+    text = amount(bits.factor * float(np.nansum(run.column("uplink_bits"))), bits.unit)
     shares = {key: metrics.get(f"uplink_share_of_{key}") for key in ("dense32", "dense_same_bits")}
     if shares["dense32"] is not None:
-        text += f" = {_percent(shares['dense32'])} of the dense 32-bit uplink"
+        text += f" = {percent(shares['dense32'])} of the dense 32-bit uplink"
     if shares["dense_same_bits"] not in (None, shares["dense32"]):
-        text += f", {_percent(shares['dense_same_bits'])} of the dense uplink at the same value bits"
+        text += f", {percent(shares['dense_same_bits'])} of the dense uplink at the same value bits"
     return text
 
 
 def _against_budget(seconds: np.ndarray, budget: float | None) -> str:
     if not len(seconds):
         return NOT_MEASURED
-    text = _quantity(float(seconds.mean()), "s")
+    text = amount(float(seconds.mean()), "s")
     if not budget:
         return text
     over = quantity("latency_over_budget").text(float(seconds.mean()) / budget)
@@ -102,14 +101,6 @@ def _arrived(run: Run) -> str:
             reasons[reason] = reasons.get(reason, 0) + count
     why = "; ".join(f"{reason} {count:g}" for reason, count in sorted(reasons.items()))
     return f"{arrived:g} of {arrived + dropped:g}" + (f" ({why})" if why else "")
-
-
-def _quantity(value: float | None, unit: str) -> str:
-    return NOT_MEASURED if value is None or not math.isfinite(value) else f"{value:.4g} {unit}"
-
-
-def _percent(share: float) -> str:
-    return f"{number(share, 100.0, 1)} %"
 
 
 def radio_rows(run: Run) -> Rows:
