@@ -60,7 +60,8 @@ class Quantity:
 
     def spread(self, mean: float | None, std: float | None) -> str:
         """Mean ± standard deviation."""
-        return with_error(*(None if one is None else self.factor * one for one in (mean, std)), self.digits)
+        scaled = [None if one is None else self.factor * one for one in (mean, std)]
+        return with_error(scaled[0], scaled[1], self.digits)
 
     def cell(self, mean: float | None, std: float | None) -> str:
         """The same on a page, `86.1 ± 0.8`: as many decimals as two figures of the spread need, at most two more."""

@@ -69,14 +69,11 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Broadcast:
-    """Put once a round; a client's own part is a pure function of it and of the client's rank."""
+    """Put once a round; a client's `View` is a pure function of it, of the client and of the client's rank."""
 
     version: int
     common: Tensors
-    model: str = "main"
-    base_version: int = 0
-    base_delta: tuple[Update, ...] = ()
-    order: Array | None = None  # rank components, the first n of which travel where a client sends n; int64 [N]
+    side: Tensors = field(default_factory=dict)  # what both ends know besides the values, e.g. ORDER
 
 
 @dataclass(frozen=True)
@@ -96,17 +93,66 @@ class ClientState:
         return bool(self.base_version or self.method or self.codec or self.optimizer or self.personal)
 
 
+ORDER = "order"
+"""In `View.side`: all components of r_max, numbered matrix * r_max + j, int64 [N]. A client sends a prefix of it."""
+
+
+@dataclass(frozen=True)
+class Downlink:
+    """Bits that a client receives in a round."""
+
+    values: int  # float32
+    side: int = 0  # e.g. an order of components
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.values + self.side
+
+
+@dataclass(frozen=True)
+class View:
+    """What the server and a client both know of that client in a round; made by `Method.view` on either end.
+
+    Only `downlink` is charged for it: which values are trained and travel, the rank and the order of components cost
+    an upload no bit.
+    """
+
+    tick: int
+    client: int
+    rank: int
+    start: Tensors  # the client's own cut of the broadcast: pairs at its rank, float32
+    trains: frozenset[str]  # names of the values that are trained and travel; the others stay as they are
+    downlink: Downlink
+    side: Tensors = field(default_factory=dict)
+
+    @property
+    def dense_bits(self) -> int:
+        """Bits of an answer that leaves nothing out, as float32: the yardstick of `uplink share`."""
+        return 32 * int(sum(self.start[name].size for name in self.trains))
+
+
+LossTerm = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+"""(now, start) as torch tensors stacked over K -> added loss, shape [K]."""
+
+
 @dataclass(frozen=True)
 class LocalJob:
     """Everything the packed trainer needs to know about one client, apart from its batches."""
 
     start: Tensors  # values at the client's own rank
-    downlink_bits: int
     steps: int
-    trainable: Mapping[str, bool]  # parameter name -> trained this round (FFA freezes A)
-    loss_term: Callable[[Mapping[str, Any], Mapping[str, Any]], Any] | None = None
-    """(now, start) as torch tensors stacked over K -> added loss, shape [K]."""
-    order_bits: int = 0  # those of downlink_bits that say an order of components, not values
+    trains: frozenset[str] | None = None  # names of what is trained (FFA freezes A); None: everything
+    loss_term: LossTerm | None = None
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a client wants to send, before any compression, and what the method remembers of it there."""
+
+    update: Update
+    memory_if_delivered: Tensors = field(default_factory=dict)
+    memory_if_lost: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,10 +186,10 @@ class ClientReport:
     loss: float
     cycles: float  # CPU cycles of the local training
     downlink_bits: int
+    dense_bits: int  # of an answer that leaves nothing out
     curve: Curve
     stats: Mapping[str, Array] = field(default_factory=dict)
     finite: bool = True
-    order_bits: int = 0  # those of downlink_bits that are no values
     update_norm: float = 0.0  # 2-norm of the update before compression
     failed: str = ""  # what its plug-ins raised, where that leaves the client out (actors.on_failure: drop_client)
 
@@ -210,12 +256,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reception:
-    """What the aggregation receives: float64 sums of mix_k * contribution_k, or the single updates."""
+    """What the aggregation receives."""
 
     outcome: Outcome
     reports: tuple[ClientReport, ...]
-    sums: Tensors | None = None
-    updates: tuple[Update, ...] | None = None
+    folded: Tensors | None = None  # what the method's fold makes of what arrived, float64; None: nothing arrived
     sent_counts: Array | None = None  # of how many clients each rank component arrived, int64 [N], where known
 
 

@@ -1,10 +1,9 @@
 """What a codec decides: its rate-distortion curve, and how an update becomes bits and an update again.
 
-Everything is numpy and computed in float64. `start` is the client's own part of the broadcast (its rank may be smaller
-than r_max), known to both ends. A payload is real bytes: `num_bits` is counted on them, never assumed.
-
-So is `order`, where the broadcast holds one: all r_max components, numbered matrix * r_max + j. Every client then
-sends a prefix of it (of what is left of it at a smaller rank), and which components travel costs no bit.
+Everything is numpy and computed in float64. The `View` is what both ends know of the client: the values it started
+from (its rank may be smaller than r_max), and which of them travel. A payload is real bytes: `num_bits` is counted on
+them, never assumed. Where `View.side` holds an ORDER of all components, every client sends a prefix of it (of what is
+left of it at a smaller rank), and which components travel costs no bit.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pydantic import Field, model_validator
 from raysoft.codecs.wire.rotated import FINEST
 from raysoft.config import Fraction, Positive, RunConfig, Section
 from raysoft.errors import ConfigError
-from raysoft.types import Array, Curve, Payload, Tensors, Update
+from raysoft.types import Array, Curve, Payload, Tensors, Update, View
 
 # Models that come along, and the targets with which every matrix that they adapt has one shape.
 ALIKE = frozenset({("embedded/vit-digits", "attention")})
@@ -77,6 +76,7 @@ class Encoded:
     """One encoded update, and what the client remembers if it is delivered, or lost."""
 
     payload: Payload
+    received: Update  # the payload, decoded
     memory_if_delivered: Tensors
     memory_if_lost: Tensors
     relative_error: float  # ||dropped||^2 / ||update||^2 in effective weights, 0/0 -> 0
@@ -91,18 +91,16 @@ class Codec(Protocol):
         """True where all clients can send prefixes of one common `order`; then `stats` has "sent"."""
         ...
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
+    def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The rate-distortion curve of this update."""
         ...
 
-    def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
-    ) -> Encoded:
+    def encode(self, update: Update, view: View, memory: Tensors, units: int, rng: np.random.Generator) -> Encoded:
         """The payload that keeps `units` units of the menu."""
         ...
 
-    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
-        """The server's view of the update: what was not sent is zero."""
+    def decode(self, payload: Payload, view: View, units: int) -> Update:
+        """The update as the server has it: all values of `view.trains`, zero where nothing was sent."""
         ...
 
 

@@ -29,6 +29,7 @@ from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_code
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values, block_peaks
 from raysoft.config import Plugin, RunConfig, parse_section
+from raysoft.config.gone import without_gone
 from raysoft.errors import ConfigError
 from raysoft.types import Array, ParamSpace
 
@@ -48,7 +49,7 @@ def _complete(member: Plugin) -> Plugin:
     if module is None:
         raise ValueError(f"unknown codec {member.name!r} in a chain, choose from {', '.join(MEMBERS)}")
     try:
-        config = parse_section(module.Config, member.options())
+        config = parse_section(module.Config, without_gone("codec", member.name, member.options(), ""))
     except ConfigError as error:
         raise ValueError(f"{member.name}: {error}") from None
     for option, usual in (("fallback", "broadcast"), ("matched", True)):
@@ -135,16 +136,6 @@ class Thinned:
     def support_sets_length(self) -> bool:
         """As the first scheme."""
         return self.first.support_sets_length
-
-    @property
-    def age_bonus(self) -> float:
-        """As the first scheme."""
-        return getattr(self.first, "age_bonus", 0.0)
-
-    @property
-    def random_share(self) -> float:
-        """As the first scheme."""
-        return getattr(self.first, "random_share", 0.0)
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Every unit carried out; the expectation over the quantiser."""

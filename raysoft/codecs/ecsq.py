@@ -16,7 +16,7 @@ between the two: unbiased x C / (C + D) for an unbiased relative error D and C =
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
@@ -27,7 +27,7 @@ from pydantic import model_validator
 from raysoft.codecs.base import Codec, CodecConfig, Encoded, told_revision
 from raysoft.codecs.heads import HeadCoder
 from raysoft.codecs.measure.curves import convex_curve
-from raysoft.codecs.measure.factors import KINDS, Layout, Sent, client_rank, read_update, write_update, zeros
+from raysoft.codecs.measure.factors import KINDS, Layout, Sent, read_update, write_update, zeros
 from raysoft.codecs.measure.steps import FLOAT_BITS, KIND_BITS, Entries, Gain, block_lengths, dequantise
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import sent_components
@@ -35,7 +35,7 @@ from raysoft.codecs.wire.bits import BitReader, BitWriter
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.codecs.wire.symbols import read_symbols, write_symbols
 from raysoft.config import RunConfig
-from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
+from raysoft.types import ORDER, Array, Curve, ParamSpace, Payload, Tensors, Update, View
 
 LEVELS = 18
 WIDTH_BITS = 6  # says how many bits each of the LEVELS differences between a reported curve's bits takes
@@ -72,18 +72,18 @@ class Ecsq:
     superposable: ClassVar[bool] = False
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
 
-    def layout(self, rank: int, order: Array | None = None) -> Layout:
+    def layout(self, view: View) -> Layout:
         """The parameter space at this rank. Raises ValueError for a given order: nothing is left out whole."""
-        if order is not None:
+        if ORDER in view.side:
             raise ValueError("this codec chooses its own support; only rank_components follows a given order")
-        if rank not in self.layouts:
-            self.layouts[rank] = Layout(self.space, rank)
-        return self.layouts[rank]
+        if view.rank not in self.layouts:
+            self.layouts[view.rank] = Layout(self.space, view.rank)
+        return self.layouts[view.rank]
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
+    def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """Bits are exact; errors are the least that any gain leaves, without cross terms between components."""
-        layout = self.layout(client_rank(self.space, start), order)
-        factors = read_update(layout, update, start)
+        layout = self.layout(view)
+        factors = read_update(layout, update, view)
         if not factors.kind:  # the head alone: sent whole or not at all
             return Curve(self.heads.size(layout), np.zeros(1, dtype=np.int64), np.zeros(1))
         entries = Entries.of(factors)
@@ -96,12 +96,10 @@ class Ecsq:
         told = WIDTH_BITS + LEVELS * int(np.diff(spent).max()).bit_length()  # an entropy coder's lengths: any at all
         return convex_curve(self.heads.size(layout), spent, np.array(errors) * factors.scale2, told)
 
-    def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
-    ) -> Encoded:
+    def encode(self, update: Update, view: View, memory: Tensors, units: int, rng: np.random.Generator) -> Encoded:
         """The payload at step number `units`. Raises ValueError for a step that is not there, or a given order."""
-        layout = self.layout(client_rank(self.space, start), order)
-        factors = read_update(layout, update, start)
+        layout = self.layout(view)
+        factors = read_update(layout, update, view)
         most = LEVELS if factors.kind else 0
         if not 0 <= units <= most:
             raise ValueError(f"units must be 0..{most}, got {units}")
@@ -109,7 +107,7 @@ class Ecsq:
         self.heads.write(writer, layout, update, rng)
         if units == 0:
             nothing = {"sent": np.zeros(layout.matrices * self.space.rank, dtype=bool)}
-            return Encoded(writer.payload(), memory, memory, float(factors.energy() > 0), nothing)
+            return self._encoded(writer, view, memory, units, float(factors.energy() > 0), nothing)
         entries = Entries.of(factors)
         coarser = [entries.level(number, self.gain).bits for number in range(units - 1)]
         level = entries.level(units - 1, self.gain)
@@ -121,28 +119,33 @@ class Ecsq:
         sent = dequantise(factors, level.step, level.gains, symbols.values)
         energy = factors.energy()
         error = factors.error(sent) / energy if energy > 0 else 0.0
-        return Encoded(writer.payload(), memory, memory, error, {"sent": _sent_components(layout, sent)})
+        return self._encoded(writer, view, memory, units, error, {"sent": _sent_components(layout, sent)})
 
-    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
+    def _encoded(
+        self, writer: BitWriter, view: View, memory: Tensors, units: int, error: float, stats: Mapping[str, Array]
+    ) -> Encoded:
+        payload = writer.payload()
+        return Encoded(payload, self.decode(payload, view, units), memory, memory, error, stats)
+
+    def decode(self, payload: Payload, view: View, units: int) -> Update:
         """The server's view, float32 deltas at the client's rank. Raises ValueError for a malformed payload."""
-        layout = self.layout(client_rank(self.space, start), order)
+        layout = self.layout(view)
         reader = BitReader(payload)
-        heads = self.heads.read(reader, layout)
+        heads, kind = self.heads.read(reader, layout), layout.kind(view.trains)
         if units == 0:
             if reader.left:
                 raise ValueError(f"{reader.left} bits are left where nothing but heads was sent")
-            return write_update(layout, "ab", zeros(layout), heads)
+            return write_update(layout, kind, zeros(layout), heads)
         number = reader.integer(KIND_BITS)
-        if number >= len(KINDS):
-            raise ValueError(f"{number} is not a kind of payload")
-        kind = KINDS[number]
+        if KINDS[number : number + 1] != (kind,):
+            raise ValueError(f"a payload of kind {number} where {kind!r} travels")
         step, *gains = (float(x) for x in reader.floats(1 + len(kind), FLOAT_BITS))
         if not all(0.0 <= x < math.inf for x in (step, *gains)):
             raise ValueError(f"a step and gains are finite and not negative, got {step} and {gains}")
         symbols = read_symbols(reader, block_lengths(layout, kind))
         if reader.integer(reader.left):
             raise ValueError("a payload ends with zeros")
-        factors = read_update(layout, self._unmoved(layout, kind), start)
+        factors = read_update(layout, self._unmoved(layout, kind) | heads, view)
         return write_update(layout, kind, dequantise(factors, step, tuple(gains), symbols.values), heads)
 
     def _unmoved(self, layout: Layout, kind: str) -> dict[str, Array]:

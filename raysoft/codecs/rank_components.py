@@ -30,16 +30,14 @@ from raysoft.codecs.measure.importance import (
     norm_scores,
     rank_components,
     rank_greedily,
-    with_lottery,
 )
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.unmatched import Unmatched
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
-from raysoft.config import NonNegative, RunConfig, Unit
+from raysoft.config import RunConfig
 from raysoft.kernels.lowrank import component_gram
-from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace
 
 
@@ -51,8 +49,6 @@ class Config(CodecConfig):
 
     importance: Importance = "update"
     scope: Scope = "model"
-    age_bonus: NonNegative = 0.0  # scores times 1 + age_bonus * (participations since the client sent the component)
-    random_share: Unit = 0.0  # of the kept components, drawn at random instead of by score
     matched: bool = True  # false: columns of B and rows of A are chosen apart (see unmatched.py), to compare with
 
     @property
@@ -66,17 +62,11 @@ class Config(CodecConfig):
 
     @model_validator(mode="after")
     def _apart(self) -> Config:
-        others = {"importance": ("norm", "update"), "scope": ("model",), "age_bonus": (0.0,), "random_share": (0.0,)}
+        others = {"importance": ("norm", "update"), "scope": ("model",)}
         for option, allowed in others.items():
             if not self.matched and getattr(self, option) not in allowed:
                 values = " or ".join(map(str, allowed))
                 raise ValueError(f"matched: false goes with {option}: {values}, got {getattr(self, option)}")
-        return self
-
-    @model_validator(mode="after")
-    def _scores(self) -> Config:
-        if self.importance == "gram_greedy" and (self.age_bonus or self.random_share):
-            raise ValueError("age_bonus and random_share need importance: norm or update; gram_greedy has no scores")
         return self
 
 
@@ -86,8 +76,6 @@ class RankComponents:
 
     importance: Importance
     scope: Scope
-    age_bonus: float = 0.0
-    random_share: float = 0.0
     superposable: ClassVar[bool] = True
     support_sets_length: ClassVar[bool] = True
 
@@ -144,13 +132,7 @@ class RankComponents:
         if self.importance == "gram_greedy":
             return rank_greedily(lost, cost, self.scope)
         scores = norm_scores(factors) if self.importance == "norm" else np.diagonal(lost.dropped, axis1=1, axis2=2)
-        if factors.age_LR is not None:
-            scores = scores * (1.0 + self.age_bonus * factors.age_LR)
-        ranking = rank_components(lost, scores, cost, self.scope)
-        if self.random_share and factors.lottery is not None:
-            draw = Rng(factors.lottery)("component_lottery")
-            ranking = with_lottery(ranking, lost, self.scope, self.random_share, draw)
-        return ranking
+        return rank_components(lost, scores, cost, self.scope)
 
 
 def losses(factors: Factors, coder: ValueCoder) -> Losses:
@@ -192,7 +174,7 @@ def scheme(config: Config) -> Scheme:
     if not config.matched:
         assert config.importance != "gram_greedy"
         return Unmatched(config.importance)
-    return RankComponents(config.importance, config.scope, config.age_bonus, config.random_share)
+    return RankComponents(config.importance, config.scope)
 
 
 def build(config: Config, space: ParamSpace) -> Codec:

@@ -7,13 +7,13 @@ fills the rest with zeros instead of the broadcast's values. Received as a chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from raysoft.codecs.base import Encoded
 from raysoft.codecs.scheme import SchemeCodec
-from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
+from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update, View
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,21 @@ class StateCodec:
         """As the inner codec."""
         return self.inner.superposable
 
-    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
+    def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """Errors are those of the client's own effective weights: sending nothing loses all of them."""
-        return self.inner.menu(self._state(update, start), self._origin(start), memory, order)
+        return self.inner.menu(self._state(update, view.start), self._origin(view), memory)
 
-    def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
-    ) -> Encoded:
+    def encode(self, update: Update, view: View, memory: Tensors, units: int, rng: np.random.Generator) -> Encoded:
         """The payload of `units`; the relative error refers to the state."""
-        return self.inner.encode(self._state(update, start), self._origin(start), memory, units, order, rng)
+        origin = self._origin(view)
+        encoded = self.inner.encode(self._state(update, view.start), origin, memory, units, rng)
+        return replace(encoded, received=self._change(encoded.received, view.start))
 
-    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
+    def decode(self, payload: Payload, view: View, units: int) -> Update:
         """Float32 changes from `start`: -start where nothing was sent."""
-        state = self.inner.decode(payload, self._origin(start), units, order)
+        return self._change(self.inner.decode(payload, self._origin(view), units), view.start)
+
+    def _change(self, state: Update, start: Tensors) -> Update:
         factors = self._factors()
         return {name: value - start[name] if name in factors else value for name, value in state.items()}
 
@@ -56,9 +58,10 @@ class StateCodec:
             raise ValueError(f"fallback: zero needs a method that sends both factors, {missing[0]} is not sent")
         return {name: start[name] + value if name in factors else value for name, value in update.items()}
 
-    def _origin(self, start: Tensors) -> dict[str, Array]:
+    def _origin(self, view: View) -> View:
         factors = self._factors()
-        return {name: np.zeros_like(value) if name in factors else value for name, value in start.items()}
+        start = {name: np.zeros_like(value) if name in factors else value for name, value in view.start.items()}
+        return replace(view, start=start)
 
     def _factors(self) -> set[str]:
         return {name for pair in self.space.pairs for name in (pair.a, pair.b)}

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from raysoft.config.base import Plugin
+from raysoft.config.gone import without_gone
 from raysoft.config.sections import RunConfig
 from raysoft.config.sentences import parse_section
 from raysoft.errors import ConfigError
@@ -65,7 +66,8 @@ def plugin(kind: str, name: str) -> ModuleType:
 
 def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
     """The plug-in's own validated Config."""
-    return parse_section(plugin(kind, section.name).Config, section.options(), prefix or kind)
+    left = without_gone(kind, section.name, section.options(), prefix or kind)
+    return parse_section(plugin(kind, section.name).Config, left, prefix or kind)
 
 
 def build(kind: str, section: Plugin, *args: Any) -> Any:
@@ -138,12 +140,3 @@ def _check_shared_mask(section: Plugin) -> None:
             "follow; use codec.name=rank_components, matched (or a chain that starts with it), or "
             "method.shared_mask=false",
         )
-    chosen = codec.codecs[0].options() if hasattr(codec, "codecs") else section.options()
-    for name in ("age_bonus", "random_share"):
-        if chosen.get(name):
-            raise ConfigError(
-                f"codec.{name}",
-                f"{chosen[name]:g} is for clients that choose their components, which method.shared_mask=true leaves "
-                f"to the server; use {name}=0 (method.shared_mask_age_bonus is the server's), or "
-                "method.shared_mask=false",
-            )

@@ -21,6 +21,7 @@ from raysoft.config.base import (
     Section,
     Unit,
 )
+from raysoft.config.gone import as_written_before
 from raysoft.errors import ConfigError
 
 
@@ -312,6 +313,7 @@ class RunConfig(Section):
                 for option in section.LATER:
                     if getattr(section, option) == type(section).model_fields[option].default:
                         tree[key].pop(option)
+        tree |= {kind: as_written_before(kind, tree[kind]) for kind in PLUGINS}
         names = ("pack_size", "threads", *(("portable",) if self.actors.portable else ()))
         tree["actors"] = {name: tree["actors"][name] for name in names}
         if self.even_packs():  # 0.1 filled the first ones and left the last one short: other sums, other last bits

@@ -17,20 +17,29 @@ import numpy as np
 
 from raysoft.codecs.base import Codec, Encoded
 from raysoft.codecs.measure.report import quantize_curve
-from raysoft.codecs.memory.fading import LOTTERY
 from raysoft.config import RunConfig, registry
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
-from raysoft.federation.pack_sums import PackSum, folded, weighted_sum
+from raysoft.federation.pack_folds import PackFold, joined
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
-from raysoft.federation.seam import LARGEST, blamed, check_contribution, check_curve, check_decoded, check_size, norm_of
+from raysoft.federation.seam import (
+    LARGEST,
+    blamed,
+    check_curve,
+    check_encoded,
+    check_size,
+    check_upload,
+    check_view,
+    norm_of,
+)
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
-from raysoft.methods.base import Method, cut_to_rank
+from raysoft.methods.base import Method, pad_to_rank
+from raysoft.methods.folds import Arrived
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, ClientReport, ClientState, Curve, Pack, Tensors, Update
+from raysoft.types import Array, Broadcast, ClientReport, ClientState, Curve, Pack, Tensors, Update, Upload, View
 
-STAGES = ("train", "encode", "sum", "combine", "evaluate", "evaluate_clients")
+STAGES = ("train", "encode", "fold", "join", "evaluate", "evaluate_clients")
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,10 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainedPack:
-    """Handle of `train`: the updates of a pack, before compression, and who made them."""
+    """Handle of `train`: what each client of a pack wants to send, before compression, and its state before that."""
 
     pack: Pack
-    updates: tuple[Update, ...]
+    uploads: tuple[Upload, ...]
     states: tuple[ClientState, ...]
 
 
@@ -74,8 +83,8 @@ NO_CURVE = Curve(0, np.zeros(1, dtype=np.int64), np.zeros(1))
 
 @dataclass(frozen=True)
 class EncodedPack:
-    """Handle of `encode`: the server's view of each payload (None: silent), and what each client remembers if its
-    payload is delivered, or lost."""
+    """Handle of `encode`: each payload as the server reads it (None: silent), and what the codec remembers if it is
+    delivered, or lost."""
 
     decoded: tuple[Update | None, ...]
     if_delivered: tuple[Tensors, ...]
@@ -83,7 +92,7 @@ class EncodedPack:
 
 
 @dataclass(frozen=True)
-class SumRequest:
+class FoldRequest:
     """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything.
 
     `cohort` is the size of the whole cohort, of which this pack is a part.
@@ -160,12 +169,12 @@ class Worker:
         pack, train = request.pack, self.config.train
         states = [self.client_state(client, request.states) for client in pack.clients]
         steps = [local_steps(self.rng, train.steps, client) for client in pack.clients]
-        starts = [self._start(down, state.rank) for state in states]
+        views = [self._view(down, pack.tick, *one) for one in zip(pack.clients, states, strict=True)]
         failed: dict[int, str] = {}
         jobs = {}
         for k, client in enumerate(pack.clients):
             with self._leaving_out(client, failed), blamed("method", self.config, pack.tick, client):
-                jobs[client] = self.method.local(starts[k], states[k], steps[k], pack.tick)
+                jobs[client] = self.method.local(views[k], states[k].method, steps[k])
         clients = tuple(jobs)
         counts = [steps[k] for k, client in enumerate(pack.clients) if client in jobs]
         shards = {client: self.workload.partition.indices(client) for client in clients}
@@ -175,9 +184,9 @@ class Worker:
         results = dict(zip(clients, trained, strict=True))
         samples_K = sum(batch.mask_KB.sum(axis=1) for batch in batches)
         samples = {client: float(samples_K[k]) for k, client in enumerate(clients)}
-        reports, updates, new_states = [], [], []
+        reports, uploads = [], []
         for k, client in enumerate(pack.clients):
-            start, state = starts[k], states[k]
+            view, state = views[k], states[k]
             report = ClientReport(
                 client=client,
                 version=down.version,
@@ -185,36 +194,34 @@ class Worker:
                 rank=state.rank,
                 loss=float(results[client].loss) if client in results else math.nan,
                 cycles=samples.get(client, 0.0) * self.config.device.cycles_per_sample,
-                downlink_bits=jobs[client].downlink_bits if client in jobs else 0,
+                downlink_bits=view.downlink.total if client in jobs else 0,
+                dense_bits=view.dense_bits if client in jobs else 0,
                 curve=NO_CURVE,
                 finite=False,
-                order_bits=jobs[client].order_bits if client in jobs else 0,
             )
-            update: Update = {name: np.zeros_like(value) for name, value in start.items()}
+            upload = _nothing(view, state)
             if client in results:
                 with self._leaving_out(client, failed):
-                    report, update, state = self._report(down, pack.tick, report, start, results[client].end, state)
+                    report, upload = self._report(report, view, results[client].end, state)
             reports.append(replace(report, failed=failed.get(client, "")))
-            updates.append(update)
-            new_states.append(state)
-        return tuple(reports), TrainedPack(pack, tuple(updates), tuple(new_states))
+            uploads.append(upload)
+        return tuple(reports), TrainedPack(pack, tuple(uploads), tuple(states))
 
     def _report(
-        self, down: Broadcast, tick: int, report: ClientReport, start: Tensors, end: Tensors, state: ClientState
-    ) -> tuple[ClientReport, Update, ClientState]:
-        """The client's update, its report completed by norm and curve, and its next state."""
-        client, before = report.client, state
-        with blamed("method", self.config, tick, client):
-            update, state = self.method.upload(start, end, before)
-            norm = norm_of(update)
+        self, report: ClientReport, view: View, end: Tensors, state: ClientState
+    ) -> tuple[ClientReport, Upload]:
+        """What the client wants to send, and its report completed by norm and curve."""
+        with blamed("method", self.config, view.tick, view.client):
+            upload = self.method.upload(view, end, state.method)
+            check_upload(self.config, view, upload)
+        norm = norm_of(upload.update)
         finite = norm <= LARGEST  # not for nan
         if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
-            update = {name: np.zeros_like(value) for name, value in update.items()}
-            state = before
-        with blamed("codec", self.config, tick, client):
-            menu = self.codec.menu(update, start, self._memory(state, tick, client), down.order)
-            check_curve(self.config, tick, client, menu)
-        return replace(report, finite=finite, update_norm=norm, curve=quantize_curve(menu)), update, state
+            upload = _nothing(view, state)
+        with blamed("codec", self.config, view.tick, view.client):
+            menu = self.codec.menu(upload.update, view, state.codec)
+            check_curve(self.config, view.tick, view.client, menu)
+        return replace(report, finite=finite, update_norm=norm, curve=quantize_curve(menu)), upload
 
     @contextmanager
     def _leaving_out(self, client: int, failed: dict[int, str]) -> Iterator[None]:
@@ -232,76 +239,71 @@ class Worker:
         """Serialise what each client may send, and read it as the server will; bits are counted on the payload."""
         pack = trained.pack
         sent: list[SentUpdate] = []
-        views: list[Update | None] = []
+        decoded: list[Update | None] = []
         delivered: list[Tensors] = []
         lost: list[Tensors] = []
         failed: dict[int, str] = {}
-        for client, update, state, units in zip(
-            pack.clients, trained.updates, trained.states, request.units, strict=True
+        for client, upload, state, units in zip(
+            pack.clients, trained.uploads, trained.states, request.units, strict=True
         ):
             # Silent or failed: nothing sent, codec memory kept.
-            one, view, if_delivered, if_lost = SILENT, None, state.codec, state.codec
+            one, received, if_delivered, if_lost = SILENT, None, state.codec, state.codec
             if units is not None:
                 with self._leaving_out(client, failed):
-                    encoded, view = self._encoded(down, pack.tick, client, update, state, units)
-                    finite = norm_of(view) <= LARGEST
+                    view = self._view(down, pack.tick, client, state)
+                    encoded = self._encoded(view, upload.update, state, units)
+                    received, finite = encoded.received, norm_of(encoded.received) <= LARGEST
                     one = SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats)
                     if_delivered, if_lost = encoded.memory_if_delivered, encoded.memory_if_lost
             sent.append(replace(one, finite=False, failed=failed[client]) if client in failed else one)
-            views.append(view)
+            decoded.append(received)
             delivered.append(if_delivered)
             lost.append(if_lost)
-        return tuple(sent), EncodedPack(tuple(views), tuple(delivered), tuple(lost))
+        return tuple(sent), EncodedPack(tuple(decoded), tuple(delivered), tuple(lost))
 
-    def _encoded(
-        self, down: Broadcast, tick: int, client: int, update: Update, state: ClientState, units: int
-    ) -> tuple[Encoded, Update]:
+    def _encoded(self, view: View, update: Update, state: ClientState, units: int) -> Encoded:
         """The payload, and what the server reads of it."""
-        start, memory = self._start(down, state.rank), self._memory(state, tick, client)
-        with blamed("codec", self.config, tick, client):
-            draw = self.rng("codec", tick, client)
-            encoded = self.codec.encode(update, start, memory, units, down.order, draw)
-            decoded = self.codec.decode(encoded.payload, start, units, down.order)
-            check_decoded(self.config, tick, client, decoded, update, start, encoded.payload.num_bits)
-        if norm_of(decoded) <= LARGEST:
-            check_size(self.config, tick, client, decoded, update, start, memory)
-        return encoded, decoded
+        with blamed("codec", self.config, view.tick, view.client):
+            draw = self.rng("codec", view.tick, view.client)
+            encoded = self.codec.encode(update, view, state.codec, units, draw)
+            check_encoded(self.config, view, encoded, self.codec, units)
+        if norm_of(encoded.received) <= LARGEST:
+            check_size(self.config, view, encoded.received, update, state.codec)
+        return encoded
 
-    def sum(
-        self, down: Broadcast, request: SumRequest, trained: TrainedPack, encoded: EncodedPack
-    ) -> tuple[dict[int, ClientState], PackSum]:
-        """Contribute what arrived and add it up, in float64 and in client-id order; every client's next state."""
+    def fold(
+        self, down: Broadcast, request: FoldRequest, trained: TrainedPack, encoded: EncodedPack
+    ) -> tuple[dict[int, ClientState], PackFold]:
+        """Fold what arrived, in float64 and in client-id order; every client's next state."""
+        pack, space = trained.pack, self.workload.space
         received: list[Update] = [
-            {} if view is None or mix == 0.0 else self._contribution(trained.pack.tick, client, view)
-            for client, view, mix in zip(trained.pack.clients, encoded.decoded, request.mix, strict=True)
+            {} if update is None or mix == 0.0 else pad_to_rank(update, space)
+            for update, mix in zip(encoded.decoded, request.mix, strict=True)
         ]
-        memories = [
-            delivered if arrived else lost
-            for delivered, lost, arrived in zip(encoded.if_delivered, encoded.if_lost, request.arrived, strict=True)
-        ]
-        states = {
-            client: replace(state, codec=memory)
-            for client, state, memory in zip(trained.pack.clients, trained.states, memories, strict=True)
-        }
-        products = self._products(down, request, trained, received)
-        return states, PackSum(weighted_sum(received, request.mix), products)
+        states, arrived = {}, []
+        for k, (client, state, upload) in enumerate(zip(pack.clients, trained.states, trained.uploads, strict=True)):
+            if request.arrived[k]:
+                states[client] = replace(state, method=upload.memory_if_delivered, codec=encoded.if_delivered[k])
+            else:
+                states[client] = replace(state, method=upload.memory_if_lost, codec=encoded.if_lost[k])
+            if received[k]:
+                start = pad_to_rank(self._view(down, pack.tick, client, state).start, space)
+                arrived.append(Arrived(received[k], request.mix[k], start))
+        with blamed("method", self.config, pack.tick):
+            folded = self.method.fold.part(arrived)
+        return states, PackFold(folded, self._products(down, request, trained, received))
 
-    def _contribution(self, tick: int, client: int, view: Update) -> Update:
-        with blamed("method", self.config, tick, client):
-            added = self.method.contribute(view)
-            return dict(check_contribution(self.config, tick, client, added, self.workload.space))
-
-    def combine(self, down: Broadcast, request: None, *packs: PackSum) -> tuple[PackSum, None]:
-        """The sums of neighbouring packs as one."""
-        return folded(packs), None
+    def join(self, down: Broadcast, request: None, *packs: PackFold) -> tuple[PackFold, None]:
+        """Neighbouring packs as one."""
+        return joined(self.method.fold, packs), None
 
     def _products(
-        self, down: Broadcast, request: SumRequest, trained: TrainedPack, received: Sequence[Update]
+        self, down: Broadcast, request: FoldRequest, trained: TrainedPack, received: Sequence[Update]
     ) -> ProductSums | None:
         mode = covariance_mode(self.config.metrics.covariance, self.workload.space, request.cohort)
         if mode == "off":
             return None
-        ideal = [self.method.contribute(update) for update in trained.updates]
+        ideal = [pad_to_rank(upload.update, self.workload.space) for upload in trained.uploads]
         return product_sums(
             self.workload.space,
             mode,
@@ -331,14 +333,17 @@ class Worker:
         edges = np.cumsum([len(index) for index in drawn])[:-1]
         return np.array([part.sum(axis=0) for part in np.split(counts_N3, edges)]), None
 
-    def _memory(self, state: ClientState, tick: int, client: int) -> Tensors:
-        """What the codec is given: its memory, and one seed for menu and encode where it draws."""
-        if not getattr(self.codec, "draws", False):
-            return state.codec
-        return {**state.codec, LOTTERY: np.array(self.rng("codec_choice", tick, client).integers(2**63))}
+    def _view(self, down: Broadcast, tick: int, client: int, state: ClientState) -> View:
+        with blamed("method", self.config, tick, client):
+            view = self.method.view(down, client, state.rank, tick)
+            check_view(self.config, view)
+        return view
 
-    def _start(self, down: Broadcast, rank: int) -> dict[str, Array]:
-        return cut_to_rank(down.common, self.workload.space, rank)
+
+def _nothing(view: View, state: ClientState) -> Upload:
+    """No change, and nothing new to remember."""
+    zeros = {name: np.zeros_like(view.start[name]) for name in view.start if name in view.trains}
+    return Upload(zeros, state.method, state.method)
 
 
 def _where(stage: str, request: Any, handles: Sequence[Any]) -> str:

@@ -16,8 +16,7 @@ from raysoft.allocation.solvers.menus import Menus
 from raysoft.config import RunConfig, registry
 from raysoft.federation.parts import Parts
 from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
-from raysoft.methods.base import cut_to_rank
-from raysoft.types import Array, ClientState, ServerState
+from raysoft.types import Array, ServerState
 from raysoft.uplinks.base import downlink_seconds
 from raysoft.wireless.base import gains
 
@@ -54,20 +53,18 @@ class RankCost:
 def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
     """Read off the menu of a keyed Gaussian update: most codecs' sizes are those of every update of this rank."""
     config = parts.config
-    start = cut_to_rank(server.theta, parts.info.space, rank)
-    job = parts.method.local(start, ClientState(rank), 1, 1)
+    view = parts.method.view(parts.method.broadcast(server, 1), 0, rank, 1)
     end = {
         name: (value + parts.rng("nominal_update", number).normal(size=value.shape)).astype(np.float32)
-        for number, (name, value) in enumerate(start.items())
+        for number, (name, value) in enumerate(view.start.items())
     }
-    update, _ = parts.method.upload(start, end, ClientState(rank))
+    update = parts.method.upload(view, end, {}).update
     codec = registry.build("codec", config.codec, parts.info.space)
-    curve = codec.menu(update, start, {}, parts.method.broadcast(server, 1).order)
+    curve = codec.menu(update, view, {})
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
     control = int(control_bits((curve,), needs_curve=True)[0])
-    down = scale * job.downlink_bits
-    return RankCost(menu, scale * curve.fixed_bits, control, down, down - scale * job.order_bits)
+    return RankCost(menu, scale * curve.fixed_bits, control, scale * view.downlink.total, scale * view.dense_bits)
 
 
 def sample_rounds(parts: Parts, costs: Mapping[int, RankCost], ticks: Iterable[int]) -> Draws:

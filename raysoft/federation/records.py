@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ class Round:
     mix_K: Array  # factor of each update in the mean, sum 1 where anybody arrived
     bits_K: Array  # on the air
     sent: Mapping[int, SentUpdate]
-    sums: Tensors | None
+    folded: Tensors | None
     products: ProductSums | None
     counts: dict[str, float] | None  # of the evaluation, if there was one
     began: float  # time.perf_counter
@@ -131,8 +130,7 @@ def base_record(parts: Parts, counts: dict[str, float] | None, began: float) -> 
 
 def _dense_bits(parts: Parts, report: ClientReport) -> int:
     """Bits of one client's whole update as float32, on the air: the yardstick of `uplink share`."""
-    # The broadcast a client receives has exactly the values that a dense update would send back.
-    return round((report.downlink_bits - report.order_bits) * parts.config.device.payload_scale)
+    return round(report.dense_bits * parts.config.device.payload_scale)
 
 
 def _status(r: Round, sent_K: Sequence[SentUpdate]) -> list[str]:
@@ -176,17 +174,10 @@ def _starvation(r: Round, sent_K: Sequence[SentUpdate]) -> tuple[Array | None, d
 
 
 def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
-    if r.products is None or r.sums is None:
+    if r.products is None or r.folded is None:
         return {"aggregation_covariance": None}
     mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, r.cohort)
-    measure = partial(covariance_metrics, parts.info.space, mode, parts.rng, r.before.server.theta)
-    measured = measure(r.sums, r.products)
-    mean = getattr(parts.method, "mean", None)  # a method may weigh components by their senders
-    applied = r.sums if mean is None else mean(r.sums)
-    if applied is not r.sums:
-        step = measure(applied, r.products)
-        measured |= {name: step[name] for name in ("applied_ratio", "applied_cosine") if name in step}
-    return measured
+    return covariance_metrics(parts.info.space, mode, parts.rng, r.before.server.theta, r.folded, r.products)
 
 
 def _known(values: Mapping[str, float | None], *names: str) -> dict[str, float]:

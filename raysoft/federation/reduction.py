@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.errors import RaysoftError
-from raysoft.federation.client import SentUpdate, SumRequest
+from raysoft.federation.client import FoldRequest, SentUpdate
 from raysoft.types import Array, ClientReport, ClientState, Pack, Participants
 
 
@@ -82,16 +82,16 @@ def arrived_components(who: Participants, sent: Mapping[int, SentUpdate], arrive
     return np.sum(sent_KN, axis=0) if sent_KN else None
 
 
-def sum_requests(
+def fold_requests(
     packs: Sequence[Pack], who: Participants, arrived_K: Array, mix_K: Array, cohort: int
-) -> list[SumRequest]:
+) -> list[FoldRequest]:
     """One request a pack; its clients that are not among the participants (not finite) have not arrived."""
     clients = who.clients_K.tolist()
     arrived = dict(zip(clients, arrived_K.tolist(), strict=True))
     mix = dict(zip(clients, mix_K.tolist(), strict=True))
     weight = dict(zip(clients, who.weights_K.tolist(), strict=True))
     return [
-        SumRequest(
+        FoldRequest(
             mix=tuple(mix.get(k, 0.0) for k in pack.clients),
             arrived=tuple(arrived.get(k, False) for k in pack.clients),
             weights=tuple(weight.get(k, 0.0) for k in pack.clients),

@@ -1,4 +1,4 @@
-"""One round: select, broadcast, train, allocate, encode, deliver, sum, receive, aggregate, observe, record.
+"""One round: select, broadcast, train, allocate, encode, deliver, fold, receive, aggregate, observe, record.
 
 State in, state out. Nothing is committed before `aggregate`, so any step can be repeated. K clients, ordered by id.
 """
@@ -30,9 +30,9 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     who, plan = step.allocate(trained.reports)
     encoded = step.encode(trained, plan, down)
     delivered = step.deliver(plan, who, encoded.sent)
-    total, states = step.sum(trained, encoded, delivered, down, cohort=len(cohort_K))
-    sums = step.receive(total.sums, delivered.outcome)
-    server = step.aggregate(trained, encoded, delivered, sums)
+    total, states = step.fold(trained, encoded, delivered, down, cohort=len(cohort_K))
+    folded = step.receive(total.folded, delivered.outcome)
+    server = step.aggregate(trained, encoded, delivered, folded)
     remembered = step.observe(plan, delivered.outcome)
 
     after = replace(
@@ -55,7 +55,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
         mix_K=delivered.mix_K,
         bits_K=delivered.bits_K,
         sent=encoded.sent,
-        sums=sums,
+        folded=folded,
         products=total.products,
         counts=evaluate(parts, server, tick),
         began=began,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from raysoft.codecs.base import Codec, Encoded
 from raysoft.config import RunConfig
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.stage_errors import in_words, is_lack_of_memory
@@ -26,6 +27,8 @@ from raysoft.types import (
     Participants,
     ServerState,
     Tensors,
+    Upload,
+    View,
 )
 
 LARGEST = 1e15  # of what counts as finite: its energy, summed over a cohort, still has a float32
@@ -152,49 +155,76 @@ def check_outcome(config: RunConfig, tick: int, outcome: Outcome, plan: Allocati
         raise _fault("uplink", config, tick, f"round_s is {outcome.round_s!r}")
 
 
-def check_decoded(
-    config: RunConfig, tick: int, client: int, decoded: Any, update: Tensors, start: Tensors, num_bits: Any
-) -> None:
-    """The server's view of an update: all that was sent, and nothing the client has not, in its shapes; a bit count."""
-    names = set(decoded) if isinstance(decoded, Mapping) else set()
-    strange = sorted((set(update) - names) | (names - set(start)))
-    if strange:
-        raise _fault("codec", config, tick, f"decodes other values than were sent, e.g. {strange[0]}", client)
+def check_view(config: RunConfig, view: Any) -> None:
+    """What a method says of a client: a View whose trained values are there."""
+    _check_type("method", config, getattr(view, "tick", 0), "view", view, View)
+    strange = sorted(view.trains - set(view.start))
+    if strange or not view.trains:
+        what = f"trains {strange[0]}, which is not in its start" if strange else "trains nothing"
+        raise _fault("method", config, view.tick, what, view.client)
+
+
+def check_upload(config: RunConfig, view: View, upload: Any) -> None:
+    """What a client wants to send: what it trained, neither less nor more, in its shapes."""
+    _check_type("method", config, view.tick, "upload", upload, Upload, view.client)
+    _check_values("method", config, view, "uploads", upload.update)
+
+
+def check_encoded(config: RunConfig, view: View, encoded: Any, codec: Codec, units: int) -> None:
+    """A payload with its bits, and the update that it holds; in round 1 that it holds just this one."""
+    _check_type("codec", config, view.tick, "encode", encoded, Encoded, view.client)
+    bits = encoded.payload.num_bits
+    if not isinstance(bits, int | np.integer) or bits < 0:
+        raise _fault("codec", config, view.tick, f"its payload has {bits!r} bits", view.client)
+    _check_values("codec", config, view, "decodes", encoded.received)
+    if view.tick > 1:
+        return
+    decoded = codec.decode(encoded.payload, view, units)
+    _check_values("codec", config, view, "decodes", decoded)
     for name, value in decoded.items():
-        if np.shape(value) != np.shape(start[name]):
-            what = f"decodes {name} in shape {np.shape(value)}, the client has {np.shape(start[name])}"
-            raise _fault("codec", config, tick, what, client)
-    if not isinstance(num_bits, int | np.integer) or num_bits < 0:
-        raise _fault("codec", config, tick, f"its payload has {num_bits!r} bits", client)
+        if not np.array_equal(value, encoded.received[name], equal_nan=True):
+            what = f"its payload decodes to another {name} than `received` holds"
+            raise _fault("codec", config, view.tick, what, view.client)
 
 
-def check_size(config: RunConfig, tick: int, client: int, decoded: Tensors, *known: Tensors) -> None:
+def _check_values(kind: str, config: RunConfig, view: View, does: str, values: Any) -> None:
+    """Values of what travels: these names, these shapes."""
+    names = set(values) if isinstance(values, Mapping) else set()
+    strange = sorted(names ^ view.trains)
+    if strange:
+        what = f"{does} other values than are trained, e.g. {strange[0]}"
+        raise _fault(kind, config, view.tick, what, view.client)
+    for name, value in values.items():
+        if np.shape(value) != np.shape(view.start[name]):
+            what = f"{does} {name} in shape {np.shape(value)}, the client has {np.shape(view.start[name])}"
+            raise _fault(kind, config, view.tick, what, view.client)
+
+
+def check_size(config: RunConfig, view: View, decoded: Tensors, *known: Tensors) -> None:
     """No more than `train.max_update_norm` times the norms of what it came from: update, broadcast, memory."""
     times = config.train.max_update_norm
     if times is None:
         return
-    norm, most = norm_of(decoded), max(map(norm_of, known))
+    norm, most = norm_of(decoded), max(map(norm_of, (view.start, *known)))
     if norm > times * most > 0:
         what = (
             f"decodes an update of norm {norm:.3g}, more than train.max_update_norm={times:g} times that of the "
             f"update, the broadcast and the codec's memory ({most:.3g} at most); null switches this check off"
         )
-        raise _fault("codec", config, tick, what, client)
+        raise _fault("codec", config, view.tick, what, view.client)
 
 
-def check_contribution(config: RunConfig, tick: int, client: int, added: Any, space: ParamSpace) -> Tensors:
-    """What one update adds to the sum: something, in the global model's shapes, finite."""
-    _check_type("method", config, tick, "contribute", added, Mapping, client)
-    if not added:
-        raise _fault("method", config, tick, "contributes nothing of an update that arrived", client)
-    parts: Tensors = added
+def check_folded(config: RunConfig, tick: int, folded: Any, space: ParamSpace) -> Tensors:
+    """What a method's fold makes of what arrived: finite values, the model's own in the model's shapes."""
+    _check_type("method", config, tick, "fold", folded, Mapping)
+    parts: Tensors = folded
     for name, value in parts.items():
         wanted = space.shapes.get(name)
         if wanted is not None and np.shape(value) != tuple(wanted):
-            what = f"contributes {name} in shape {np.shape(value)}, the model has {tuple(wanted)}"
-            raise _fault("method", config, tick, what, client)
+            what = f"folds {name} in shape {np.shape(value)}, the model has {tuple(wanted)}"
+            raise _fault("method", config, tick, what)
         if not is_sound(value):
-            raise _fault("method", config, tick, f"contributes {name} with values that are not finite", client)
+            raise _fault("method", config, tick, f"folds {name} to values that are not finite or above {LARGEST:g}")
     return parts
 
 

@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 
 from raysoft.federation.client import EncodeRequest, SentUpdate, TrainRequest
-from raysoft.federation.pack_sums import PackSum, folded, in_groups
+from raysoft.federation.pack_folds import PackFold, in_groups, joined
 from raysoft.federation.parts import Parts, RunState
 from raysoft.federation.reduction import (
     arrived_components,
     by_client,
     client_weights,
     finite_reports,
+    fold_requests,
     normalised,
-    sum_requests,
     survivors,
 )
 from raysoft.federation.sampling import cohort_candidates, make_packs
 from raysoft.federation.seam import (
     blamed,
     check_cohort,
+    check_folded,
     check_outcome,
     check_plan,
     check_received,
@@ -56,7 +57,7 @@ class Trained:
     """What local training has left: the packs that came back, and what their clients report, by client id."""
 
     packs: Sequence[Pack]
-    updates: Sequence[Any]  # handles, one a pack: updates stay where they were made
+    uploads: Sequence[Any]  # handles, one a pack: updates stay where they were made
     everybody: tuple[ClientReport, ...]
     reports: tuple[ClientReport, ...]  # of those whose update is finite and not oversized
     oversized: Collection[int]  # clients rejected by train.max_update_norm
@@ -78,7 +79,7 @@ class Delivered:
     outcome: Outcome
     bits_K: Array  # on the air
     arrived_K: Array  # delivered, and finite after decoding
-    mix_K: Array  # factor of each update in the sum, 0 where it has not arrived
+    mix_K: Array  # factor of each update in the mean, 0 where it has not arrived
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class RoundSteps:
         each_K = zip(plan.clients_K, plan.units_K, plan.active_K, strict=True)
         units = {int(k): int(n) for k, n, active in each_K if active}
         requests = [EncodeRequest(tuple(units.get(k) for k in pack.clients)) for pack in trained.packs]
-        handles = [(update,) for update in trained.updates]
+        handles = [(one,) for one in trained.uploads]
         results = self.parts.executor.map("encode", down, requests, handles)
         sent = by_client(trained.packs, (reply for reply, _ in results))
         return Uploads([view for _, view in results], sent)
@@ -152,31 +153,37 @@ class RoundSteps:
         weights_K = who.weights_K if plan.weights_K is None else plan.weights_K
         return Delivered(who, outcome, bits_K, arrived_K, normalised(np.where(arrived_K, weights_K, 0.0)))
 
-    def sum(
+    def fold(
         self, trained: Trained, encoded: Uploads, delivered: Delivered, down: Any, *, cohort: int
-    ) -> tuple[PackSum, list[Mapping[int, ClientState]]]:
-        """The weighted sum of what arrived, by packs and then in groups; what clients remember, a mapping a pack."""
+    ) -> tuple[PackFold, list[Mapping[int, ClientState]]]:
+        """What arrived as one, by packs and then in groups; what clients remember, a mapping a pack."""
         run = self.parts.executor.map
         arrived_K, mix_K = delivered.arrived_K, delivered.mix_K
-        requests = sum_requests(trained.packs, delivered.who, arrived_K, mix_K, cohort=cohort)
-        summed = run("sum", down, requests, list(zip(trained.updates, encoded.views, strict=True)))
-        groups = in_groups([handle for _, handle in summed])
-        total = folded(reply for reply, _ in run("combine", down, [None] * len(groups), groups))
-        return total, [states for states, _ in summed]
+        requests = fold_requests(trained.packs, delivered.who, arrived_K, mix_K, cohort=cohort)
+        parts = run("fold", down, requests, list(zip(trained.uploads, encoded.views, strict=True)))
+        groups = in_groups([handle for _, handle in parts])
+        joint = run("join", down, [None] * len(groups), groups)
+        with self._blamed("method"):
+            total = joined(self.parts.method.fold, (reply for reply, _ in joint))
+        return total, [states for states, _ in parts]
 
-    def receive(self, summed: Tensors | None, outcome: Outcome) -> Tensors | None:
-        """The sum as the server has it after the air; None where nobody arrived."""
-        if summed is None:
+    def receive(self, total: Tensors, outcome: Outcome) -> Tensors | None:
+        """What the server has after the air, as its method wants it; None where nobody arrived."""
+        if not total:
             return None
+        config, tick = self.parts.config, self.tick
         with self._blamed("uplink"):
-            received = self.parts.uplink.receive(summed, outcome, self.parts.rng)
-            check_received(self.parts.config, self.tick, summed, received)
-        return received
+            received = self.parts.uplink.receive(total, outcome, tick, self.parts.rng)
+            check_received(config, tick, total, received)
+        with self._blamed("method"):
+            return check_folded(config, tick, self.parts.method.fold.finish(received), self.parts.info.space)
 
-    def aggregate(self, trained: Trained, encoded: Uploads, delivered: Delivered, sums: Tensors | None) -> ServerState:
+    def aggregate(
+        self, trained: Trained, encoded: Uploads, delivered: Delivered, folded: Tensors | None
+    ) -> ServerState:
         """The next global model."""
         counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
-        received = Reception(delivered.outcome, trained.reports, sums=sums, sent_counts=counts)
+        received = Reception(delivered.outcome, trained.reports, folded, counts)
         with self._blamed("method"):
             server = self.parts.method.aggregate(self.state.server, received, self.tick)
             check_server(self.parts.config, self.tick, self.state.server, server)

@@ -6,13 +6,16 @@ only inside the loss term that `local` may return.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
 from raysoft.config import Positive, Section
+from raysoft.methods.folds import Fold
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
+from raysoft.types import Array, Broadcast, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update, Upload, View
 
 
 class MethodConfig(Section):
@@ -22,24 +25,27 @@ class MethodConfig(Section):
 
 
 class Method(Protocol):
-    """See `design` §3. `needs` says whether aggregation wants one sum or the single updates."""
+    """What the stages of a round ask of a method, in this order. `averaging.py` answers all of it for most methods."""
 
-    needs: ClassVar[Literal["sum", "updates"]]
+    @property
+    def fold(self) -> Fold:
+        """How the updates that arrived become one thing."""
+        ...
 
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
         """What the coordinator sends to everybody."""
         ...
 
-    def local(self, start: Tensors, client: ClientState, steps: int, tick: int) -> LocalJob:
-        """What one client trains. `start` is the broadcast cut to the client's rank."""
+    def view(self, down: Broadcast, client: int, rank: int, tick: int) -> View:
+        """What both ends know of one client; the same on every process."""
         ...
 
-    def upload(self, start: Tensors, end: Tensors, client: ClientState) -> tuple[Update, ClientState]:
-        """The change that a client wants to send, before any compression."""
+    def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
+        """What the client trains. `memory`: what the method remembers of it (`Upload`)."""
         ...
 
-    def contribute(self, received: Update) -> Tensors:
-        """What one decoded update adds to the sum (at r_max); linear."""
+    def upload(self, view: View, end: Tensors, memory: Tensors) -> Upload:
+        """The change that the client wants to send, before any compression, given the values after training."""
         ...
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
@@ -80,16 +86,6 @@ def _gram_schmidt(rows: Array) -> Array:
     return ortho
 
 
-def broadcast_all(server: ServerState) -> Broadcast:
-    """Everything that is trained."""
-    return Broadcast(version=server.version, common=server.theta, model=server.model, base_version=server.base_version)
-
-
-def downlink_bits(start: Tensors) -> int:
-    """Bits of the values a client receives, as float32."""
-    return 32 * int(sum(value.size for value in start.values()))
-
-
 def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array]:
     """The part of the global values that a client of a smaller rank holds (views, no copies)."""
     if rank >= space.rank:
@@ -114,28 +110,19 @@ def _padded(value: Array, shape: tuple[int, ...]) -> Array:
     return full
 
 
-def difference(start: Tensors, end: Tensors, trainable: dict[str, bool] | None = None) -> dict[str, Array]:
-    """end - start, in float64 before rounding to float32 once; frozen parameters are left out."""
+def difference(start: Tensors, end: Tensors, names: Collection[str]) -> dict[str, Array]:
+    """end - start of these values, in float64 before rounding to float32 once."""
     return {
         name: (value.astype(np.float64) - start[name].astype(np.float64)).astype(np.float32)
         for name, value in end.items()
-        if trainable is None or trainable[name]
+        if name in names
     }
 
 
-def add_sum(server: ServerState, sums: Tensors | None, server_lr: float) -> ServerState:
-    """theta + server_lr * sum, in float64, rounded once. No sum (nobody arrived) leaves theta unchanged."""
-    if sums is None:
-        return server
+def add_change(server: ServerState, change: Tensors, server_lr: float) -> ServerState:
+    """theta + server_lr * change, in float64, rounded once."""
     theta = {
-        name: (value.astype(np.float64) + server_lr * sums[name]).astype(np.float32) if name in sums else value
+        name: (value.astype(np.float64) + server_lr * change[name]).astype(np.float32) if name in change else value
         for name, value in server.theta.items()
     }
-    return ServerState(
-        theta=theta,
-        version=server.version + 1,
-        extra=server.extra,
-        model=server.model,
-        base_version=server.base_version,
-        base_log=server.base_log,
-    )
+    return replace(server, theta=theta, version=server.version + 1)

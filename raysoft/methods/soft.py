@@ -12,18 +12,18 @@ The penalties are this project's reading of the paper's idea, not quoted equatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
 from raysoft.config import NonNegative, Positive, Unit
-from raysoft.methods.base import add_sum, broadcast_all, difference, downlink_bits
+from raysoft.methods.averaging import Averaging
+from raysoft.methods.base import MethodConfig
 from raysoft.methods.rules.gauge import reorthogonalized
-from raysoft.methods.rules.senders import AveragingConfig, contribution, mean_change
 from raysoft.methods.rules.shared_order import observed, order_bits, shared_order
-from raysoft.types import Broadcast, ClientState, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update
+from raysoft.types import ORDER, ParamSpace, Reception, ServerState, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Penalty = Literal["cosine", "offdiag", "identity", "none"]
 
 
-class Config(AveragingConfig):
+class Config(MethodConfig):
     """`penalty_weight` is lambda in loss + lambda * Omega(A, B)."""
 
     penalty: Penalty = "cosine"
@@ -98,58 +98,28 @@ class OrthogonalityPenalty:
         return square - diagonal.square().sum(dim=(1, 2))
 
 
-@dataclass(frozen=True)
-class Soft:
-    """Orthogonality penalty on the client, separate averaging on the server."""
+def _penalty(config: Config, space: ParamSpace) -> OrthogonalityPenalty | None:
+    if config.penalty == "none" or config.penalty_weight == 0:
+        return None
+    return OrthogonalityPenalty(space, config.penalty, config.penalty_weight, config.norm_floor)
 
-    config: Config
-    space: ParamSpace
-    needs: ClassVar[Literal["sum", "updates"]] = "sum"
 
-    def broadcast(self, server: ServerState, tick: int) -> Broadcast:
-        """All trained parameters, and the order of components that all clients follow."""
-        down = broadcast_all(server)
-        if not self.config.shared_mask:
-            return down
-        return replace(down, order=shared_order(server, self.space, self.config.shared_mask_age_bonus))
+def build(config: Config, space: ParamSpace) -> Averaging:
+    """Orthogonality penalty on the client, separate averaging on the server, then what the options add."""
 
-    def _loss_term(self) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor] | None:
-        if self.config.penalty == "none" or self.config.penalty_weight == 0:
-            return None
-        return OrthogonalityPenalty(self.space, self.config.penalty, self.config.penalty_weight, self.config.norm_floor)
+    def order(server: ServerState) -> Tensors:
+        return {ORDER: shared_order(server, space, config.shared_mask_age_bonus)}
 
-    def local(self, start: Tensors, client: ClientState, steps: int, tick: int) -> LocalJob:
-        """Train everything, with the penalty. A client receives the order of the components that its rank has."""
-        own = sum(len(start[pair.a]) for pair in self.space.pairs)
-        order = order_bits(own) if self.config.shared_mask else 0
-        trainable = dict.fromkeys(start, True)
-        return LocalJob(start, downlink_bits(start) + order, steps, trainable, self._loss_term(), order_bits=order)
-
-    def upload(self, start: Tensors, end: Tensors, client: ClientState) -> tuple[Update, ClientState]:
-        """The change of every parameter; the codec chooses the components."""
-        return difference(start, end), client
-
-    def contribute(self, received: Update) -> Tensors:
-        """The decoded change, padded to the server's rank."""
-        return contribution(self.config, self.space, received)
-
-    def mean(self, sums: Tensors) -> Tensors:
-        """The mean change that a sum of contributions stands for."""
-        return mean_change(self.config, self.space, sums)
-
-    def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
-        """Add the weighted mean change, note what it says of the components, then choose the coordinates."""
-        if received.sums is None:  # nobody arrived
-            return server
-        change = self.mean(received.sums)
-        after = add_sum(server, change, self.config.server_lr)
-        if self.config.shared_mask:
+    def then(before: ServerState, after: ServerState, received: Reception) -> ServerState:
+        """Note what the mean change says of the components, then choose the coordinates."""
+        if config.shared_mask:
+            assert received.folded is not None  # `then` is called where something arrived
             assert received.sent_counts is not None  # a codec that follows an order says what it sent
-            memory = self.config.shared_mask_memory
-            after = observed(server, after, self.space, change, received.sent_counts, memory)
-        return reorthogonalized(server, after, self.space) if self.config.reorthogonalize else after
+            after = observed(before, after, space, received.folded, received.sent_counts, config.shared_mask_memory)
+        return reorthogonalized(before, after, space) if config.reorthogonalize else after
 
-
-def build(config: Config, space: ParamSpace) -> Soft:
-    """The method for a parameter space."""
-    return Soft(config, space)
+    method = Averaging(config, space, penalty=_penalty(config, space), then=then)
+    if not config.shared_mask:
+        return method
+    # A client receives the order of the components that its rank has.
+    return replace(method, side=order, side_bits=lambda rank: order_bits(len(space.pairs) * rank))

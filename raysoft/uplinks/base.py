@@ -50,6 +50,6 @@ class Uplink(Protocol):
         """Latency, energy and fate of each participant of the plan."""
         ...
 
-    def receive(self, sums: Tensors, outcome: Outcome, rng: Rng) -> Tensors:
+    def receive(self, folded: Tensors, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
         """Digital uplinks: the identity. Analog ones add their noise once."""
         ...

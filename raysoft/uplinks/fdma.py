@@ -85,9 +85,9 @@ class Fdma:
             round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
         )
 
-    def receive(self, sums: Tensors, outcome: Outcome, rng: Rng) -> Tensors:
+    def receive(self, folded: Tensors, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
         """The identity: a digital upload arrives exactly or not at all."""
-        return sums
+        return folded
 
     def _airtime_s(self, plan: Allocation, num_bits_K: Array, channel: ChannelState, active_K: Array) -> Array:
         bits_K = np.asarray(num_bits_K, dtype=float)

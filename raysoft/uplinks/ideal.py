@@ -42,9 +42,9 @@ class IdealUplink:
             round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
         )
 
-    def receive(self, sums: Tensors, outcome: Outcome, rng: Rng) -> Tensors:
+    def receive(self, folded: Tensors, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
         """The identity."""
-        return sums
+        return folded
 
 
 def build(config: Config, link: Link) -> IdealUplink:

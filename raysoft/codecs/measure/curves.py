@@ -46,11 +46,11 @@ def cheapest_first(bits: list[int]) -> list[int]:
     return keep[::-1]
 
 
-def told_counts_bits(total: int, costs: int, lengths: int = 1) -> int:
+def told_counts_bits(total: int, costs: int) -> int:
     """Bits that tell the bits of a whole menu of `counts(total)` pieces, where pieces have one of `costs` costs.
 
     What a step of g pieces adds follows from how many of them have each cost: C(g + costs - 1, costs - 1)
-    possibilities. `lengths`: how many payload lengths one such mixture may have. All steps together are one number in
+    possibilities. All steps together are one number in
     mixed radix, written with the bits of the largest.
 
     >>> told_counts_bits(64, 2)  # 64 steps of one piece of two costs
@@ -58,7 +58,7 @@ def told_counts_bits(total: int, costs: int, lengths: int = 1) -> int:
     """
     menu = counts(total)
     steps = (later - before for before, later in pairwise(menu))
-    return (prod(lengths * comb(step + costs - 1, costs - 1) for step in steps) - 1).bit_length()
+    return (prod(comb(step + costs - 1, costs - 1) for step in steps) - 1).bit_length()
 
 
 def convex_curve(fixed_bits: int, bits_J: Array, error_J: Array, told_bits: int = 0) -> Curve:

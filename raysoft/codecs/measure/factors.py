@@ -1,14 +1,13 @@
 """An update as stacks of factors, and back.
 
 Matrices of equal shape form a group and are worked on together. Shapes: L matrices of a group, O out, I in, R the
-client's own rank. A method may leave one factor out (FFA trains B only): `kind` is "ab", "b" or "a". The kind is never
-written; the length of the payload tells it. A method that leaves out both sends the head alone: `kind` is "", and
-there are no units to choose.
+client's own rank. A method may leave one factor out (FFA trains B only): `kind` is "ab", "b" or "a", which both ends know from
+the client's View. Of a method that leaves out both, the head alone is sent: `kind` is "", with no units to choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from raysoft.kernels.lowrank import change_norm2, component_gram
-from raysoft.types import Array, ParamSpace, Tensors, Update
+from raysoft.types import Array, ParamSpace, Tensors, Update, View
 
 KINDS = ("ab", "b", "a")
 
@@ -90,6 +89,19 @@ class Layout:
         """Number N of rank components of this client."""
         return self.matrices * self.rank
 
+    def names(self, kind: str) -> list[str]:
+        """Parameter names of these factors."""
+        return [name for pair in self.space.pairs for name, one in ((pair.b, "b"), (pair.a, "a")) if one in kind]
+
+    def kind(self, names: Collection[str]) -> str:
+        """Which factors travel, of every adapted matrix the same. Raises ValueError where they do not."""
+        has_b, has_a = ([name in names for name in side] for side in (self.names("b"), self.names("a")))
+        both = (all(has_b), all(has_a))
+        head_alone = bool(self.heads) and all(name in names for name in self.heads)
+        if any(has_a) != both[1] or any(has_b) != both[0] or not (any(both) or head_alone):
+            raise ValueError("an update must hold A of all adapted matrices, B of all, both, or a trained head alone")
+        return {(True, True): "ab", (True, False): "b", (False, True): "a", (False, False): ""}[both]
+
     def widths_L(self, kind: str) -> Array:
         """Values of one component of every matrix, int64 [matrices]."""
         widths = np.zeros(self.matrices, dtype=np.int64)
@@ -124,8 +136,6 @@ class Factors:
     layout: Layout
     kind: str
     parts: tuple[Part, ...]
-    age_LR: Array | None = None  # participations since the client sent each component, where it counts them
-    lottery: int | None = None  # seed of what is drawn, where something is
 
     @property
     def scale2(self) -> float:
@@ -173,17 +183,16 @@ Spread = list[tuple[Array, Array]]
 """Second moments of the coding noise of every group: (E[N_b^T N_b], E[N_a N_a^T]), both [L, R, R]."""
 
 
-def read_update(layout: Layout, update: Update, start: Tensors) -> Factors:
-    """Stack an update (deltas at the client's rank) with its start. Raises ValueError for an incomplete update."""
-    pairs = layout.space.pairs
-    has_a = [pair.a in update for pair in pairs]
-    has_b = [pair.b in update for pair in pairs]
-    both = (all(has_b), all(has_a))
-    head_alone = bool(layout.heads) and all(name in update for name in layout.heads)
-    if pairs and (any(has_a) != both[1] or any(has_b) != both[0] or not (any(both) or head_alone)):
-        raise ValueError("an update must hold A of all adapted matrices, B of all, both, or a trained head alone")
-    kind = {(True, True): "ab", (True, False): "b", (False, True): "a", (False, False): ""}[both]
-    return Factors(layout, kind, tuple(_part(layout, group, kind, update, start) for group in layout.groups))
+def read_update(layout: Layout, update: Update, view: View) -> Factors:
+    """Stack an update (deltas at the client's rank) with its start.
+
+    Raises ValueError for an update that does not hold what the view says is trained, or holds more.
+    """
+    if set(update) != view.trains:
+        strange = ", ".join(sorted(set(update) ^ view.trains)[:3])
+        raise ValueError(f"an update must hold what the view says is trained, neither less nor more: {strange}")
+    kind = layout.kind(view.trains)
+    return Factors(layout, kind, tuple(_part(layout, group, kind, update, view.start) for group in layout.groups))
 
 
 def _part(layout: Layout, group: Group, kind: str, update: Update, start: Tensors) -> Part:
@@ -235,8 +244,3 @@ def write_update(layout: Layout, kind: str, sent: Sent, heads: Mapping[str, Arra
             if "b" in kind:
                 out[pair.b] = db[at]
     return {**out, **heads}
-
-
-def client_rank(space: ParamSpace, start: Tensors) -> int:
-    """The rank of the client whose start values these are."""
-    return int(start[space.pairs[0].a].shape[0]) if space.pairs else space.rank

@@ -132,22 +132,6 @@ def rank_greedily(losses: Losses, cost_L: Array, scope: Scope) -> Ranking:
     return Ranking(orders, choice, tuple(ways), errors.argmin(axis=0))
 
 
-def with_lottery(ranking: Ranking, losses: Losses, scope: Scope, share: float, draw: np.random.Generator) -> Ranking:
-    """A ranking by score in which every 1/share-th place goes to a component drawn from those left."""
-    matrices, rank = ranking.orders[0].shape
-    if scope == "matrix":
-        rows = [interleaved(row, draw.permutation(rank), share) for row in ranking.orders[0]]
-        order, steps = np.stack(rows), ranking.ways[0].steps_N
-    else:
-        steps = ranking.ways[0].steps_N
-        best = np.empty(matrices * rank, dtype=np.int64)
-        for matrix in range(matrices):
-            best[steps == matrix] = matrix * rank + ranking.orders[0][matrix]
-        return follow_order(losses, interleaved(best, draw.permutation(matrices * rank), share))
-    way = _way(steps, losses.table(order))
-    return Ranking((order,), ranking.choice_LM, (way,), ranking.way_N1)
-
-
 def follow_order(losses: Losses, order_N: Array) -> Ranking:
     """The ranking that is this order of all components, numbered matrix * R + j."""
     matrices, rank = losses.dropped.shape[:2]
@@ -156,16 +140,6 @@ def follow_order(losses: Losses, order_N: Array) -> Ranking:
     table = losses.table(order)
     way = _way(steps, table)
     return Ranking((order,), np.zeros(table.shape, dtype=np.int64), (way,), np.zeros(way.error_N1.size, dtype=np.int64))
-
-
-def interleaved(best: Array, drawn: Array, share: float) -> Array:
-    """All items: place t is the next of `drawn` where floor(share (t + 1)) > floor(share t), else of `best`."""
-    queues = [iter(best.tolist()), iter(drawn.tolist())]
-    out: dict[int, None] = {}
-    for place in range(len(best)):
-        lot = int(share * (place + 1)) > int(share * place)
-        out[next(item for item in queues[lot] if item not in out)] = None
-    return np.array(list(out), dtype=np.int64)
 
 
 def _merge(ratio_LR: Array, scope: Scope) -> Array:

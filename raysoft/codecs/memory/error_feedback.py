@@ -18,7 +18,7 @@ import numpy as np
 from raysoft.codecs.base import Codec, CodecConfig, Encoded
 from raysoft.codecs.memory.fading import PREFIX, Fading, of_feedback, of_inner
 from raysoft.codecs.memory.transport import TransportedFeedback
-from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update
+from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update, View
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,15 @@ class ErrorFeedback:
         """As the inner codec."""
         return self.inner.superposable
 
-    @property
-    def draws(self) -> bool:
-        """As the inner codec."""
-        return getattr(self.inner, "draws", False)
-
-    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
+    def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The curve of update plus memory."""
-        return self.inner.menu(self._corrected(update, memory), start, of_inner(memory), order)
+        return self.inner.menu(self._corrected(update, memory), view, of_inner(memory))
 
-    def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
-    ) -> Encoded:
+    def encode(self, update: Update, view: View, memory: Tensors, units: int, rng: np.random.Generator) -> Encoded:
         """Encodes update plus memory; the relative error refers to that sum."""
         wanted = self._corrected(update, memory)
-        encoded = self.inner.encode(wanted, start, of_inner(memory), units, order, rng)
-        sent = self.inner.decode(encoded.payload, start, units, order)
+        encoded = self.inner.encode(wanted, view, of_inner(memory), units, rng)
+        sent = encoded.received
         delivered = {**of_feedback(memory), **encoded.memory_if_delivered}
         lost = {**of_feedback(memory), **encoded.memory_if_lost}
         for name, value in wanted.items():
@@ -56,9 +49,9 @@ class ErrorFeedback:
             delivered[PREFIX + name] = value - sent[name] if name in sent else value
         return replace(encoded, memory_if_delivered=delivered, memory_if_lost=lost)
 
-    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
+    def decode(self, payload: Payload, view: View, units: int) -> Update:
         """As the inner codec; the server knows nothing of the memory."""
-        return self.inner.decode(payload, start, units, order)
+        return self.inner.decode(payload, view, units)
 
     def _corrected(self, update: Update, memory: Tensors) -> dict[str, Array]:
         """u + e in float64."""

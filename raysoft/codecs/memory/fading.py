@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from raysoft.types import Tensors
 
 PREFIX = "ef/"
-AGE = "age"  # participations since a component was sent, float64 [L, R]
-LOTTERY = "lottery"  # the round's own seed of this client, int64 []: given to the codec, never kept
 
 
 def of_feedback(memory: Tensors) -> Tensors:

@@ -19,7 +19,7 @@ import numpy as np
 from raysoft.codecs.base import Codec, Encoded
 from raysoft.codecs.memory.fading import PREFIX, Fading, of_inner
 from raysoft.kernels.lowrank import change_factors, product_norm2, product_svd
-from raysoft.types import Array, Curve, LoraPair, ParamSpace, Payload, Tensors, Update
+from raysoft.types import Array, Curve, LoraPair, ParamSpace, Payload, Tensors, Update, View
 
 Product = tuple[Array, Array]
 """A low-rank matrix as left [O, T] times right [T, I]."""
@@ -47,22 +47,16 @@ class TransportedFeedback:
         """As the inner codec."""
         return self.inner.superposable
 
-    @property
-    def draws(self) -> bool:
-        """As the inner codec."""
-        return getattr(self.inner, "draws", False)
-
-    def menu(self, update: Update, start: Tensors, memory: Tensors, order: Array | None = None) -> Curve:
+    def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The curve of update plus memory."""
-        return self.inner.menu(self._wanted(update, start, memory).update, start, of_inner(memory), order)
+        return self.inner.menu(self._wanted(update, view.start, memory).update, view, of_inner(memory))
 
-    def encode(
-        self, update: Update, start: Tensors, memory: Tensors, units: int, order: Array | None, rng: np.random.Generator
-    ) -> Encoded:
+    def encode(self, update: Update, view: View, memory: Tensors, units: int, rng: np.random.Generator) -> Encoded:
         """Encodes update plus memory; the relative error refers to that sum."""
+        start = view.start
         wanted = self._wanted(update, start, memory)
-        encoded = self.inner.encode(wanted.update, start, of_inner(memory), units, order, rng)
-        sent = self.inner.decode(encoded.payload, start, units, order)
+        encoded = self.inner.encode(wanted.update, view, of_inner(memory), units, rng)
+        sent = encoded.received
         factors = {name for pair in self.space.pairs for name in (pair.a, pair.b)}
         delivered, lost = dict(encoded.memory_if_delivered), dict(encoded.memory_if_lost)
         for name, value in wanted.update.items():
@@ -75,9 +69,9 @@ class TransportedFeedback:
         stats = {**encoded.stats, "memory_residual": np.array(wanted.residual_share)}
         return replace(encoded, memory_if_delivered=delivered, memory_if_lost=lost, stats=stats)
 
-    def decode(self, payload: Payload, start: Tensors, units: int, order: Array | None = None) -> Update:
+    def decode(self, payload: Payload, view: View, units: int) -> Update:
         """As the inner codec; the server knows nothing of the memory."""
-        return self.inner.decode(payload, start, units, order)
+        return self.inner.decode(payload, view, units)
 
     def _wanted(self, update: Update, start: Tensors, memory: Tensors) -> Wanted:
         """The update in float64 with the memory expressed in today's factors. ValueError where B does not move."""

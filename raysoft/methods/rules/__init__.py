@@ -1,1 +1,1 @@
-"""What several methods share: averaging over senders, gauges, a shared order of components. May use kernels."""
+"""What several methods share: gauges, a shared order of components. May use kernels."""

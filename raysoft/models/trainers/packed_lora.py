@@ -284,7 +284,7 @@ class _Rows:
     def leaves(self) -> dict[str, Tensor]:
         """Autograd leaves that view the values; what nobody trains needs no gradient."""
         return {
-            name: view.detach().requires_grad_(any(job.trainable.get(name, True) for job in self.jobs))
+            name: view.detach().requires_grad_(any((job.trains is None or name in job.trains) for job in self.jobs))
             for name, view in self.pack.layout.views(self.values).items()
         }
 

@@ -57,7 +57,7 @@ class StackLayout:
         mask = np.zeros((len(jobs), self.size), dtype=bool)
         for row, job in zip(mask, jobs, strict=True):
             for name, span in self.spans.items():
-                if job.trainable.get(name, True):
+                if job.trains is None or name in job.trains:
                     row[span].reshape(self.space.shapes[name])[_corner(job.start[name].shape)] = True
         return None if mask.all() else mask
 

@@ -1,0 +1,80 @@
+"""The frame of most methods: clients train some of the values, the server adds a mean of their changes.
+
+A method of this kind is a `build` that fills in what it does differently: see fedit.py for the plainest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raysoft.methods.base import MethodConfig, add_change, cut_to_rank, difference
+from raysoft.methods.folds import Fold, Sum
+from raysoft.types import (
+    Broadcast,
+    Downlink,
+    LocalJob,
+    LossTerm,
+    ParamSpace,
+    Reception,
+    ServerState,
+    Tensors,
+    Upload,
+    View,
+)
+
+Then = Callable[[ServerState, ServerState, Reception], ServerState]
+"""(before, after the mean change was added, what was received) -> the next global model."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """`Method` of parts.
+
+    changes: names of the values that the method ever changes; clients receive these, the rest they have from a seed or
+    the base. None: all. trains: of these, the ones of a round; None: all of them.
+    side: what the server says besides the values, and its bits for a client of some rank.
+    """
+
+    config: MethodConfig
+    space: ParamSpace
+    changes: frozenset[str] | None = None
+    trains: Callable[[int], frozenset[str]] | None = None
+    penalty: LossTerm | None = None
+    side: Callable[[ServerState], Tensors] | None = None
+    side_bits: Callable[[int], int] = field(default=lambda rank: 0)
+    fold: Fold = field(default=Sum())
+    then: Then | None = None
+
+    def broadcast(self, server: ServerState, tick: int) -> Broadcast:
+        """The global model, and what the server says besides."""
+        return Broadcast(server.version, server.theta, {} if self.side is None else self.side(server))
+
+    def view(self, down: Broadcast, client: int, rank: int, tick: int) -> View:
+        """The client's cut of the broadcast; what it receives is what the method changes, as float32."""
+        start = cut_to_rank(down.common, self.space, rank)
+        changes = frozenset(start) if self.changes is None else self.changes
+        values = 32 * int(sum(start[name].size for name in changes))
+        trains = changes if self.trains is None else self.trains(tick)
+        return View(tick, client, rank, start, trains, Downlink(values, self.side_bits(rank)), down.side)
+
+    def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
+        """Train what the view says, with the penalty."""
+        return LocalJob(view.start, steps, view.trains, self.penalty)
+
+    def upload(self, view: View, end: Tensors, memory: Tensors) -> Upload:
+        """The change of what was trained; nothing is remembered."""
+        return Upload(difference(view.start, end, view.trains))
+
+    def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
+        """Add the mean change, then what the method does besides. Nobody arrived: nothing changes."""
+        if received.folded is None:
+            return server
+        after = add_change(server, received.folded, self.config.server_lr)
+        return after if self.then is None else self.then(server, after, received)
+
+
+def factor_names(space: ParamSpace, kind: str) -> frozenset[str]:
+    """Names of A ("a"), of B ("b") or of both ("ab"), with the trained head, which always travels."""
+    pairs = space.pairs
+    return space.always_sent | {n for p in pairs for n, one in ((p.a, "a"), (p.b, "b")) if one in kind}
