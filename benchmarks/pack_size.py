@@ -94,7 +94,7 @@ def pack(whole: list[StepBatch], part: slice) -> list[StepBatch]:
 def measure(base: FrozenBase, clients: int, turns: int) -> list[dict[str, Any]]:
     space, head = lora_space(base, LoraConfig(rank=8, targets="attention"))
     trainer = PackedTrainer(base, space)
-    jobs = [LocalJob(initial_theta(space, head, "peft", Rng(k)), 0, STEPS, {}, None) for k in range(clients)]
+    jobs = [LocalJob(initial_theta(space, head, "peft", Rng(k)), STEPS) for k in range(clients)]
     whole = batches(base, clients)
     sizes = [size for size in SIZES if size <= clients]
     packs = {size: [slice(at, at + size) for at in range(0, clients, size)] for size in sizes}

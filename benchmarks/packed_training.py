@@ -117,7 +117,7 @@ class Packed:
         ends = []
         for first in range(0, CLIENTS, self.pack_size):
             part = slice(first, first + self.pack_size)
-            jobs = [LocalJob(start, 0, STEPS, {})] * len(batches[0].active_K[part])
+            jobs = [LocalJob(start, STEPS)] * len(batches[0].active_K[part])
             steps = [
                 StepBatch({n: v[part] for n, v in b.inputs.items()}, b.labels[part], b.mask_KB[part], b.active_K[part])
                 for b in batches
@@ -137,7 +137,7 @@ def split_of_time(trainer: PackedTrainer, start: Tensors, batches: list[StepBatc
     """Shares of the packed side by kind of operation, from torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
-    jobs = [LocalJob(start, 0, STEPS, {})] * CLIENTS
+    jobs = [LocalJob(start, STEPS)] * CLIENTS
     with profile(activities=[ProfilerActivity.CPU]) as recorded:
         trainer.train(jobs, batches, SETTINGS)
     kinds = {

@@ -44,13 +44,13 @@ def make_jobs(
     head: dict[str, np.ndarray],
     ranks: Sequence[int],
     steps: Sequence[int] | None = None,
-    trainable: dict[str, bool] | None = None,
+    trains: frozenset[str] | None = None,
     loss_term: Any = None,
 ) -> list[LocalJob]:
     jobs = []
     for k, rank in enumerate(ranks):
         start = cut_to_rank(make_theta(space, head, seed=10 + k), space, rank)
-        jobs.append(LocalJob(start, 0, 3 if steps is None else steps[k], trainable or {}, loss_term))
+        jobs.append(LocalJob(start, 3 if steps is None else steps[k], trains, loss_term))
     return jobs
 
 
@@ -148,7 +148,7 @@ def train_with_peft(
     model = peft_model(family, task, space, dict(job.start))
     parameters = peft_names(space, dict(model.named_parameters()))
     for name, parameter in parameters.items():
-        parameter.requires_grad_(job.trainable.get(name, True))
+        parameter.requires_grad_(job.trains is None or name in job.trains)
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
     head = [p for name, p in trained.items() if name in space.always_sent]
     body = [p for name, p in trained.items() if name not in space.always_sent]

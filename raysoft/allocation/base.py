@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
@@ -18,12 +18,7 @@ from raysoft.wireless.link import Link
 
 
 class AllocatorConfig(Section):
-    """Options every allocator has.
-
-    `reads_curves`: clients report their rate-distortion curves to it, which costs control bits.
-    """
-
-    reads_curves: ClassVar[bool] = True
+    """Options every allocator has."""
 
     latency_budget_s: Positive | None = None  # long-term mean round latency; None: no budget
     outage_factor: Annotated[float, Field(gt=0, strict=False)] = 2.0
@@ -45,8 +40,7 @@ State = Mapping[str, Array]
 class Allocator(Protocol):
     """Built from (config, AllocationContext); runs in the coordinator only.
 
-    Its module may set NEEDS_BUDGET = True (refused without `latency_budget_s`, and checked against the smallest
-    feasible budget) and NEEDS_CHANNEL = False (has nothing to share; goes with an uplink that has no band).
+    What it needs of the others is in its Config's traits: `needs_budget`, `needs_channel`, `reads_curves`.
     """
 
     def init(self) -> State:

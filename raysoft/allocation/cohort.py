@@ -66,7 +66,7 @@ class Cohort:
         link, scale = context.link, context.payload_scale
         curves = tuple(report.curve for report in reports)
         menus = Menus.of(curves, context.min_kept_fraction, scale)
-        control = control_bits(curves, needs_curve=config.reads_curves)
+        control = control_bits(curves, needs_curve=config.traits.reads_curves)
         start = who.downlink_s + who.compute_s_K + link.control_s(control)
         snr = link.snr_hz(who.channel.reported_gain_K, who.power_w_K)
         limit_s = None if config.latency_budget_s is None else config.outage_factor * config.latency_budget_s

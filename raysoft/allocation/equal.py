@@ -13,6 +13,7 @@ import numpy as np
 from raysoft.allocation.base import AllocationContext, AllocatorConfig
 from raysoft.allocation.cohort import Cohort
 from raysoft.allocation.memoryless import Memoryless
+from raysoft.config import Traits
 from raysoft.rng import Rng
 from raysoft.types import Allocation
 
@@ -20,7 +21,7 @@ from raysoft.types import Allocation
 class Config(AllocatorConfig):
     """Nothing of its own; a budget matters to the outage rule only."""
 
-    reads_curves: ClassVar[bool] = False
+    TRAITS: ClassVar[Traits] = Traits(reads_curves=False)
 
 
 def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:

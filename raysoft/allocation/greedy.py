@@ -6,6 +6,8 @@ round is as fast as it can be.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig
@@ -13,14 +15,15 @@ from raysoft.allocation.cohort import Cohort
 from raysoft.allocation.memoryless import Memoryless
 from raysoft.allocation.solvers.inner import solve_inner
 from raysoft.allocation.solvers.menus import round_to_menu
+from raysoft.config import Traits
 from raysoft.rng import Rng
 from raysoft.types import Allocation
-
-NEEDS_BUDGET = True
 
 
 class Config(AllocatorConfig):
     """Nothing beyond the budget."""
+
+    TRAITS: ClassVar[Traits] = Traits(needs_budget=True)
 
 
 def decide(cohort: Cohort, tick: int, rng: Rng) -> Allocation:

@@ -12,16 +12,15 @@ import numpy as np
 
 from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import everyone
+from raysoft.config import Traits
 from raysoft.rng import Rng
 from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
-
-NEEDS_CHANNEL = False
 
 
 class Config(AllocatorConfig):
     """A budget changes nothing here; it is only shown next to the latency."""
 
-    reads_curves: ClassVar[bool] = False
+    TRAITS: ClassVar[Traits] = Traits(needs_channel=False, reads_curves=False)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,11 +33,9 @@ from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.allocation.solvers.inner import solve_inner
 from raysoft.allocation.solvers.menus import round_to_menu
 from raysoft.allocation.solvers.online import fastest_s, solve_online
-from raysoft.config import NonNegative, Positive
+from raysoft.config import NonNegative, Positive, Traits
 from raysoft.rng import Rng
 from raysoft.types import Allocation, Array, ChannelState, ClientReport, Outcome, Participants
-
-NEEDS_BUDGET = True
 
 
 class Config(AllocatorConfig):
@@ -52,6 +50,8 @@ class Config(AllocatorConfig):
     empty queue keeps everything at any price: if one client is in a fade, that can cost many budgets at once.
     certify: prove this relative optimality gap in every round (slower); null: grid and refinement.
     """
+
+    TRAITS: ClassVar[Traits] = Traits(needs_budget=True)
 
     v: Positive = 1.0
     queue_init: Literal["zero", "steady"] = "zero"

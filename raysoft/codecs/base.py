@@ -9,14 +9,14 @@ left of it at a smaller rank), and which components travel costs no bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from raysoft.codecs.wire.rotated import FINEST
-from raysoft.config import Fraction, Positive, RunConfig, Section
+from raysoft.config import Fraction, Positive, RunConfig, Section, Traits
 from raysoft.errors import ConfigError
 from raysoft.types import Array, Curve, Payload, Tensors, Update, View
 
@@ -30,7 +30,7 @@ def told_revision(run: RunConfig, shapes_matter: bool) -> int:
     They are where the allocator reads curves; with `shapes_matter`, where matrices may be of different shapes, which
     the configuration does not say: of a model that did not come along it is assumed.
     """
-    if not getattr(run.allocator.checked, "reads_curves", True):
+    if run.allocator.checked is not None and not run.allocator.checked.traits.reads_curves:
         return 1
     targets = run.model.lora.targets
     return 1 if shapes_matter and isinstance(targets, str) and (run.model.name, targets) in ALIKE else 2
@@ -51,6 +51,11 @@ class CodecConfig(Section):
     quantizer: Literal["uniform", "rotated"] = "uniform"
 
     rotates: ClassVar[bool] = False  # True where values travel as whole blocks, which is what rotation needs
+
+    @property
+    def traits(self) -> Traits:
+        """TRAITS, and whether the memory is of coordinates."""
+        return replace(self.TRAITS, remembers_factors="error_feedback=true" if self.error_feedback is True else "")
 
     @model_validator(mode="after")
     def _memory_options(self) -> CodecConfig:
@@ -85,11 +90,6 @@ class Encoded:
 
 class Codec(Protocol):
     """Runs on the client; `decode` also on the server. Built from (config, ParamSpace); holds no state."""
-
-    @property
-    def superposable(self) -> bool:
-        """True where all clients can send prefixes of one common `order`; then `stats` has "sent"."""
-        ...
 
     def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The rate-distortion curve of this update."""

@@ -13,7 +13,7 @@ belong to the chain; a member may not have its own error feedback.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
@@ -28,7 +28,7 @@ from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values, block_peaks
-from raysoft.config import Plugin, RunConfig, parse_section
+from raysoft.config import Plugin, RunConfig, Traits, parse_section
 from raysoft.config.gone import without_gone
 from raysoft.errors import ConfigError
 from raysoft.types import Array, ParamSpace
@@ -100,9 +100,10 @@ class Config(CodecConfig):
         return max(self.REVISION, *members)
 
     @property
-    def superposable(self) -> bool:
-        """As the first member."""
-        return getattr(_options(self.codecs[0]), "superposable", False)
+    def traits(self) -> Traits:
+        """As the first member follows an order."""
+        first: Traits = _options(self.codecs[0]).traits
+        return replace(super().traits, follows_order=first.follows_order)
 
     @field_validator("codecs", mode="after")
     @classmethod
@@ -128,9 +129,9 @@ class Thinned:
     coder: ValueCoder
 
     @property
-    def superposable(self) -> bool:
+    def follows_order(self) -> bool:
         """As the first scheme."""
-        return self.first.superposable
+        return self.first.follows_order
 
     @property
     def support_sets_length(self) -> bool:

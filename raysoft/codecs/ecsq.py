@@ -19,7 +19,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import ClassVar
 
 import numpy as np
 from pydantic import model_validator
@@ -69,7 +68,6 @@ class Ecsq:
     space: ParamSpace
     gain: Gain
     heads: HeadCoder
-    superposable: ClassVar[bool] = False
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
 
     def layout(self, view: View) -> Layout:

@@ -27,7 +27,7 @@ class Config(CodecConfig):
 class Identity:
     """One unit: all or nothing. Quantised values have a scale for every column of B and row of A."""
 
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

@@ -46,7 +46,7 @@ class Quantize:
     """See the module."""
 
     bits: int
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

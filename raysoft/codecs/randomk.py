@@ -61,7 +61,7 @@ class RandomEntries:
     """`unit: entry`."""
 
     unbiased: bool
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
@@ -113,7 +113,7 @@ class RandomComponents:
     """`unit: component`. Every group of equal shape gives a fixed number, so that bits do not depend on the draw."""
 
     unbiased: bool
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ choice, importance and scope included: n components are its first n, both ends k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -36,7 +36,7 @@ from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_code
 from raysoft.codecs.unmatched import Unmatched
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
-from raysoft.config import RunConfig
+from raysoft.config import RunConfig, Traits
 from raysoft.kernels.lowrank import component_gram
 from raysoft.types import Array, ParamSpace
 
@@ -51,10 +51,12 @@ class Config(CodecConfig):
     scope: Scope = "model"
     matched: bool = True  # false: columns of B and rows of A are chosen apart (see unmatched.py), to compare with
 
+    TRAITS: ClassVar[Traits] = Traits(follows_order=True)
+
     @property
-    def superposable(self) -> bool:
-        """All clients can send prefixes of one order, which is one of whole components."""
-        return self.matched
+    def traits(self) -> Traits:
+        """An order is one of whole components."""
+        return replace(super().traits, follows_order=self.matched)
 
     def revision_in(self, run: RunConfig) -> int:
         """See `told_revision`."""
@@ -76,7 +78,7 @@ class RankComponents:
 
     importance: Importance
     scope: Scope
-    superposable: ClassVar[bool] = True
+    follows_order: ClassVar[bool] = True
     support_sets_length: ClassVar[bool] = True
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

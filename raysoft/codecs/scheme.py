@@ -59,7 +59,7 @@ class Scheme(Protocol):
     """Stateless: everything follows from the arguments."""
 
     @property
-    def superposable(self) -> bool:
+    def follows_order(self) -> bool:
         """True where the layout's order is followed."""
         ...
 
@@ -98,11 +98,6 @@ class SchemeCodec:
     heads: HeadCoder
     layouts: dict[int, Layout] = field(default_factory=dict, compare=False, repr=False)  # a cache, never a state
 
-    @property
-    def superposable(self) -> bool:
-        """True where all clients can send prefixes of one common order."""
-        return self.scheme.superposable
-
     def layout(self, view: View) -> Layout:
         """The parameter space at this rank. Raises ValueError for an order that the scheme cannot follow."""
         if view.rank not in self.layouts:
@@ -110,7 +105,7 @@ class SchemeCodec:
         layout, order = self.layouts[view.rank], view.side.get(ORDER)
         if order is None:
             return layout
-        if not self.superposable:
+        if not self.scheme.follows_order:
             raise ValueError("this codec chooses its own support; only rank_components follows a given order")
         return layout.following(order)
 

@@ -27,11 +27,6 @@ class StateCodec:
         """The inner codec's."""
         return self.inner.space
 
-    @property
-    def superposable(self) -> bool:
-        """As the inner codec."""
-        return self.inner.superposable
-
     def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """Errors are those of the client's own effective weights: sending nothing loses all of them."""
         return self.inner.menu(self._state(update, view.start), self._origin(view), memory)

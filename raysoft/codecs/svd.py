@@ -42,7 +42,7 @@ class Config(CodecConfig):
 class Svd:
     """See the module."""
 
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

@@ -60,7 +60,7 @@ class TopK:
     """See the module."""
 
     of: Literal["update", "factors"]
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

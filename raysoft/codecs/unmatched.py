@@ -27,7 +27,7 @@ class Unmatched:
     change alone does to the effective update (`update`); per bit, over all matrices."""
 
     importance: Literal["norm", "update"]
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = True
     separate: ClassVar[bool] = True  # each factor has a choice of its own, which a report has to tell
 

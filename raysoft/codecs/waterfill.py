@@ -89,7 +89,7 @@ class Waterfill:
 
     bits: int
     max_bits: int
-    superposable: ClassVar[bool] = False
+    follows_order: ClassVar[bool] = False
     support_sets_length: ClassVar[bool] = False
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:

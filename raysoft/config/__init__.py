@@ -41,6 +41,7 @@ from raysoft.config.sections import (
     WandbConfig,
 )
 from raysoft.config.sentences import first_error, parse_section
+from raysoft.config.traits import Traits
 
 __all__ = [
     "LARGEST",
@@ -73,6 +74,7 @@ __all__ = [
     "StepsRange",
     "TrackingConfig",
     "TrainConfig",
+    "Traits",
     "Unit",
     "UserFile",
     "WandbConfig",
@@ -82,3 +84,4 @@ __all__ = [
     "merge_section",
     "parse_section",
 ]
+# X

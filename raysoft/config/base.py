@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr, model_validator
 from pydantic_core import CoreSchema, core_schema
 
+from raysoft.config.traits import Traits
+
 if TYPE_CHECKING:
     from raysoft.config.sections import RunConfig
 
@@ -29,6 +31,14 @@ class Section(BaseModel):
 
     # Options that came after the first version: at their defaults they leave the hash as it was without them.
     LATER: ClassVar[tuple[str, ...]] = ()
+
+    # Of a plug-in's Config: what it needs of the others (traits.py).
+    TRAITS: ClassVar[Traits] = Traits()
+
+    @property
+    def traits(self) -> Traits:
+        """TRAITS, or what these options make of them."""
+        return self.TRAITS
 
     def revision_in(self, run: RunConfig) -> int:
         """REVISION, or where only some settings give other numbers: what holds for this complete configuration."""

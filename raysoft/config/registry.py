@@ -7,6 +7,7 @@ Entry points of other packages join the same dictionaries: groups `raysoft.metho
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -14,9 +15,11 @@ from types import ModuleType
 from typing import Any
 
 from raysoft.config.base import Plugin
+from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.gone import without_gone
 from raysoft.config.sections import RunConfig
 from raysoft.config.sentences import parse_section
+from raysoft.config.traits import Traits
 from raysoft.errors import ConfigError
 
 METHODS = {name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only")}
@@ -57,11 +60,26 @@ def plugin(kind: str, name: str) -> ModuleType:
         return import_module(KINDS[kind][name])
     for entry in entry_points(group=_GROUPS[kind]):
         if entry.name == name:
-            module: ModuleType = entry.load()
-            return module
+            return _of_today(kind, name, entry.load())
     close = difflib.get_close_matches(name, names(kind), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError(f"{kind}.name", f"unknown {kind} {name!r}, choose from {', '.join(names(kind))}{hint}")
+
+
+def _of_today(kind: str, name: str, module: ModuleType) -> ModuleType:
+    """The module of another package, unless it declares itself as 0.1 had it: that would be passed over."""
+    flags = [
+        flag
+        for flag in ("NEEDS_HEAD", "TRAINS_LORA", "NEEDS_CHANNEL", "NEEDS_BUDGET", "SHARES_BAND")
+        if hasattr(module, flag)
+    ]
+    flags += [flag for flag in ("reads_curves", "superposable", "changes_gauge") if hasattr(module.Config, flag)]
+    if flags:
+        raise ConfigError(
+            f"{kind}.name",
+            f"{name} is written for raysoft 0.1: its {flags[0]} is a trait of its Config now, see docs/plugins.md",
+        )
+    return module
 
 
 def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
@@ -87,56 +105,28 @@ def resolve(tree: dict[str, Any]) -> RunConfig:
     return config
 
 
-def flag(kind: str, section: Plugin, name: str, default: bool) -> bool:
-    """A capability that the plug-in's module declares, such as NEEDS_BUDGET."""
-    return bool(getattr(plugin(kind, section.name), name, default))
+def traits(kind: str, section: Plugin) -> Traits:
+    """What the plug-in, as it is set, needs of the others."""
+    found: Traits = (section.checked or options(kind, section)).traits
+    return found
+
+
+@cache
+def with_trait(kind: str, has: Callable[[Traits], bool]) -> tuple[str, ...]:
+    """Built-in plug-ins that have a trait whatever their options."""
+    return tuple(name for name in KINDS[kind] if has(plugin(kind, name).Config.TRAITS))
 
 
 def _check_pairs(config: RunConfig) -> None:
     """Refuse combinations that cannot work, with the reason."""
-    if flag("method", config.method, "NEEDS_HEAD", default=False) and not config.model.lora.train_head:
-        raise ConfigError(
-            "model.lora.train_head",
-            f"is false, so method.name={config.method.name} has nothing to train; set model.lora.train_head=true",
-        )
-    allocator, uplink = config.allocator, config.uplink
-    allocates = flag("allocator", allocator, "NEEDS_CHANNEL", default=True)
-    limited = flag("uplink", uplink, "SHARES_BAND", default=True)
-    if limited and not allocates:
-        raise ConfigError(
-            "allocator.name",
-            f"{allocator.name} has no channel limit and needs uplink.name=ideal, got uplink.name={uplink.name}",
-        )
-    if allocates and not limited:
-        raise ConfigError(
-            "uplink.name",
-            f"{uplink.name} has no bandwidth to share, so allocator.name={allocator.name} "
-            "has nothing to decide; use allocator.name=ideal or uplink.name=fdma",
-        )
-    if flag("allocator", allocator, "NEEDS_BUDGET", default=False) and (
-        options("allocator", allocator).latency_budget_s is None
-    ):
-        raise ConfigError("allocator.latency_budget_s", f"is required by allocator {allocator.name}, e.g. 0.22")
-    if getattr(options("method", config.method), "shared_mask", False):
-        _check_shared_mask(config.codec)
-    # Capabilities of configurations that plug-ins of other packages may leave out.
-    if getattr(options("method", config.method), "changes_gauge", False) and (
-        options("codec", config.codec).error_feedback is True
-    ):
-        raise ConfigError(
-            "codec.error_feedback",
-            "true remembers changes of the factors' coordinates, which method.reorthogonalize turns every round; "
-            "use codec.error_feedback=transport, or method.reorthogonalize=false",
-        )
-
-
-def _check_shared_mask(section: Plugin) -> None:
-    """Refuse codecs that cannot follow the server's order, and options that would choose beside it."""
-    codec = options("codec", section)
-    if not getattr(codec, "superposable", False):
-        raise ConfigError(
-            "method.shared_mask",
-            f"true gives all clients one order of rank components, which codec.name={section.name} does not "
-            "follow; use codec.name=rank_components, matched (or a chain that starts with it), or "
-            "method.shared_mask=false",
-        )
+    sections: dict[str, Plugin] = {kind: getattr(config, kind) for kind in KINDS}
+    chosen = Chosen(
+        names={kind: section.name for kind, section in sections.items()},
+        traits={kind: traits(kind, section) for kind, section in sections.items()},
+        train_head=config.model.lora.train_head,
+        latency_budget_s=options("allocator", config.allocator).latency_budget_s,
+        others=with_trait,
+    )
+    for clash in CLASHES:
+        if clash.when(chosen):
+            raise ConfigError(clash.field(chosen), clash.why(chosen))

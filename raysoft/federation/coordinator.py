@@ -116,5 +116,5 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         rng=rng,
         pack_size=config.actors.pack_size,
         even_packs=config.even_packs(),
-        shares_band=registry.flag("uplink", config.uplink, "SHARES_BAND", default=True),
+        shares_band=registry.traits("uplink", config.uplink).shares_band,
     )

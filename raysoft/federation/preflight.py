@@ -27,7 +27,7 @@ def check_latency_budget(parts: Parts, server: ServerState) -> None:
     """Raises ConfigError("allocator.latency_budget_s") naming the smallest feasible budget where it cannot be met."""
     config = parts.config
     allocator = registry.options("allocator", config.allocator)
-    if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
+    if not registry.traits("allocator", config.allocator).needs_budget:
         return
     costs = {rank: cost_of_rank(parts, server, rank) for rank in _ranks(config)}
     draws = sample_rounds(parts, costs, range(1, COHORTS + 1))

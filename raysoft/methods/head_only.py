@@ -5,16 +5,18 @@ The baseline for runs that train a head: what the head explains without any adap
 out; the head is always sent whole, at the codec's `head_bits` a value.
 """
 
+from typing import ClassVar
+
+from raysoft.config import Traits
 from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import MethodConfig
 from raysoft.types import ParamSpace
 
-NEEDS_HEAD = True
-TRAINS_LORA = False
-
 
 class Config(MethodConfig):
     """Nothing beyond the common options."""
+
+    TRAITS: ClassVar[Traits] = Traits(needs_head=True, trains_lora=False)
 
 
 def build(config: Config, space: ParamSpace) -> Averaging:

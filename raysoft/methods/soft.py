@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from raysoft.config import NonNegative, Positive, Unit
+from raysoft.config import NonNegative, Positive, Traits, Unit
 from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import MethodConfig
 from raysoft.methods.rules.gauge import reorthogonalized
@@ -54,9 +54,12 @@ class Config(MethodConfig):
         return self
 
     @property
-    def changes_gauge(self) -> bool:
-        """Whether the coordinates of the factors change between rounds."""
-        return self.reorthogonalize
+    def traits(self) -> Traits:
+        """As the options beyond the paper are set."""
+        return Traits(
+            common_order="shared_mask=true" if self.shared_mask else "",
+            moves_gauge="reorthogonalize=true" if self.reorthogonalize else "",
+        )
 
 
 @dataclass(frozen=True)

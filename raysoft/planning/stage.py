@@ -83,11 +83,11 @@ def make_plan(config: RunConfig, events: Preparing | None = None) -> RankPlan:
 
 def _budget(config: RunConfig) -> float:
     """What can be refused without reading anything."""
-    if not registry.flag("method", config.method, "TRAINS_LORA", default=True):
+    if not registry.traits("method", config.method).trains_lora:
         raise ConfigError(
             "method.name", f"{config.method.name} trains no adapter, so there is no rank to choose; set model.lora.rank"
         )
-    if not registry.flag("uplink", config.uplink, "SHARES_BAND", default=True):
+    if not registry.traits("uplink", config.uplink).shares_band:
         raise ConfigError("uplink.name", f"{config.uplink.name} has no band to plan for; use uplink.name=fdma")
     budget_s = registry.options("allocator", config.allocator).latency_budget_s
     if budget_s is None:

@@ -91,7 +91,7 @@ def check_tight_budget(config: RunConfig) -> None:
 
 def _latency_budget_s(config: RunConfig) -> float | None:
     """The budget of an allocator that needs one, else None."""
-    if not registry.flag("allocator", config.allocator, "NEEDS_BUDGET", default=False):
+    if not registry.traits("allocator", config.allocator).needs_budget:
         return None
     return float(registry.options("allocator", config.allocator).latency_budget_s)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
 from raysoft.config import Positive, Section
 from raysoft.rng import Rng
@@ -36,10 +36,8 @@ def is_late(seconds_K: Array, deadline_s: float) -> Array:
 class Uplink(Protocol):
     """Built from (config, Link); runs in the coordinator only.
 
-    Its module may set SHARES_BAND = False (nothing to allocate; goes with an allocator that needs no channel).
+    What it needs of the others is in its Config's traits: `shares_band`, `analog`.
     """
-
-    superposes: ClassVar[bool]
 
     @property
     def config(self) -> UplinkConfig:

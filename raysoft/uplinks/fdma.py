@@ -10,7 +10,7 @@ weak is lost, and the server has waited for them until the deadline. With perfec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -44,7 +44,6 @@ class Fdma:
 
     config: Config
     link: Link
-    superposes: ClassVar[bool] = False
 
     def deliver(self, plan: Allocation, num_bits_K: Array, who: Participants, tick: int, rng: Rng) -> Outcome:
         """Latency [s], energy [J] and fate of each participant.

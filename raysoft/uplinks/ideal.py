@@ -7,16 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from raysoft.config import Traits
 from raysoft.rng import Rng
 from raysoft.types import Allocation, Array, Outcome, Participants, Tensors
 from raysoft.uplinks.base import UplinkConfig, is_late
 from raysoft.wireless.link import Link
 
-SHARES_BAND = False
-
 
 class Config(UplinkConfig):
     """Options of `ideal`. A `deadline_s` still loses clients that compute for too long."""
+
+    TRAITS: ClassVar[Traits] = Traits(shares_band=False)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class IdealUplink:
     """Latency = downlink + compute; energy = compute."""
 
     config: Config
-    superposes: ClassVar[bool] = False
 
     def deliver(self, plan: Allocation, num_bits_K: Array, who: Participants, tick: int, rng: Rng) -> Outcome:
         """Everyone who was told to send arrives, unless a deadline was set and missed."""

@@ -9,12 +9,12 @@ import pytest
 import ray
 
 from raysoft.config.presets import load_config
-from raysoft.federation.pack_sums import GROUP
+from raysoft.federation.pack_folds import GROUP
 from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN, records, summary
 
 pytestmark = pytest.mark.timeout(900)
-# More packs than one group holds, so that sums are folded in two steps.
+# More packs than one group holds, so that they are joined in two steps.
 PACKS = GROUP + 8
 MANY_PACKS = [
     "data.partition=virtual",

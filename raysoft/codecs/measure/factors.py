@@ -1,8 +1,8 @@
 """An update as stacks of factors, and back.
 
 Matrices of equal shape form a group and are worked on together. Shapes: L matrices of a group, O out, I in, R the
-client's own rank. A method may leave one factor out (FFA trains B only): `kind` is "ab", "b" or "a", which both ends know from
-the client's View. Of a method that leaves out both, the head alone is sent: `kind` is "", with no units to choose.
+client's own rank. A method may leave one factor out (FFA trains B only): `kind` is "ab", "b" or "a"; both ends know it
+from the client's View. Where a method leaves out both, only the head is sent: `kind` is "", no units to choose.
 """
 
 from __future__ import annotations

@@ -28,11 +28,6 @@ class ErrorFeedback:
     inner: Codec
     fading: Fading
 
-    @property
-    def superposable(self) -> bool:
-        """As the inner codec."""
-        return self.inner.superposable
-
     def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The curve of update plus memory."""
         return self.inner.menu(self._corrected(update, memory), view, of_inner(memory))

@@ -42,11 +42,6 @@ class TransportedFeedback:
     space: ParamSpace
     fading: Fading
 
-    @property
-    def superposable(self) -> bool:
-        """As the inner codec."""
-        return self.inner.superposable
-
     def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The curve of update plus memory."""
         return self.inner.menu(self._wanted(update, view.start, memory).update, view, of_inner(memory))

@@ -5,7 +5,7 @@ import pytest
 
 from raysoft.config import parse_section
 from raysoft.errors import ConfigError
-from tests.unit.codecs.updates import MODULES, build, client
+from tests.unit.codecs.updates import MODULES, build, client, view_of
 
 FEEDBACK = [
     ("identity", {"bits_per_value": 3}),
@@ -28,6 +28,7 @@ def test_every_codec_is_fed_back():
 @pytest.mark.parametrize("name, options", FEEDBACK)
 def test_sum_of_sent_plus_memory_is_the_sum_of_updates(name, options):
     space, start, _ = client([(9, 7)] * 3, 4, head=True)
+    view = view_of(space, start)
     codec = build(name, space, error_feedback=True, **options)
     rng, memory = np.random.default_rng(0), {}
     wanted = {key: np.zeros(value.shape) for key, value in start.items()}
@@ -35,11 +36,11 @@ def test_sum_of_sent_plus_memory_is_the_sum_of_updates(name, options):
     for round_ in range(12):
         _, _, update = client([(9, 7)] * 3, 4, head=True, seed=round_)
         update = {key: value.astype(np.float64) for key, value in update.items()}
-        units = 1 + round_ % codec.menu(update, start, memory).units
-        encoded = codec.encode(update, start, memory, units, None, rng)
+        units = 1 + round_ % codec.menu(update, view, memory).units
+        encoded = codec.encode(update, view, memory, units, rng)
         delivered = round_ % 3 != 1
         memory = encoded.memory_if_delivered if delivered else encoded.memory_if_lost
-        sent = codec.decode(encoded.payload, start, units)
+        sent = codec.decode(encoded.payload, view, units)
         for key in wanted:
             wanted[key] += update[key]
             received[key] += sent[key].astype(np.float64) if delivered else 0.0
@@ -51,26 +52,26 @@ def test_sum_of_sent_plus_memory_is_the_sum_of_updates(name, options):
 
 def test_the_curve_is_that_of_update_plus_memory():
     space, start, update = client([(9, 7)] * 3, 4)
+    view = view_of(space, start, update)
     plain, fed = build("rank_components", space), build("rank_components", space, error_feedback=True)
-    assert (fed.menu(update, start, {}).error_J == plain.menu(update, start, {}).error_J).all()
+    assert (fed.menu(update, view, {}).error_J == plain.menu(update, view, {}).error_J).all()
     memory = {"ef/" + key: value.astype(np.float64) for key, value in update.items()}
     doubled = {key: 2 * value for key, value in update.items()}
-    np.testing.assert_allclose(
-        fed.menu(update, start, memory).error_J, plain.menu(doubled, start, {}).error_J, rtol=1e-9
-    )
-    encoded = fed.encode(update, start, memory, 3, None, np.random.default_rng(0))
-    sent = fed.decode(encoded.payload, start, 3)
-    kept = plain.decode(plain.encode(doubled, start, {}, 3, None, np.random.default_rng(0)).payload, start, 3)
+    np.testing.assert_allclose(fed.menu(update, view, memory).error_J, plain.menu(doubled, view, {}).error_J, rtol=1e-9)
+    encoded = fed.encode(update, view, memory, 3, np.random.default_rng(0))
+    sent = fed.decode(encoded.payload, view, 3)
+    kept = plain.decode(plain.encode(doubled, view, {}, 3, np.random.default_rng(0)).payload, view, 3)
     assert all((sent[key] == kept[key]).all() for key in sent)
     assert fed.superposable == plain.superposable is True
 
 
 def test_memory_of_another_rank_or_of_frozen_factors():
     space, start, update = client([(9, 7)] * 2, 3, r_max=4, kind="b")
+    view = view_of(space, start, update)
     codec = build("rank_components", space, error_feedback=True)
     other = {"ef/layer0.lora_B": np.ones((9, 4)), "ef/layer0.lora_A": np.ones((4, 7))}
-    encoded = codec.encode(update, start, other, 2, None, np.random.default_rng(0))
-    fresh = codec.encode(update, start, {}, 2, None, np.random.default_rng(0))
+    encoded = codec.encode(update, view, other, 2, np.random.default_rng(0))
+    fresh = codec.encode(update, view, {}, 2, np.random.default_rng(0))
     assert encoded.payload == fresh.payload  # a memory of rank 4 does not fit a client of rank 3
     assert encoded.memory_if_delivered["ef/layer0.lora_B"].shape == (9, 3)
     assert encoded.memory_if_delivered["ef/layer0.lora_A"] is other["ef/layer0.lora_A"]  # not trained: unchanged
@@ -78,8 +79,9 @@ def test_memory_of_another_rank_or_of_frozen_factors():
 
 def test_without_feedback_memory_is_passed_on():
     space, start, update = client([(9, 7)], 3)
+    view = view_of(space, start, update)
     memory = {"x": np.ones(2)}
-    encoded = build("topk", space).encode(update, start, memory, 2, None, np.random.default_rng(0))
+    encoded = build("topk", space).encode(update, view, memory, 2, np.random.default_rng(0))
     assert encoded.memory_if_delivered is memory
     assert encoded.memory_if_lost is memory
 

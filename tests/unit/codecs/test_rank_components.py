@@ -12,7 +12,7 @@ from raysoft.codecs.measure.importance import Losses, norm_scores, rank_componen
 from raysoft.codecs.rank_components import component_bits, losses
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.kernels.lowrank import change_norm2, component_gram, product_inner, product_norm2, product_svd
-from tests.unit.codecs.updates import build, client, products
+from tests.unit.codecs.updates import build, client, dense_error, products, view_of
 
 FLOAT = ValueCoder(32)
 
@@ -36,23 +36,38 @@ def orthogonal_client(rank: int = 5):
 @pytest.mark.parametrize("importance", ["norm", "update", "gram_greedy"])
 def test_orthogonal_components_give_eckart_young(importance):
     space, start, update = orthogonal_client()
+    view = view_of(space, start, update)
     space = type(space)(space.shapes, space.pairs[:2], space.rank, space.scale)  # equal sizes: energy alone decides
     sigma = np.concatenate([np.linalg.svd(x)[1][:5] for x in products(space, start, update)])
-    scores = space.scale * np.sqrt(norm_scores(read_update(Layout(space, 5), update, start)))
+    scores = space.scale * np.sqrt(norm_scores(read_update(Layout(space, 5), update, view)))
     np.testing.assert_allclose(np.sort(scores.ravel()), np.sort(sigma), rtol=1e-12)
     codec = build("rank_components", space, importance=importance)
-    curve = codec.menu(update, start, {})
+    curve = codec.menu(update, view, {})
     tail = np.concatenate([np.cumsum(np.sort(sigma**2))[::-1], [0.0]])
     np.testing.assert_allclose(curve.error_J, tail, rtol=1e-12, atol=1e-12 * tail[0])
     for units in range(curve.units + 1):
-        encoded = codec.encode(update, start, {}, units, None, np.random.default_rng(0))
+        encoded = codec.encode(update, view, {}, units, np.random.default_rng(0))
         kept = encoded.stats["sent"].reshape(2, 5)
         assert set(np.sort(scores[kept])) == set(np.sort(scores.ravel())[10 - units :])
-        received = products(space, start, codec.decode(encoded.payload, start, units))
+        received = products(space, start, codec.decode(encoded.payload, view, units))
         for matrix, whole, each in zip(received, products(space, start, update), kept, strict=True):
             u, s, vt = np.linalg.svd(whole)
             best = (u[:, : each.sum()] * s[: each.sum()]) @ vt[: each.sum()]
             np.testing.assert_allclose(matrix, best, atol=1e-10)
+
+
+@pytest.mark.parametrize("scope", ["model", "matrix"])
+@pytest.mark.parametrize("importance", ["norm", "update", "gram_greedy"])
+def test_the_curve_holds_the_errors_of_what_is_sent(scope, importance):
+    """Of every unit, before the curve is made convex."""
+    space, start, update = client([(12, 10)] * 2 + [(6, 14)], 4, seed=7)
+    codec, view = build("rank_components", space, scope=scope, importance=importance), view_of(space, start, update)
+    bits, errors = codec.scheme.curve(read_update(Layout(space, 4), update, view), codec.coder)
+    for units in range(len(bits)):
+        encoded = codec.encode(update, view, {}, units, np.random.default_rng(units))
+        received = codec.decode(encoded.payload, view, units)
+        assert encoded.payload.num_bits == bits[units]
+        assert dense_error(space, start, update, received) == pytest.approx(errors[units], rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-6])
@@ -60,7 +75,8 @@ def test_orthogonal_components_give_eckart_young(importance):
 @pytest.mark.parametrize("importance", ["norm", "update", "gram_greedy"])
 def test_delta_form_error_is_the_dense_error(size, bits, importance):
     space, start, update = client([(40, 30), (40, 30), (24, 50)], 6, size=size, b0=1.0, seed=8)
-    factors = read_update(Layout(space, 6), update, start)
+    view = view_of(space, start, update)
+    factors = read_update(Layout(space, 6), update, view)
     coder = ValueCoder(bits)
     lost, cost = losses(factors, coder), component_bits(factors.layout, "ab", coder)
     if importance == "gram_greedy":
@@ -153,31 +169,32 @@ def test_update_beats_random_on_average():
     lost_share = {"update": [], "random": []}
     for seed in range(20):
         space, start, update = client([(24, 24)] * 4, 8, seed=seed, b0=0.3)
+        view = view_of(space, start, update)
         codec = build("rank_components", space)
-        lost_share["update"].append(codec.encode(update, start, {}, 8, None, np.random.default_rng(0)).relative_error)
+        lost_share["update"].append(codec.encode(update, view, {}, 8, np.random.default_rng(0)).relative_error)
         codec = build("randomk", space)
-        lost_share["random"].append(
-            codec.encode(update, start, {}, 8, None, np.random.default_rng(seed)).relative_error
-        )
+        lost_share["random"].append(codec.encode(update, view, {}, 8, np.random.default_rng(seed)).relative_error)
     assert np.mean(lost_share["update"]) < 0.6 * np.mean(lost_share["random"])
 
 
 def test_scope_matrix_takes_turns():
     space, start, update = client([(12, 12)] * 4, 5, seed=4)
+    view = view_of(space, start, update)
     for name in list(update)[:2]:
         update[name] = update[name] * 30  # one matrix outweighs all others
     fair = build("rank_components", space, scope="matrix")
     free = build("rank_components", space, scope="model")
     for units in range(21):
-        kept = fair.encode(update, start, {}, units, None, np.random.default_rng(0)).stats["sent"].reshape(4, 5).sum(1)
+        kept = fair.encode(update, view, {}, units, np.random.default_rng(0)).stats["sent"].reshape(4, 5).sum(1)
         assert kept.max() - kept.min() <= 1
-    kept = free.encode(update, start, {}, 5, None, np.random.default_rng(0)).stats["sent"].reshape(4, 5).sum(1)
+    kept = free.encode(update, view, {}, 5, np.random.default_rng(0)).stats["sent"].reshape(4, 5).sum(1)
     assert kept.tolist() == [5, 0, 0, 0]
 
 
 def test_unequal_sizes_rank_by_energy_per_bit():
     space, start, update = client([(40, 40), (6, 6)], 3, seed=6)
-    factors = read_update(Layout(space, 3), update, start)
+    view = view_of(space, start, update)
+    factors = read_update(Layout(space, 3), update, view)
     lost, cost = losses(factors, FLOAT), component_bits(factors.layout, "ab", FLOAT)
     assert cost.tolist() == [80 * 32, 12 * 32]
     energy = np.diagonal(lost.dropped, axis1=1, axis2=2)
@@ -191,10 +208,11 @@ def test_unequal_sizes_rank_by_energy_per_bit():
 @settings(max_examples=40, deadline=None)
 def test_masks_never_separate_a_pair(seed, rank, importance, data):
     space, start, update = client([(7, 5), (7, 5), (4, 9)], rank, seed=seed)
+    view = view_of(space, start, update)
     codec = build("rank_components", space, importance=importance)
-    units = data.draw(st.integers(0, codec.menu(update, start, {}).units))
-    encoded = codec.encode(update, start, {}, units, None, np.random.default_rng(0))
-    received = codec.decode(encoded.payload, start, units)
+    units = data.draw(st.integers(0, codec.menu(update, view, {}).units))
+    encoded = codec.encode(update, view, {}, units, np.random.default_rng(0))
+    received = codec.decode(encoded.payload, view, units)
     sent = encoded.stats["sent"].reshape(3, rank)
     assert sent.sum() == units
     for number, pair in enumerate(space.pairs):
@@ -206,7 +224,8 @@ def test_masks_never_separate_a_pair(seed, rank, importance, data):
 
 def test_cross_term_share():
     space, start, update = client([(10, 8)] * 2, 4)
-    encoded = build("rank_components", space).encode(update, start, {}, 3, None, np.random.default_rng(0))
+    view = view_of(space, start, update)
+    encoded = build("rank_components", space).encode(update, view, {}, 3, np.random.default_rng(0))
     whole = own = 0.0
     for pair in space.pairs:
         b0, a0 = start[pair.b].astype(float), start[pair.a].astype(float)

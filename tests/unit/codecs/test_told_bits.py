@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysoft.codecs.ecsq import LEVELS, WIDTH_BITS
 from raysoft.codecs.measure.curves import counts, told_counts_bits
 from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_rank
-from tests.unit.codecs.updates import THINNED, VARIANTS, build, client
+from tests.unit.codecs.updates import THINNED, VARIANTS, build, client, view_of
 
 NAMES = [f"{name}-{k}" for k, (name, _) in enumerate(VARIANTS)]
 UNLIKE = [(3, 5), (7, 2), (3, 5), (4, 1)]
@@ -30,7 +30,8 @@ def test_bits_that_nothing_tells_are_those_of_every_update(name, options, kind):
         curves = []
         for seed in range(12):
             space, start, update = client(shapes, 2, seed=seed, kind=kind)
-            curves.append(build(name, space, **options).menu(update, start, {}))
+            view = view_of(space, start, update)
+            curves.append(build(name, space, **options).menu(update, view, {}))
         alike = len({tuple(curve.bits_J.tolist()) for curve in curves}) == 1
         assert alike or all(curve.told_bits > 0 for curve in curves)
 
@@ -41,55 +42,49 @@ def test_bits_that_nothing_tells_are_those_of_every_update(name, options, kind):
 def test_a_receiver_rebuilds_the_bits_from_what_is_charged(name, options, seed, kind, rank):
     shapes = UNLIKE[:2] if rank == 17 else UNLIKE
     space, start, update = client(shapes, rank, seed=seed, kind=kind)
+    view = view_of(space, start, update)
     codec = build(name, space, **options)
-    curve = codec.menu(update, start, {})
-    code = told(codec, rank, kind, curve.bits_J)
+    curve = codec.menu(update, view, {})
+    code = told(codec, codec.layout(view), kind, curve.bits_J)
     assert code.bit_length() <= curve.told_bits
-    assert rebuilt(codec, rank, kind, code) == curve.bits_J.tolist()
+    assert rebuilt(codec, codec.layout(view), kind, code) == curve.bits_J.tolist()
 
 
-def told(codec, rank, kind, bits_J):
-    """The sender's number: which mixture of costs, and which padding, each step takes (any that gives these bits)."""
-    layout = codec.layout(rank)
+def told(codec, layout, kind, bits_J):
+    """The sender's number: which mixture of costs each step takes (any that gives these bits)."""
     costs = np.unique(layout.widths_L(kind)).size
     found, radix = {(0,) * costs: 0}, 1
     for unit, (before, now) in enumerate(pairwise(counts(layout.components)), 1):
-        options = mixtures(now - before, costs, kind)
+        options = mixtures(now - before, costs)
         later = {}
         for so_far, code in found.items():
-            for digit, (mixture, padding) in enumerate(options):
+            for digit, mixture in enumerate(options):
                 total = tuple(np.add(so_far, mixture).tolist())
-                if length(codec, layout, kind, unit, total, padding) == bits_J[unit]:
+                if length(codec, layout, kind, unit, total) == bits_J[unit]:
                     later.setdefault(total, code + radix * digit)
         found, radix = later, radix * len(options)
     return next(iter(found.values()))
 
 
-def rebuilt(codec, rank, kind, code):
+def rebuilt(codec, layout, kind, code):
     """The receiver's bits, from the number, the model, the rank and the options."""
-    layout = codec.layout(rank)
     costs = np.unique(layout.widths_L(kind)).size
     total, bits = np.zeros(costs, dtype=int), [0]
     for unit, (before, now) in enumerate(pairwise(counts(layout.components)), 1):
-        options = mixtures(now - before, costs, kind)
+        options = mixtures(now - before, costs)
         code, digit = divmod(code, len(options))
-        mixture, padding = options[digit]
-        total = total + mixture
-        bits.append(length(codec, layout, kind, unit, tuple(total.tolist()), padding))
+        total = total + options[digit]
+        bits.append(length(codec, layout, kind, unit, tuple(total.tolist())))
     return bits
 
 
-def mixtures(pieces, costs, kind):
-    """Every way to take so many pieces of so many costs, with every padding."""
-    chosen = list(combinations_with_replacement(range(costs), pieces))
-    return [
-        (tuple(np.bincount(one, minlength=costs).tolist()), padding)
-        for one in chosen
-        for padding in range(3 if kind == "a" else 1)
-    ]
+def mixtures(pieces, costs):
+    """Every way to take so many pieces of so many costs."""
+    chosen = combinations_with_replacement(range(costs), pieces)
+    return [tuple(np.bincount(one, minlength=costs).tolist()) for one in chosen]
 
 
-def length(codec, layout, kind, unit, mixture, padding):
+def length(codec, layout, kind, unit, mixture):
     """Bits of a payload with so many components of each cost; None where there are not as many."""
     widths = layout.widths_L(kind)
     kept = np.zeros((layout.matrices, layout.rank), dtype=bool)
@@ -101,14 +96,15 @@ def length(codec, layout, kind, unit, mixture, padding):
     sides = iter((subset_rank(kept.reshape(-1)),))
     plan = codec.scheme.plan(layout, kind, codec.coder, unit, lambda width: next(sides, 0))
     coder = plan.coder or codec.coder
-    return coder.size(int(plan.sizes.sum()), len(plan.sizes)) + plan.side_bits + padding
+    return coder.size(int(plan.sizes.sum()), len(plan.sizes)) + plan.side_bits
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["ab", "b", "a"]))
 @settings(max_examples=15, deadline=None)
 def test_ecsq_tells_its_lengths_as_differences_of_one_width(seed, kind):
     space, start, update = client(UNLIKE, 2, seed=seed, kind=kind)
-    curve = build("ecsq", space).menu(update, start, {})
+    view = view_of(space, start, update)
+    curve = build("ecsq", space).menu(update, view, {})
     steps = np.diff(curve.bits_J).tolist()
     assert len(steps) == LEVELS
     writer, width = BitWriter(), max(steps).bit_length()
@@ -125,12 +121,14 @@ def test_bits_of_the_mixtures_by_hand():
     assert told_counts_bits(5, 1) == 0  # one cost: the count says it all
     assert told_counts_bits(5, 2) == 5  # five steps of one piece, cheap or dear
     assert told_counts_bits(128, 2) == int(np.ceil(64 * np.log2(3)))  # two pieces a step: 0, 1 or 2 dear ones
-    assert told_counts_bits(64, 3, lengths=3) == int(np.ceil(64 * np.log2(9)))
+    assert told_counts_bits(64, 3) == int(np.ceil(64 * np.log2(3)))
+    assert told_counts_bits(128, 3) == int(np.ceil(64 * np.log2(6)))  # two pieces of three costs a step
 
 
 def test_a_given_order_tells_everything():
     """All clients send prefixes of it, which both ends have."""
     space, start, update = client(UNLIKE, 2)
+    view = view_of(space, start, update)
     codec = build("rank_components", space)
-    assert codec.menu(update, start, {}).told_bits > 0
-    assert codec.menu(update, start, {}, np.arange(8)).told_bits == 0
+    assert codec.menu(update, view, {}).told_bits > 0
+    assert codec.menu(update, view_of(space, start, update, np.arange(8)), {}).told_bits == 0

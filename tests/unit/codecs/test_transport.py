@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from raysoft.codecs.memory.fading import Fading
 from raysoft.errors import ConfigError
-from tests.unit.codecs.updates import MODULES, build, client, products
+from tests.unit.codecs.updates import MODULES, build, client, products, view_of
 
 CHAINED = {"codecs": [{"name": "rank_components"}, {"name": "quantize", "bits": 5}]}
 CODECS = [("rank_components", {"bits_per_value": 4}), *((name, CHAINED if name == "chain" else {}) for name in MODULES)]
@@ -45,11 +45,12 @@ def test_what_was_delivered_plus_the_memory_is_the_sum_of_the_updates(name, opti
     for round_ in range(8):
         start = turned(space, first, round_)
         _, _, update = client([(8, 7)] * 3, 4, head=True, seed=round_, kind=kind)
-        units = 1 + (5 * round_) % codec.menu(update, start, memory).units
-        encoded = codec.encode(update, start, memory, units, None, rng)
+        view = view_of(space, start, update)
+        units = 1 + (5 * round_) % codec.menu(update, view, memory).units
+        encoded = codec.encode(update, view, memory, units, rng)
         delivered = round_ % 3 != 1
         memory = encoded.memory_if_delivered if delivered else encoded.memory_if_lost
-        sent = codec.decode(encoded.payload, start, units)
+        sent = codec.decode(encoded.payload, view, units)
         for total, change in zip(wanted, effect(space, start, update), strict=True):
             total += change
         if delivered:
@@ -66,6 +67,7 @@ def test_what_was_delivered_plus_the_memory_is_the_sum_of_the_updates(name, opti
 @settings(max_examples=25, deadline=None)
 def test_a_memory_is_used_as_the_nearest_change_of_b(out, width, rank, seed):
     space, start, update = client([(out, width)], rank, seed=seed)
+    view = view_of(space, start, update)
     codec = build("identity", space, error_feedback="transport")
     rng = np.random.default_rng(seed)
     left, right = rng.normal(size=(out, 2)), rng.normal(size=(2, width))
@@ -73,8 +75,8 @@ def test_a_memory_is_used_as_the_nearest_change_of_b(out, width, rank, seed):
     pair = space.pairs[0]
     rows = start[pair.a].astype(np.float64) + update[pair.a]
     inside = left @ right @ np.linalg.pinv(rows) @ rows  # E P_A
-    encoded = codec.encode(update, start, memory, 1, None, rng)
-    sent = codec.decode(encoded.payload, start, 1)
+    encoded = codec.encode(update, view, memory, 1, rng)
+    sent = codec.decode(encoded.payload, view, 1)
     want = effect(space, start, update)[0] + space.scale * inside
     size = np.abs(want).max() + np.linalg.cond(rows) ** 2
     np.testing.assert_allclose(effect(space, start, sent)[0], want, atol=2e-5 * size)
@@ -84,35 +86,37 @@ def test_a_memory_is_used_as_the_nearest_change_of_b(out, width, rank, seed):
 
 def test_without_memory_it_is_the_inner_codec():
     space, start, update = client([(9, 7)] * 3, 4)
+    view = view_of(space, start, update)
     plain, fed = build("rank_components", space), build("rank_components", space, error_feedback="transport")
-    assert (fed.menu(update, start, {}).error_J == plain.menu(update, start, {}).error_J).all()
+    assert (fed.menu(update, view, {}).error_J == plain.menu(update, view, {}).error_J).all()
     draws = np.random.default_rng(0)
-    assert (
-        fed.encode(update, start, {}, 3, None, draws).payload == plain.encode(update, start, {}, 3, None, draws).payload
-    )
+    assert fed.encode(update, view, {}, 3, draws).payload == plain.encode(update, view, {}, 3, draws).payload
     assert fed.superposable == plain.superposable
 
 
 def test_the_memory_stays_as_large_as_two_ranks_and_drops_the_least():
     space, start, _ = client([(30, 40)], 3)
+    view = view_of(space, start)
     codec, memory = build("rank_components", space, error_feedback="transport"), {}
     for round_ in range(5):
         _, _, update = client([(30, 40)], 3, seed=round_)
-        memory = codec.encode(update, start, memory, 1, None, np.random.default_rng(0)).memory_if_delivered
+        memory = codec.encode(update, view, memory, 1, np.random.default_rng(0)).memory_if_delivered
         assert memory["ef/layer0.left"].shape == (30, 6)
         assert memory["ef/layer0.right"].shape == (6, 40)
 
 
 def test_a_rank_that_changes_and_values_that_are_not_finite():
     space, start, update = client([(9, 7)], 3, r_max=4)
+    view = view_of(space, start, update)
     codec = build("rank_components", space, error_feedback="transport")
-    memory = codec.encode(update, start, {}, 1, None, np.random.default_rng(0)).memory_if_delivered
+    memory = codec.encode(update, view, {}, 1, np.random.default_rng(0)).memory_if_delivered
     other_space, other_start, other_update = client([(9, 7)], 2, r_max=4)
     other = build("rank_components", other_space, error_feedback="transport")
-    assert other.encode(other_update, other_start, memory, 1, None, np.random.default_rng(0)).payload.num_bits
+    view = view_of(other_space, other_start)
+    assert other.encode(other_update, view, memory, 1, np.random.default_rng(0)).payload.num_bits
     _, _, only_a = client([(9, 7)], 3, r_max=4, kind="a")
     with pytest.raises(ValueError, match="change B"):
-        codec.menu(only_a, start, memory)
+        codec.menu(only_a, view_of(space, start, only_a), memory)
 
 
 def test_decay_and_clip():
@@ -122,10 +126,11 @@ def test_decay_and_clip():
     assert Fading(clip=2.0).factor(16.0, 1.0) == 0.5
     assert Fading(clip=2.0).factor(16.0, 0.0) == 0.0
     space, start, update = client([(9, 7)] * 2, 4)
+    view = view_of(space, start, update)
     memory = {"ef/" + name: 3.0 * value.astype(np.float64) for name, value in update.items()}
     for options, times in (({"error_feedback_decay": 0.5}, 2.5), ({"error_feedback_clip": 1.0}, 2.0), ({}, 4.0)):
         codec = build("identity", space, error_feedback=True, **options)
-        lost = codec.encode(update, start, memory, 1, None, np.random.default_rng(0)).memory_if_lost
+        lost = codec.encode(update, view, memory, 1, np.random.default_rng(0)).memory_if_lost
         for name, value in update.items():
             np.testing.assert_allclose(lost["ef/" + name], times * value.astype(np.float64), rtol=1e-12)
     left, right = np.ones((9, 1)), np.ones((1, 7))
@@ -134,7 +139,7 @@ def test_decay_and_clip():
     for decay in (1.0, 0.25):
         codec = build("rank_components", space, error_feedback="transport", error_feedback_decay=decay)
         nothing = {name: np.zeros_like(value) for name, value in update.items()}
-        kept = codec.encode(nothing, start, transported, 0, None, np.random.default_rng(0)).memory_if_delivered
+        kept = codec.encode(nothing, view, transported, 0, np.random.default_rng(0)).memory_if_delivered
         unsent[decay] = remembered(space, kept)
     np.testing.assert_allclose(unsent[1.0], np.full((2, 9, 7), space.scale), atol=1e-9)
     np.testing.assert_allclose(unsent[0.25], np.full((2, 9, 7), 0.25 * space.scale), atol=1e-9)

@@ -20,7 +20,7 @@ from raysoft.codecs.wire.rotated import (
     unrotate,
 )
 from raysoft.errors import ConfigError
-from tests.unit.codecs.updates import build, client, dense_error
+from tests.unit.codecs.updates import build, client, dense_error, view_of
 
 # Max (1960), table I: mean square error of the best 2, 4, 8, 16 levels for a standard normal variable.
 MAX_1960 = {1: 0.3634, 2: 0.1175, 3: 0.03454, 4: 0.009497}
@@ -83,12 +83,13 @@ def test_resolutions_come_back_and_cost_what_is_counted(bits):
 @pytest.mark.parametrize("kind", ["ab", "b", "a"])
 def test_every_unit_has_exactly_the_error_that_the_scheme_foretells(kind):
     space, start, update = client([(12, 10)] * 2 + [(6, 14)], 4, seed=7, kind=kind, r_max=5)
+    view = view_of(space, start, update)
     codec = build("waterfill", space)
-    bits, errors = codec.scheme.curve(read_update(Layout(space, 4), update, start), codec.coder)
+    bits, errors = codec.scheme.curve(read_update(Layout(space, 4), update, view), codec.coder)
     assert (np.diff(errors) <= 1e-12 * errors[0]).mean() > 0.9  # small steps up where cross terms bite
     for units in range(len(bits)):
-        payload = codec.encode(update, start, {}, units, None, np.random.default_rng(0)).payload
-        received = codec.decode(payload, start, units)
+        payload = codec.encode(update, view, {}, units, np.random.default_rng(0)).payload
+        received = codec.decode(payload, view, units)
         assert payload.num_bits >= bits[units]
         assert dense_error(space, start, update, received) == pytest.approx(errors[units], rel=2e-5)
     assert errors[-1] < 0.02 * errors[0]
@@ -98,7 +99,8 @@ def test_no_other_resolutions_of_the_same_cost_lose_less():
     """Brute force over all 4^5 resolutions of five vectors, by the error of each vector alone."""
     for seed in range(5):
         space, start, update = client([(5, 4)], 5, seed=seed, kind="b", size=0.3)
-        grades = grade(read_update(Layout(space, 5), update, start), 3)
+        view = view_of(space, start, update)
+        grades = grade(read_update(Layout(space, 5), update, view), 3)
         table = grades.groups[0].errors_NQ
         every = np.array(list(product(range(4), repeat=5)))
         cost = every @ grades.sizes_N + SCALE_BITS * (every > 0).sum(1)
@@ -117,10 +119,11 @@ def test_no_other_resolutions_of_the_same_cost_lose_less():
 
 def test_where_nothing_moves_nothing_is_spent_and_what_matters_more_gets_more():
     space, start, update = client([(16, 16)] * 2, 4, seed=1, b0=0.0)
+    view = view_of(space, start, update)
     update["layer0.lora_B"][:, 0] = 0.0
     update["layer0.lora_A"][0] = 0.0
     update["layer1.lora_B"] *= 100.0
-    grades = grade(read_update(Layout(space, 4), update, start), 6)
+    grades = grade(read_update(Layout(space, 4), update, view), 6)
     bits = grades.resolutions(len(grades.order))
     assert bits[0] == bits[8] == 0  # b_0 and a_0 of the first matrix; vectors are 8 columns, then 8 rows
     half = grades.resolutions(len(grades.order) // 2)
@@ -131,10 +134,11 @@ def test_where_nothing_moves_nothing_is_spent_and_what_matters_more_gets_more():
 def test_rotated_values_lose_what_the_theory_says(bits):
     """Everything sent, B only: the squared error of dB is that of Max's levels whatever the sizes of the columns."""
     space, start, update = client([(96, 64)] * 3, 8, seed=2, kind="b")
+    view = view_of(space, start, update)
     codec = build("identity", space, bits_per_value=bits, quantizer="rotated")
-    payload = codec.encode(update, start, {}, 1, None, np.random.default_rng(0)).payload
+    payload = codec.encode(update, view, {}, 1, np.random.default_rng(0)).payload
     assert payload.num_bits == 3 * 8 * (96 * bits + SCALE_BITS)
-    received = codec.decode(payload, start, 1)
+    received = codec.decode(payload, view, 1)
     for pair in space.pairs:
         lost = ((received[pair.b] - update[pair.b]).astype(float) ** 2).sum() / (
             update[pair.b].astype(float) ** 2

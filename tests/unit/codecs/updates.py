@@ -10,7 +10,7 @@ import numpy as np
 
 from raysoft.codecs.base import Codec
 from raysoft.config import parse_section, registry
-from raysoft.types import Curve, LoraPair, ParamSpace
+from raysoft.types import ORDER, Array, Curve, Downlink, LoraPair, ParamSpace, Tensors, Update, View
 
 MODULES: dict[str, ModuleType] = {name: registry.plugin("codec", name) for name in registry.CODECS}
 
@@ -88,6 +88,13 @@ def client(
         layout[name] = shape
         start[name], update[name] = rng.normal(size=(2, *shape)).astype(np.float32)
     return ParamSpace(layout, pairs, r_max, 2.0, always_sent=frozenset(heads)), start, update
+
+
+def view_of(space: ParamSpace, start: Tensors, update: Update | None = None, order: Array | None = None) -> View:
+    """What both ends know of a client that started here and trains what `update` names; without one, everything."""
+    rank = start[space.pairs[0].a].shape[0]
+    trains = frozenset(start if update is None else update)
+    return View(1, 0, rank, start, trains, Downlink(0), {} if order is None else {ORDER: order})
 
 
 def products(space: ParamSpace, start: dict, update: dict) -> list[np.ndarray]:

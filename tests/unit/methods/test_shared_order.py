@@ -46,11 +46,12 @@ def expected(order, rank, r_max, count):
 @settings(max_examples=80, deadline=None)
 def test_the_first_components_travel_and_nothing_says_which(seed, rank, kind, head, bits, share):
     space, start, update = client(SHAPES, rank, seed=seed, r_max=4, kind=kind, head=head)
+    view = view_of(space, start, update)
     codec = build("rank_components", space, bits_per_value=bits)
     order = np.random.default_rng(seed).permutation(12)
-    curve = codec.menu(update, start, {}, order)
+    curve = codec.menu(update, view, {}, order)
     units = round(share * curve.units)
-    encoded = codec.encode(update, start, {}, units, order, np.random.default_rng(seed))
+    encoded = codec.encode(update, view, {}, units, order, np.random.default_rng(seed))
     kept = expected(order, rank, 4, units)
     assert (encoded.stats["sent"].reshape(3, 4) == kept).all()
     # Values, scales and heads, nothing else; kinds are told apart by their length, which may cost two bits.
@@ -59,7 +60,7 @@ def test_the_first_components_travel_and_nothing_says_which(seed, rank, kind, he
     plain = 32 * 18 * head + bits * values + scales
     assert encoded.payload.num_bits - plain in ((0,) if kind == "ab" else range(3))
     assert encoded.payload.num_bits == curve.fixed_bits + curve.bits_J[units]
-    received = codec.decode(encoded.payload, start, units, order)
+    received = codec.decode(encoded.payload, view, units, order)
     for number, pair in enumerate(space.pairs):
         for name, axis in ((pair.b, 0), (pair.a, 1)):
             if name in received and units:
@@ -77,19 +78,21 @@ def test_clients_of_equal_counts_send_the_same_components():
     sent = set()
     for seed in range(6):
         space, start, update = client(SHAPES, 4, seed=seed)
-        encoded = build("rank_components", space).encode(update, start, {}, 5, order, np.random.default_rng(seed))
+        view = view_of(space, start, update)
+        encoded = build("rank_components", space).encode(update, view, {}, 5, order, np.random.default_rng(seed))
         sent.add((encoded.payload.num_bits, encoded.stats["sent"].tobytes()))
     assert len(sent) == 1
 
 
 def test_the_curve_holds_the_exact_error_of_every_prefix():
     space, start, update = client(SHAPES, 4, seed=9)
+    view = view_of(space, start, update)
     codec, order = build("rank_components", space), np.random.default_rng(1).permutation(12)
-    factors = read_update(codec.layout(4, order), update, start)
+    factors = read_update(codec.layout(4, order), update, view)
     bits, errors = codec.scheme.curve(factors, codec.coder)
     for units in range(13):
-        encoded = codec.encode(update, start, {}, units, order, np.random.default_rng(0))
-        received = codec.decode(encoded.payload, start, units, order)
+        encoded = codec.encode(update, view, {}, units, order, np.random.default_rng(0))
+        received = codec.decode(encoded.payload, view, units, order)
         assert bits[units] == encoded.payload.num_bits
         assert errors[units] == pytest.approx(dense_error(space, start, update, received), rel=1e-6, abs=1e-12)
 
@@ -97,28 +100,30 @@ def test_the_curve_holds_the_exact_error_of_every_prefix():
 def test_the_order_of_a_client_is_never_better_than_its_own():
     """What shared masks give up: at every count the client's own first choices lose no more, up to cross terms."""
     space, start, update = client([(30, 30)] * 3, 4, seed=2)
+    view = view_of(space, start, update)
     codec = build("rank_components", space)
-    own = codec.menu(update, start, {})
+    own = codec.menu(update, view, {})
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(12)
-        assert codec.menu(update, start, {}, order).error_J[6] > own.error_J[6]
+        assert codec.menu(update, view, {}, order).error_J[6] > own.error_J[6]
 
 
 @pytest.mark.parametrize("feedback", [False, True, "transport"])
 def test_wrappers_and_chains_follow_the_order_too(feedback):
     space, start, _ = client(SHAPES, 3, r_max=4)
+    view = view_of(space, start)
     codec, memory = build("chain", space, error_feedback=feedback, **CHAIN), {}
     for round_ in range(4):
         order = np.random.default_rng(round_).permutation(12)
         _, _, update = client(SHAPES, 3, r_max=4, seed=round_)
-        assert codec.menu(update, start, memory, order).bits_J[0] == 0
-        encoded = codec.encode(update, start, memory, 4, order, np.random.default_rng(round_))
+        assert codec.menu(update, view, memory, order).bits_J[0] == 0
+        encoded = codec.encode(update, view, memory, 4, order, np.random.default_rng(round_))
         assert (encoded.stats["sent"].reshape(3, 4) == expected(order, 3, 4, 4)).all()
-        codec.decode(encoded.payload, start, 4, order)
+        codec.decode(encoded.payload, view, 4, order)
         memory = encoded.memory_if_delivered
     plain = build("rank_components", space, error_feedback=feedback)
-    encoded = plain.encode(update, start, {}, 4, order, np.random.default_rng(0))
-    received = plain.decode(encoded.payload, start, 4, order)
+    encoded = plain.encode(update, view, {}, 4, order, np.random.default_rng(0))
+    received = plain.decode(encoded.payload, view, 4, order)
     if feedback is True:  # what was not sent is remembered, exactly
         for name, value in update.items():
             assert (received[name] + encoded.memory_if_delivered["ef/" + name] == value).all()
@@ -128,10 +133,11 @@ def test_wrappers_and_chains_follow_the_order_too(feedback):
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in ("rank_components", "chain")])
 def test_other_codecs_refuse_an_order(name):
     space, start, update = client(SHAPES, 4)
+    view = view_of(space, start, update)
     codec = build(name, space)
     assert not codec.superposable
     with pytest.raises(ValueError, match="only rank_components follows a given order"):
-        codec.menu(update, start, {}, np.arange(12))
+        codec.menu(update, view, {}, np.arange(12))
 
 
 @pytest.mark.parametrize("order", [np.arange(11), np.arange(13), np.zeros(12, dtype=int), np.arange(1, 13)])

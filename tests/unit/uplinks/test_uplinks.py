@@ -251,8 +251,8 @@ def test_ideal_with_a_deadline() -> None:
 @pytest.mark.parametrize("name", registry.UPLINKS)  # all of them are digital
 def test_a_digital_uplink_hands_over_what_was_sent(name: str) -> None:
     link = uplink(name)
-    sums = {"x": np.arange(3.0)}
-    assert link.receive(sums, deliver(link, plan(1), channel(gains(1))), Rng(0)) is sums
+    folded = {"x": np.arange(3.0)}
+    assert link.receive(folded, deliver(link, plan(1), channel(gains(1))), 1, Rng(0)) is folded
     assert link.superposes is False
 
 

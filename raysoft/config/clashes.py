@@ -1,0 +1,106 @@
+"""Which plug-ins cannot work together, and why: one table over their traits, which names no plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raysoft.config.traits import Traits
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plug-ins of a run by kind: names and traits, and who else has a trait."""
+
+    names: Mapping[str, str]
+    traits: Mapping[str, Traits]
+    train_head: bool
+    latency_budget_s: float | None
+    others: Callable[[str, Callable[[Traits], bool]], tuple[str, ...]]
+
+    def name(self, kind: str) -> str:
+        """`codec.name=topk`."""
+        return f"{kind}.name={self.names[kind]}"
+
+    def with_trait(self, kind: str, has: Callable[[Traits], bool]) -> str:
+        """`codec.name=rank_components or chain`: those that would do, by their defaults."""
+        return f"{kind}.name=" + " or ".join(self.others(kind, has))
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Where `when` holds, the configuration is refused at `field` with the reason `why`."""
+
+    kinds: tuple[str, ...]
+    when: Callable[[Chosen], Any]
+    field: Callable[[Chosen], str]
+    why: Callable[[Chosen], str]
+
+
+def _key(kind: str, setting: str) -> str:
+    return f"{kind}.{setting.partition('=')[0]}"
+
+
+CLASHES: tuple[Clash, ...] = (
+    Clash(
+        ("method",),
+        lambda c: c.traits["method"].needs_head and not c.train_head,
+        lambda c: "model.lora.train_head",
+        lambda c: f"is false, so {c.name('method')} has nothing to train; set model.lora.train_head=true",
+    ),
+    Clash(
+        ("allocator", "uplink"),
+        lambda c: c.traits["uplink"].shares_band and not c.traits["allocator"].needs_channel,
+        lambda c: "allocator.name",
+        lambda c: (
+            f"{c.names['allocator']} has no channel limit and needs "
+            f"{c.with_trait('uplink', lambda t: not t.shares_band)}, got {c.name('uplink')}"
+        ),
+    ),
+    Clash(
+        ("allocator", "uplink"),
+        lambda c: c.traits["allocator"].needs_channel and not c.traits["uplink"].shares_band,
+        lambda c: "uplink.name",
+        lambda c: (
+            f"{c.names['uplink']} has no bandwidth to share, so {c.name('allocator')} has nothing to decide; use "
+            f"{c.with_trait('allocator', lambda t: not t.needs_channel)} or "
+            f"{c.with_trait('uplink', lambda t: t.shares_band)}"
+        ),
+    ),
+    Clash(
+        ("allocator",),
+        lambda c: c.traits["allocator"].needs_budget and c.latency_budget_s is None,
+        lambda c: "allocator.latency_budget_s",
+        lambda c: f"is required by allocator {c.names['allocator']}, e.g. 0.22",
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].common_order and not c.traits["codec"].follows_order,
+        lambda c: _key("method", c.traits["method"].common_order),
+        lambda c: (
+            f"{c.traits['method'].common_order.partition('=')[2]} gives all clients one order of rank components, "
+            f"which {c.name('codec')} does not follow as it is set; "
+            f"{c.with_trait('codec', lambda t: t.follows_order)} does, also as the first of a chain"
+        ),
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].moves_gauge and c.traits["codec"].remembers_factors,
+        lambda c: _key("codec", c.traits["codec"].remembers_factors),
+        lambda c: (
+            f"{c.traits['codec'].remembers_factors.partition('=')[2]} remembers changes of the factors' coordinates, "
+            f"which method.{c.traits['method'].moves_gauge} changes between rounds; use error_feedback=transport, "
+            "which remembers changes of the product"
+        ),
+    ),
+    Clash(
+        ("method", "uplink"),
+        lambda c: c.traits["uplink"].analog and c.traits["method"].single_updates,
+        lambda c: "uplink.name",
+        lambda c: (
+            f"{c.names['uplink']} adds up on the air what is sent, and {c.name('method')} needs "
+            f"{c.traits['method'].single_updates}; use a digital uplink"
+        ),
+    ),
+)

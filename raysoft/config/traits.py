@@ -1,0 +1,33 @@
+"""What a plug-in needs of the others, or cannot stand: all that decides which of them go together.
+
+A Config declares `TRAITS`, or the property `traits` where its options decide. Which traits clash: clashes.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Of any kind of plug-in; what a kind does not say of itself stays as it is here.
+
+    A text names the setting that is the reason (`shared_mask=true`), so that a refusal can name it; "": it is not so.
+    """
+
+    # Methods
+    needs_head: bool = False  # has nothing to train without a trained head
+    trains_lora: bool = True
+    common_order: str = ""  # all clients send the first components of one order, which the server gives
+    moves_gauge: str = ""  # the coordinates of the factors change between rounds
+    single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
+    # Codecs
+    follows_order: bool = False  # can send the first components of a given order
+    remembers_factors: str = ""  # keeps changes of the factors' coordinates from round to round
+    # Allocators
+    needs_channel: bool = True  # has a band to share
+    needs_budget: bool = False  # cannot work without `latency_budget_s`; the budget is checked before the first round
+    reads_curves: bool = True  # clients report their rate-distortion curves to it, which costs control bits
+    # Uplinks
+    shares_band: bool = True  # an allocator shares its band
+    analog: bool = False  # what is sent adds up on the air
