@@ -192,7 +192,7 @@ TABLE: tuple[Quantity, ...] = (
              gauge="Energy spent by the clients so far, joules"),
     Quantity("kept_fraction_mean", "Kept fraction", _RECORD, "%", 100.0, 1, short="kept"),
     Quantity("kept_fraction", "Kept fraction", _ROW, "%", 100.0, 1, short="kept"),
-    Quantity("wall_time_s", "Computing time", ("record", "summary"), "s", digits=1, better="lower"),
+    Quantity("wall_time_s", "Wall time", ("record", "summary"), "s", digits=1, better="lower"),
     Quantity("client_updates_per_s", "Client updates a second", _SUMMARY, digits=1, better="higher",
              gauge="Client updates a second of wall time in the last round"),
 )  # fmt: skip

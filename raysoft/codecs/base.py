@@ -54,8 +54,13 @@ class CodecConfig(Section):
 
     @property
     def traits(self) -> Traits:
-        """TRAITS, and whether the memory is of coordinates."""
-        return replace(self.TRAITS, remembers_factors="error_feedback=true" if self.error_feedback is True else "")
+        """TRAITS, and what is remembered."""
+        kept = f"error_feedback={str(self.error_feedback).lower()}"
+        return replace(
+            self.TRAITS,
+            remembers_factors=kept if self.error_feedback is True else "",
+            remembers_products=kept if self.error_feedback == "transport" else "",
+        )
 
     @model_validator(mode="after")
     def _memory_options(self) -> CodecConfig:

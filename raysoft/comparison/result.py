@@ -27,7 +27,7 @@ from raysoft.comparison.statistics import LEVEL, holm, margin_tests, mean_std, p
 from raysoft.quantities import quantity
 from raysoft.rundir.folder import strict
 from raysoft.rundir.reading import Run
-from raysoft.rundir.summary import accuracy_name
+from raysoft.rundir.summary import accuracy_name_in
 
 FORMAT = 1
 RELATIVE_MARGIN = 0.02  # of the reference's bits per byte
@@ -68,8 +68,7 @@ def comparison_data(
 
 def _accuracy_name(runs: Mapping[int, Run]) -> str:
     """What the accuracy of these runs is called; arms of one comparison share their task."""
-    section = next(iter(runs.values())).config.get("data")
-    return accuracy_name(str(section.get("task")) if isinstance(section, dict) else "")
+    return accuracy_name_in(next(iter(runs.values())).config)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -90,8 +90,17 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: _key("codec", c.traits["codec"].remembers_factors),
         lambda c: (
             f"{c.traits['codec'].remembers_factors.partition('=')[2]} remembers changes of the factors' coordinates, "
-            f"which method.{c.traits['method'].moves_gauge} changes between rounds; use error_feedback=transport, "
-            "which remembers changes of the product"
+            f"which method.{c.traits['method'].moves_gauge} changes between rounds; use error_feedback="
+            + ("false" if c.traits["method"].alternates else "transport, which remembers changes of the product")
+        ),
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].alternates and c.traits["codec"].remembers_products,
+        lambda c: _key("codec", c.traits["codec"].remembers_products),
+        lambda c: (
+            f"{c.traits['codec'].remembers_products.partition('=')[2]} sends what it remembers as a change of B, which "
+            f"{c.name('method')} does not train in every round; use error_feedback=false"
         ),
     ),
     Clash(

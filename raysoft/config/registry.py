@@ -22,7 +22,9 @@ from raysoft.config.sentences import parse_section
 from raysoft.config.traits import Traits
 from raysoft.errors import ConfigError
 
-METHODS = {name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only")}
+METHODS = {
+    name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "median")
+}
 CODECS = {
     name: f"raysoft.codecs.{name}"
     for name in ("identity", "rank_components", "topk", "randomk", "svd", "quantize", "waterfill", "ecsq", "chain")

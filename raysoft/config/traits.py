@@ -20,10 +20,12 @@ class Traits:
     trains_lora: bool = True
     common_order: str = ""  # all clients send the first components of one order, which the server gives
     moves_gauge: str = ""  # the coordinates of the factors change between rounds
+    alternates: bool = False  # trains and sends other values in other rounds, B not always among them
     single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
     # Codecs
     follows_order: bool = False  # can send the first components of a given order
     remembers_factors: str = ""  # keeps changes of the factors' coordinates from round to round
+    remembers_products: str = ""  # keeps changes of the product, which it can only send as changes of B
     # Allocators
     needs_channel: bool = True  # has a band to share
     needs_budget: bool = False  # cannot work without `latency_budget_s`; the budget is checked before the first round

@@ -82,7 +82,9 @@ def _read_json_lines(path: Path) -> Table:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_object)
+            except ConfigError as error:
+                raise ConfigError(error.field, f"{path}, line {number}: {error.message}") from None
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
@@ -90,6 +92,16 @@ def _read_json_lines(path: Path) -> Table:
             rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ConfigError for a key that stands in it twice, of which Python would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError("data.path", f"key {twice!r:.80} appears twice")
+    return found
 
 
 def _folder_of_tables(path: Path, tables: list[Path], config: DataConfig) -> dict[str, RawSamples]:

@@ -5,8 +5,8 @@ What a client will report is known in advance up to its errors: the sizes of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from raysoft.allocation.solvers.menus import Menus
 from raysoft.config import RunConfig, registry
 from raysoft.federation.parts import Parts
 from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
-from raysoft.types import Array, ServerState
+from raysoft.types import Array, ServerState, View
 from raysoft.uplinks.base import downlink_seconds
 from raysoft.wireless.base import gains
 
@@ -29,8 +29,7 @@ def check_latency_budget(parts: Parts, server: ServerState) -> None:
     allocator = registry.options("allocator", config.allocator)
     if not registry.traits("allocator", config.allocator).needs_budget:
         return
-    costs = {rank: cost_of_rank(parts, server, rank) for rank in _ranks(config)}
-    draws = sample_rounds(parts, costs, range(1, COHORTS + 1))
+    draws = sample_rounds(parts, Costs(parts, server), range(1, COHORTS + 1))
     check_budget(draws, parts.link, allocator.latency_budget_s, allocator.outage_factor)
 
 
@@ -50,10 +49,26 @@ class RankCost:
         return float(self.menu.bits(self.menu.least_K)[0])
 
 
-def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
+@dataclass(frozen=True)
+class Costs:
+    """What a client of each rank has to send in each round; worked out once for what is trained there."""
+
+    parts: Parts
+    server: ServerState
+    known: dict[tuple[int, frozenset[str]], RankCost] = field(default_factory=dict)  # a cache
+
+    def of(self, rank: int, tick: int) -> RankCost:
+        """In this round."""
+        view = self.parts.method.view(self.parts.method.broadcast(self.server, tick), 0, rank, tick)
+        key = (rank, view.trains)
+        if key not in self.known:
+            self.known[key] = _cost(self.parts, view)
+        return self.known[key]
+
+
+def _cost(parts: Parts, view: View) -> RankCost:
     """Read off the menu of a keyed Gaussian update: most codecs' sizes are those of every update of this rank."""
     config = parts.config
-    view = parts.method.view(parts.method.broadcast(server, 1), 0, rank, 1)
     end = {
         name: (value + parts.rng("nominal_update", number).normal(size=value.shape)).astype(np.float32)
         for number, (name, value) in enumerate(view.start.items())
@@ -67,26 +82,27 @@ def cost_of_rank(parts: Parts, server: ServerState, rank: int) -> RankCost:
     return RankCost(menu, scale * curve.fixed_bits, control, scale * view.downlink.total, scale * view.dense_bits)
 
 
-def sample_rounds(parts: Parts, costs: Mapping[int, RankCost], ticks: Iterable[int]) -> Draws:
+def sample_rounds(parts: Parts, costs: Costs, ticks: Iterable[int]) -> Draws:
     """The cohorts, start times and reported channels of these rounds, exactly as the run itself will meet them."""
     rows = [_draw(parts, costs, tick) for tick in ticks]
     start, bits, snr = (np.stack(column) for column in zip(*rows, strict=True))
     return Draws(start, bits, snr)
 
 
-def _draw(parts: Parts, costs: Mapping[int, RankCost], tick: int) -> tuple[Array, Array, Array]:
+def _draw(parts: Parts, costs: Costs, tick: int) -> tuple[Array, Array, Array]:
     """When uploads may begin, the least bits and the reported a_k of one round's candidates, arrays [K]."""
     config, info, link = parts.config, parts.info, parts.link
     clients_K = cohort_candidates(parts.rng, tick, info.population, config.cohort.size)
-    ranks = sorted(costs)
+    ranks = sorted(_ranks(config))
+    cost_of = [costs.of(rank, tick) for rank in ranks]
     which_K = np.searchsorted(ranks, ranks_of(parts.rng, config.model.lora.ranks(), clients_K))
     cycles_K = _samples(parts, clients_K) * config.device.cycles_per_sample
-    control_K = np.array([costs[rank].control_bits for rank in ranks])[which_K]
+    control_K = np.array([cost.control_bits for cost in cost_of])[which_K]
     start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(control_K)
-    start_K += downlink_seconds(parts.uplink.config, max(costs[ranks[i]].downlink_bits for i in np.unique(which_K)))
+    start_K += downlink_seconds(parts.uplink.config, max(cost_of[i].downlink_bits for i in np.unique(which_K)))
     gain_K = gains(parts.channel, clients_K, tick).reported_gain_K
     snr_K = link.snr_hz(gain_K, parts.devices.power_w(clients_K))
-    return start_K, np.array([costs[rank].least_bits for rank in ranks])[which_K], snr_K
+    return start_K, np.array([cost.least_bits for cost in cost_of])[which_K], snr_K
 
 
 def _ranks(config: RunConfig) -> set[int]:

@@ -177,7 +177,13 @@ def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
     if r.products is None or r.folded is None:
         return {"aggregation_covariance": None}
     mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, r.cohort)
-    return covariance_metrics(parts.info.space, mode, parts.rng, r.before.server.theta, r.folded, r.products)
+    server = r.before.server
+    measured = covariance_metrics(parts.info.space, mode, parts.rng, server.theta, r.folded, r.products)
+    change = parts.method.change(server, r.folded)
+    if change is not r.folded:  # the step taken is not the mean of the factors
+        applied = covariance_metrics(parts.info.space, mode, parts.rng, server.theta, change, r.products)
+        measured |= {name: applied[name] for name in ("applied_ratio", "applied_cosine")}
+    return measured
 
 
 def _known(values: Mapping[str, float | None], *names: str) -> dict[str, float]:

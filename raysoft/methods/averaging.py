@@ -23,6 +23,8 @@ from raysoft.types import (
     View,
 )
 
+Change = Callable[[ServerState, Tensors], Tensors]
+"""(server, what was folded) -> the change that is added at server_lr = 1."""
 Then = Callable[[ServerState, ServerState, Reception], ServerState]
 """(before, after the mean change was added, what was received) -> the next global model."""
 
@@ -34,6 +36,7 @@ class Averaging:
     changes: names of the values that the method ever changes; clients receive these, the rest they have from a seed or
     the base. None: all. trains: of these, the ones of a round; None: all of them.
     side: what the server says besides the values, and its bits for a client of some rank.
+    change_of: where what is folded is not itself the mean change. then: what happens after the change was added.
     """
 
     config: MethodConfig
@@ -44,6 +47,7 @@ class Averaging:
     side: Callable[[ServerState], Tensors] | None = None
     side_bits: Callable[[int], int] = field(default=lambda rank: 0)
     fold: Fold = field(default=Sum())
+    change_of: Change | None = None
     then: Then | None = None
 
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
@@ -66,11 +70,15 @@ class Averaging:
         """The change of what was trained; nothing is remembered."""
         return Upload(difference(view.start, end, view.trains))
 
+    def change(self, server: ServerState, folded: Tensors) -> Tensors:
+        """The mean change, as it is folded or made of it."""
+        return folded if self.change_of is None else self.change_of(server, folded)
+
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """Add the mean change, then what the method does besides. Nobody arrived: nothing changes."""
         if received.folded is None:
             return server
-        after = add_change(server, received.folded, self.config.server_lr)
+        after = add_change(server, self.change(server, received.folded), self.config.server_lr)
         return after if self.then is None else self.then(server, after, received)
 
 

@@ -48,6 +48,10 @@ class Method(Protocol):
         """The change that the client wants to send, before any compression, given the values after training."""
         ...
 
+    def change(self, server: ServerState, folded: Tensors) -> Tensors:
+        """The change that `aggregate` adds for what was folded, before `server_lr`; the diagnostics measure it."""
+        ...
+
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """The next global model."""
         ...

@@ -63,7 +63,9 @@ def planned(config: RunConfig, events: Preparing | None = None) -> tuple[RunConf
     if config.model.lora.rank != "plan":
         return config, None
     plan = make_plan(config, events)
-    return with_rank(config, plan.rank()), plan
+    rank = plan.rank()
+    (events or Preparing()).rank_chosen(rank, [one.rank for one in plan.candidates])
+    return with_rank(config, rank), plan
 
 
 def make_plan(config: RunConfig, events: Preparing | None = None) -> RankPlan:
@@ -86,6 +88,12 @@ def _budget(config: RunConfig) -> float:
     if not registry.traits("method", config.method).trains_lora:
         raise ConfigError(
             "method.name", f"{config.method.name} trains no adapter, so there is no rank to choose; set model.lora.rank"
+        )
+    if registry.traits("method", config.method).alternates:
+        raise ConfigError(
+            "method.name",
+            f"{config.method.name} sends other factors in other rounds, and a rank is planned for one payload; set "
+            "model.lora.rank",
         )
     if not registry.traits("uplink", config.uplink).shares_band:
         raise ConfigError("uplink.name", f"{config.uplink.name} has no band to plan for; use uplink.name=fdma")
@@ -183,14 +191,15 @@ def _with_latency(row: Candidate, config: RunConfig, workload: Workload, budget_
     from raysoft.federation.coordinator import build_parts
     from raysoft.federation.executor import InlineExecutor
     from raysoft.federation.parts import first_state
-    from raysoft.federation.preflight import check_latency_budget, cost_of_rank, sample_rounds
+    from raysoft.federation.preflight import Costs, check_latency_budget, sample_rounds
     from raysoft.federation.workload import describe, with_pack_size
 
     info = describe(workload, config)
     parts = build_parts(with_pack_size(config, info), info, InlineExecutor(config, workload))
     server = first_state(parts).server
-    cost = cost_of_rank(parts, server, row.rank)
-    draws = sample_rounds(parts, {row.rank: cost}, range(1, config.plan.draws + 1))
+    costs = Costs(parts, server)
+    cost = costs.of(row.rank, 1)
+    draws = sample_rounds(parts, costs, range(1, config.plan.draws + 1))
     factor = registry.options("allocator", config.allocator).outage_factor
     bits_J, least = cost.menu.bits_KJ[0], int(cost.menu.least_K[0])
     rounds = SampledRounds(draws, parts.link, budget_s, factor * budget_s)

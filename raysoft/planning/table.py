@@ -152,7 +152,10 @@ def summary_rows(plan: RankPlan) -> list[tuple[str, str]]:
             ("chosen rank", f"{chosen.rank} (alpha {chosen.alpha:g}, s = {chosen.scale:g}){_close(plan, chosen)}")
         )
         rows.append(
-            ("bit floor", f"{chosen.bit_floor:.2%} of the dense 32-bit update: what is always sent, and control")
+            (
+                "bit floor",
+                f"{number(chosen.bit_floor, 100.0, 2)} % of the dense 32-bit update: what is always sent, and control",
+            )
         )
     smallest, rank = plan.smallest_budget()
     shown = "none: no budget can be met with these channels" if smallest is None else f"{rounded_up(smallest)} s"

@@ -23,10 +23,15 @@ def row_problem(row: Any) -> str | None:
     for key in ("participants", "dropped"):
         if row.get(key) is not None and not _is_whole(row[key]):
             return f"{key} must be a count, got {row[key]!r:.40}"
+    metrics = row.get("metrics", {})
+    for key in _ROW_NUMBERS:
+        value = metrics.get(key.removeprefix(_IN_METRICS)) if key.startswith(_IN_METRICS) else row.get(key)
+        if value is not None and not is_number(value):
+            return f"{key} must be a number, got {value!r:.40}"
     reasons = row.get("drop_reasons")
     if reasons is not None and not (isinstance(reasons, dict) and all(_is_whole(count) for count in reasons.values())):
         return f"drop_reasons must map names to counts, got {reasons!r:.40}"
-    clients = row.get("metrics", {}).get("clients")
+    clients = metrics.get("clients")
     ids = clients.get("id") if isinstance(clients, Mapping) else None
     if isinstance(ids, list) and not all(_is_whole(item) for item in ids):
         return "metrics.clients.id must hold client numbers"
@@ -54,7 +59,10 @@ def summary_problem(summary: Mapping[str, Any]) -> str | None:
     return None
 
 
-_NUMBERS = frozenset({*keys_in("summary"), *(f"metrics.{key}" for key in keys_in("metrics"))})
+_IN_METRICS = "metrics."
+_METRICS = tuple(f"{_IN_METRICS}{key}" for key in keys_in("metrics"))
+_NUMBERS = frozenset({*keys_in("summary"), *_METRICS})
+_ROW_NUMBERS = (*keys_in("record"), *_METRICS)
 
 
 def _is_whole(value: Any) -> bool:

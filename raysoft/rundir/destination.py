@@ -21,7 +21,7 @@ def default_root() -> Path | str:
     root = os.environ.get(ROOT)
     if root:
         return _checked(root, ROOT)
-    return Path.home() / "raysoft-outputs" if in_unpacked_job() else Path("outputs")
+    return expanded("~/raysoft-outputs", ROOT) if in_unpacked_job() else Path("outputs")
 
 
 def destination(out: str | None, name: str, option: str = "--out") -> Path | str:
@@ -44,6 +44,17 @@ def local_destination(out: str | None, name: str, option: str = "--out") -> Path
     )
 
 
+def expanded(text: str, option: str) -> Path:
+    """A path as a user writes it, `~` spelt out. Raises ConfigError(option) for an empty one and a home nobody has."""
+    if not text:
+        raise ConfigError(option, "must name a folder, got ''")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.split("/", maxsplit=1)[0]
+        raise ConfigError(option, f"{text[:200]!r}: {user!r} is no home folder on this machine; give a path") from None
+
+
 def in_unpacked_job() -> bool:
     """Whether this is a Ray job whose current folder is Ray's copy of the working directory."""
     return _JOB in os.environ and _UNPACKED in Path.cwd().parts
@@ -52,7 +63,7 @@ def in_unpacked_job() -> bool:
 def _checked(text: str, option: str) -> Path | str:
     if is_uri(text):
         return text
-    path = Path(text).expanduser() if text.startswith("~") else Path(text)
+    path = expanded(text, option)
     if not path.is_absolute() and in_unpacked_job():
         raise ConfigError(
             option,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import numpy as np
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.rundir.checks import is_number, row_problem, summary_problem
-from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY
+from raysoft.rundir.folder import CONFIG, ENVIRONMENT, PLAN, ROUNDS, SUMMARY
 from raysoft.types import Array
+
+log = logging.getLogger("raysoft")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class Run:
 
 
 def read_run(path: Path | str) -> Run:
-    """Read a run folder. Raises RaysoftError naming file and line; a half-written last line becomes a note."""
+    """Read a run folder. Raises RaysoftError naming file and line; a half-written last line becomes a note.
+
+    Where the summary counts more rounds than there are lines, that is a note, and a warning.
+    """
     path = Path(path)
     if not path.is_dir():
         raise RaysoftError(f"{path}: no such run folder")
@@ -52,11 +59,20 @@ def read_run(path: Path | str) -> Run:
     summary = read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
     if summary is not None and (problem := summary_problem(summary)):
         raise RaysoftError(f"{path / SUMMARY}: {problem}")
+    if summary is not None and (gap := missing_rounds(records, summary)):
+        notes.append(f"{ROUNDS} holds {gap}; what is drawn of the rounds leaves the others out.")
+        log.warning(f"{path}: {notes[-1]}")
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
     surroundings, torn = read_advisory(path / ENVIRONMENT)
     notes += torn
     return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
+
+
+def missing_rounds(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str | None:
+    """In words, how many of the rounds that a summary counts have a record; None where none is missing."""
+    found, counted = sum(row["round"] >= 1 for row in records), summary.get("rounds")
+    return None if counted is None or found >= counted else f"{found} of the {counted:g} rounds of {SUMMARY}"
 
 
 def _read_text(path: Path) -> str:
@@ -91,6 +107,21 @@ def read_advisory(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{error}; it is left out of account."]
 
 
+def planned_rank(folder: Path) -> str | None:
+    """Which rank the plan of a run chose, and of which; None where there was no plan, or it cannot be read."""
+    plan, _ = read_advisory(folder / PLAN)
+    try:
+        ranks = ", ".join(str(one["rank"]) for one in plan["candidates"])
+        return f"{plan['chosen_rank']}, chosen by the plan of {ranks}"
+    except (KeyError, TypeError):
+        return None
+
+
+def _out_of_order(before: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+    after, now = before["round"], row["round"]
+    return None if now > after else f"round {now} comes after round {after}; rounds must increase from line to line"
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
@@ -105,7 +136,7 @@ def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         try:
             row = json.loads(line, parse_constant=_refuse_constant)
-            problem = row_problem(row)
+            problem = row_problem(row) or (records and _out_of_order(records[-1], row)) or None
         except (ValueError, RecursionError) as error:
             problem = f"not valid JSON: {getattr(error, 'msg', error)}"
         if problem is None:

@@ -84,13 +84,31 @@ def without_columns(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
 
 
-def accuracy_name(task: str) -> str:
-    """What the accuracy of a task (data.task) is a share of: of samples, or of the tokens of held-out texts.
+def accuracy_name(task: str, split: str = "test") -> str:
+    """What the accuracy of a task (data.task) is a share of, and on which split (eval.split) where that is not test.
 
-    >>> accuracy_name("digits"), accuracy_name("causal-lm")
-    ('accuracy', 'next-token accuracy')
+    >>> accuracy_name("digits"), accuracy_name("causal-lm", "validation")
+    ('accuracy', 'validation next-token accuracy')
     """
-    return {"causal-lm": "next-token accuracy", "python-source": "next-byte accuracy"}.get(task, "accuracy")
+    name = {"causal-lm": "next-token accuracy", "python-source": "next-byte accuracy"}.get(task, "accuracy")
+    return name if split == "test" else f"{split} {name}"
+
+
+def accuracy_name_in(config: Mapping[str, Any]) -> str:
+    """The same for the configuration of a run folder, as far as it says."""
+    data, evaluation = (config.get(key) if isinstance(config.get(key), dict) else {} for key in ("data", "eval"))
+    return accuracy_name(str(data.get("task")), str(evaluation.get("split", "test")))
+
+
+def final_words(metrics: Mapping[str, Any], last: str) -> str:
+    """What the final value of a summary is, given its metrics; `last`: the value of the last evaluation, as a text.
+
+    >>> final_words({"evaluations_in_mean": 5}, "86.0 %")
+    'mean of the last 5 evaluations; the saved adapter: 86.0 %'
+    """
+    count = metrics.get("evaluations_in_mean", FINAL_EVALUATIONS)
+    few = {0: "the base; no round was evaluated", 1: "the only evaluation"}
+    return few.get(count, f"mean of the last {count} evaluations; the saved adapter: {last}")
 
 
 def _total(rows: Iterable[Mapping[str, Any]], key: str) -> float:

@@ -165,8 +165,10 @@ def _plain(value: Array) -> Array:
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Complete checkpoints below `folder` by round; whether they are sound is not looked at."""
+    """Complete checkpoints below `folder` by round; whether they are sound is not looked at. Raises RaysoftError."""
     if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise RaysoftError(f"{folder}: is not a folder, so no checkpoint can be read or written there; remove it")
         return []
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.match(path.name))]
     return sorted(found)
@@ -178,7 +180,7 @@ def newest(folder: Path, rounds_file: Path) -> tuple[Checkpoint | None, list[str
     Where none agrees with rounds.jsonl, the newest sound one with `records_intact` False. None where there is no
     checkpoint at all. Raises RaysoftError where there are some and each is damaged.
     """
-    notes: list[str] = []
+    notes: list[str] = []  # each begins with the file that it is about
     sound: list[Checkpoint] = []
     found = list_checkpoints(folder)
     for _, path in reversed(found):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from raysoft.config import PLUGINS, RunConfig, registry
-from raysoft.data import raw
+from raysoft.data import columns, raw, text
 from raysoft.data.hub import hub_is_offline
 from raysoft.data.partition import check_cohort, check_total, no_natural_key
 from raysoft.distributed.session import joins_cluster
@@ -43,7 +43,7 @@ def check_inputs(config: RunConfig, download: bool = True) -> None:
     _check_model(config, download)
     task = _small_task(config)
     if task is not None:
-        _check_clients(config, task)
+        _check_samples(config, task)
     elif config.data.partition == "natural" and config.data.natural_key is None and config.data.path is not None:
         raise no_natural_key()
 
@@ -168,15 +168,21 @@ def _sizes(folder: Path) -> Iterator[int]:
             yield os.lstat(os.path.join(place, name)).st_size
 
 
-def _check_clients(config: RunConfig, task: raw.RawTask) -> None:
-    section = config.data
+def _check_samples(config: RunConfig, task: raw.RawTask) -> None:
+    """Splits, rows and clients, by the code that reads them for the run; texts without the model's tokenizer."""
+    section, kind = config.data, task_kind(config.data)
     natural = section.partition == "natural"
     if natural and task.train.groups is None:
         raise no_natural_key()
-    if task_kind(section) == "causal-lm":
+    splits = raw.split(task, section, Rng(config.seed))
+    if kind != "causal-lm":
+        columns.index_labels(splits, task.label_names, "data.label_column" if section.path else "data.task")
+    if kind != "image-classification":
+        for samples in splits.named().values():
+            text.check_texts(samples, "data.text_column", blank_allowed=kind == "causal-lm")
+    if kind == "causal-lm":
         return  # its samples are pieces of the texts, as the model's tokenizer cuts them
-    train = raw.split(task, section, Rng(config.seed)).train
     if natural:
-        check_cohort(config, len({str(group) for group in train.groups or ()}))
+        check_cohort(config, len({str(group) for group in splits.train.groups or ()}))
     elif section.partition != "virtual":
-        check_total(section, len(train))
+        check_total(section, len(splits.train))

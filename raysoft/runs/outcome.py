@@ -27,6 +27,7 @@ class RunResult:
     report: Path | None
     notes: Mapping[str, str] = field(default_factory=dict)
     task: str = ""  # data.task
+    split: str = "test"  # eval.split
 
 
 def export_adapter(base: Any, space: Any, theta: Tensors, config: RunConfig, folder: Path) -> str:
@@ -73,4 +74,4 @@ def closed(
     finally:  # after the report: its figures may be among what is uploaded
         if trackers is not None:
             notes = trackers.finish(summary)
-    return RunResult(folder, summary, page if page.exists() else None, notes, config.data.task)
+    return RunResult(folder, summary, page if page.exists() else None, notes, config.data.task, config.eval.split)

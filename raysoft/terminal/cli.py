@@ -91,12 +91,13 @@ def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None
     KEY=VALUE may change what has no influence on the result (executor, actors, tracking, checkpoint) and let `rounds`
     grow; a damaged checkpoint is passed over for the one before. A finished run is left as it is.
     """
+    from raysoft.rundir.destination import expanded
     from raysoft.rundir.remote import is_uri, staged
     from raysoft.runs.run import resume as resume_run
     from raysoft.terminal import console as display
 
     console = display.stdout()
-    place = folder if is_uri(folder) else Path(folder)
+    place = folder if is_uri(folder) else expanded(folder, "DIR")
     with (
         staged(place, "DIR", fetch=True) as stage,
         endings.resumable(stage.folder, stage.place, resuming=True),
@@ -152,7 +153,7 @@ def plan(
 
         check_validation(config, validate, workers)  # everything is refused before minutes of planning
     folder = local_destination(out, f"{name_of(target) if name is None else check_name(name)}-plan")
-    runs = local_destination(None if store is None else str(store), "runs", "--store")
+    runs = local_destination(store, "runs", "--store")
     found = _make_plan(config, folder)
     found.rank()  # says why, where no rank is left
     if validate is not None:
@@ -304,8 +305,10 @@ def tune(
 def report(folders: given.Folders, out: given.ReportOut = None) -> None:
     """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
     from raysoft.report import draw_folders
+    from raysoft.rundir.destination import expanded
 
-    typer.echo(str(draw_folders(folders, out)))
+    places = [expanded(folder, "DIR") for folder in folders]
+    typer.echo(str(draw_folders(places, None if out is None else expanded(out, "--out"))))
 
 
 @app.command(name="list")

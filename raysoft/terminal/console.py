@@ -23,7 +23,9 @@ from rich.text import Text
 
 from raysoft.config import RunConfig, merge
 from raysoft.quantities import number, percent, quantity
-from raysoft.rundir.summary import FINAL_EVALUATIONS, accuracy_name
+from raysoft.rundir.folder import PLAN
+from raysoft.rundir.reading import planned_rank
+from raysoft.rundir.summary import accuracy_name, final_words
 from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
 from raysoft.types import RoundRecord
@@ -70,7 +72,11 @@ class RunDisplay(Events):
         for name, text in (*description.items(), ("method", plugins(config))):
             say(self.console, f"{name:>9}: {text}", indent=11)
         self._task = self.progress.add_task("rounds", total=config.rounds)
-        self._accuracy = accuracy_name(config.data.task)
+        self._accuracy = accuracy_name(config.data.task, config.eval.split)
+
+    def rank_chosen(self, rank: int, ranks: Sequence[int]) -> None:
+        """One line."""
+        say(self.console, f"the plan chose rank {rank} of {', '.join(map(str, ranks))}; {PLAN} in the folder says why")
 
     def round(self, record: RoundRecord) -> None:
         """One line."""
@@ -146,12 +152,14 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
     """The figures a reader wants first, one a line; `place`: where the run's folder is in the end, if not there."""
     place = place or result.folder
     summary, metrics = result.summary, result.summary["metrics"]
-    rows = [(accuracy_name(result.task), _accuracy(summary, metrics))]
+    rows = [(accuracy_name(result.task, result.split), _accuracy(summary, metrics))]
     if "final_bits_per_byte" in metrics:
         before, after = metrics.get("base_bits_per_byte"), metrics["final_bits_per_byte"]
         rows.append(("bits per byte", f"{_number(before)} -> {_number(after)}"))
     if "worst10_client_accuracy" in metrics:
         rows.append(("clients", _clients(metrics)))
+    if (rank := planned_rank(result.folder)) is not None:
+        rows.append(("rank", f"{rank}: {_inside(place, PLAN)}"))
     rows.append(("uplink", _uplink(summary, metrics)))
     budget = summary["latency_budget_s"]
     latency = _number(summary["mean_round_latency_s"], " s")
@@ -172,8 +180,8 @@ def closing_table(result: RunResult, place: Path | str | None = None) -> str:
 
 def _wall_time(summary: Mapping[str, Any]) -> str:
     rate = summary["client_updates_per_s"]
-    return f"{quantity('wall_time_s').text(summary['wall_time_s'])} s" + (
-        "" if rate is None else f", {rate:.1f} client updates/s"
+    return f"{quantity('wall_time_s').text(summary['wall_time_s'])} s with start and loading" + (
+        "" if rate is None else f"; {rate:.1f} client updates/s in the rounds"
     )
 
 
@@ -186,13 +194,8 @@ def _energy(summary: Mapping[str, Any]) -> str:
 def _accuracy(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """Before and after, and what "after" is: round 0, the untouched base, has no part in it."""
     before, after = _number(summary["base_accuracy"]), _number(summary["final_accuracy"])
-    count = metrics.get("evaluations_in_mean", FINAL_EVALUATIONS)
-    if count == 0:
-        return f"{before} (the base; no round was evaluated)"
-    if count == 1:
-        return f"{before} -> {after} (the only evaluation)"
-    last = _number(metrics.get("last_accuracy"))
-    return f"{before} -> {after} (mean of the last {count} evaluations; the saved adapter: {last})"
+    change = before if metrics.get("evaluations_in_mean") == 0 else f"{before} -> {after}"
+    return f"{change} ({final_words(metrics, _number(metrics.get('last_accuracy')))})"
 
 
 def _elsewhere(note: str, folder: Path, place: Path | str) -> str:

@@ -49,7 +49,9 @@ Validate = Annotated[
     typer.Option(metavar="N", help="Then run every feasible rank with N seeds and say how well the plan chose."),
 ]
 PlanWorkers = Annotated[int, typer.Option(help="With --validate: runs side by side, one thread each.")]
-PlanStore = Annotated[Path | None, typer.Option(help="With --validate: folder of the runs (default: outputs/runs).")]
+PlanStore = Annotated[
+    str | None, typer.Option(metavar="DIR", help="With --validate: folder of the runs (default: outputs/runs).")
+]
 
 # ------------------------------------------------------------------------------------------------------------ compare
 
@@ -71,9 +73,11 @@ Reference = Annotated[
 Margin = Annotated[float, typer.Option(help="Accuracy that counts as no worse; 0.01 is one point.")]
 CompareWorkers = Annotated[int, typer.Option(help="Runs side by side, one thread each.")]
 CompareName = Annotated[str | None, typer.Option(help="Name of the comparison (default: from the arms).")]
-CompareOut = Annotated[Path | None, typer.Option(help="Folder of the comparison (default: outputs/NAME).")]
+CompareOut = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder of the comparison (default: outputs/NAME).")
+]
 CompareStore = Annotated[
-    Path | None, typer.Option(help="Folder of the runs, shared by comparisons (default: outputs/runs).")
+    str | None, typer.Option(metavar="DIR", help="Folder of the runs, shared by comparisons (default: outputs/runs).")
 ]
 CompareDryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check the settings, list runs to do and runs found, run nothing.")
@@ -94,10 +98,10 @@ SweepDryRun = Annotated[bool, typer.Option("--dry-run", help="Check every point,
 # ------------------------------------------------------------------------------------------------------- report, list
 
 Folders = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
         metavar="DIR...", help="Run folders, several are drawn together; or one comparison or sweep folder."
     ),
 ]
-ReportOut = Annotated[Path | None, typer.Option(help="Where to write the report of runs.")]
+ReportOut = Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Where to write the report of runs.")]
 Matrix = Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")]

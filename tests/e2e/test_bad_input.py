@@ -155,6 +155,14 @@ BAD_TEXTS = {
     ),
     "a list": ("a.jsonl", ROWS + "[1]\n", "line 41: is not a JSON object"),
     "labels that are not numbers": ("a.jsonl", ROWS + '{"text":"w1","label":NaN}\n', "row 41"),
+    "a key twice": (
+        "a.jsonl",
+        ROWS + '{"text":"w1","label":1,"label":0}\n',
+        "line 41: key 'label' appears twice",
+    ),
+    "numbers and words": ("a.jsonl", ROWS + '{"text":"w1","label":"1"}\n', "mixes integers and strings: 0, 1, '1'"),
+    "no label": ("a.csv", TEXTS + "w3,\n", "row 61 of a.csv has no label"),
+    "a blank text": ("a.csv", TEXTS + '" ",a\n', "row 61 of a.csv is empty"),
     "one class": ("a.csv", "text,label\n" + "w1,a\n" * 40, "holds a single label, 'a'"),
     "no rows": ("a.csv", "text,label\n", "too few samples"),
     "an empty file": ("a.csv", "", "cannot be read as csv"),
@@ -169,7 +177,8 @@ def test_texts(command, tmp_path, models, case):
     name, content, words = BAD_TEXTS[case]
     path = table(tmp_path, name, content)
     out = tmp_path / "run"
-    refused(command(*on("sequence-classification", path, models["roberta"], out, HEAD)), "data.", words)
+    for more in ((), ("--dry-run",)):  # which reads small data as the run does
+        refused(command(*on("sequence-classification", path, models["roberta"], out, HEAD), *more), "data.", words)
     assert not out.exists()
 
 

@@ -5,16 +5,18 @@ The command line prints the same closing rows at the end of a run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from raysoft.config import registry
-from raysoft.quantities import LEARNED, NOT_MEASURED, amount, percent, quantity
+from raysoft.quantities import LEARNED, NOT_MEASURED, Quantity, amount, percent, quantity
 from raysoft.report.run.data import after_base, latency_budget_s
-from raysoft.rundir.reading import Run
-from raysoft.rundir.summary import accuracy_name
+from raysoft.rundir.folder import PLAN
+from raysoft.rundir.reading import Run, planned_rank
+from raysoft.rundir.summary import accuracy_name_in, final_words
 
 Rows = list[tuple[str, str]]
 
@@ -22,7 +24,7 @@ Rows = list[tuple[str, str]]
 def closing_rows(run: Run) -> Rows:
     """Names and values (with units) of what a run achieved and what it cost; "not measured" where it does not say."""
     summary = run.summary or {}
-    name = accuracy_name(str(_section(run, "data").get("task"))).capitalize()
+    name = accuracy_name_in(run.config).capitalize()
     rows: Rows = [(f"{name}, before and after", _change(run, "accuracy"))]
     rows += [
         (f"{quantity(metric).label}, before and after", _change(run, metric))
@@ -35,7 +37,8 @@ def closing_rows(run: Run) -> Rows:
         rows.append(("Worst tenth of the clients", f"{percent(worst)} (mean {percent(mean)}; own training samples)"))
     keep = after_base(run)
     seconds = run.column("round_latency_s")[keep]
-    wall = summary.get("wall_time_s", float(np.nansum(run.column("wall_time_s"))))
+    if (rank := planned_rank(run.path)) is not None:
+        rows.append(("LoRA rank", f"{rank}; {PLAN} says why"))
     return [
         *rows,
         ("Rounds", f"{int(keep.sum())}" + ("" if run.summary else " (not finished)")),
@@ -44,7 +47,7 @@ def closing_rows(run: Run) -> Rows:
         ("Simulated time", amount(run.column("simulated_time_s")[-1], "s")),
         ("Energy of all devices", amount(float(np.nansum(run.column("energy_j")[keep])), "J")),
         ("Updates that arrived", _arrived(run)),
-        ("Computing time", amount(wall, "s")),
+        (quantity("wall_time_s").label, _wall_time(run)),
         ("Adapter (SHA-256)", str(summary.get("adapter_sha256") or NOT_MEASURED)),
     ]
 
@@ -54,7 +57,7 @@ def _finite(values: np.ndarray) -> bool:
 
 
 def _change(run: Run, metric: str) -> str:
-    """`before → after`; after is the summary's mean of the last evaluations, else the last evaluation."""
+    """`before → after`, and what the latter is: the summary's mean of the last evaluations, else the last one."""
     of = quantity(metric)
     values = run.column(of.record_key)
     seen = values[np.isfinite(values)]
@@ -63,8 +66,22 @@ def _change(run: Run, metric: str) -> str:
     name = f"final_{metric}"
     summary = run.summary or {}
     final = summary.get(name, summary.get("metrics", {}).get(name))
-    last = float(seen[-1]) if final is None else float(final)
-    return " → ".join(amount(of.factor * float(value), of.unit, 3) for value in (values[0], last))
+    before, last = (_shown_as(of, value) for value in (values[0], seen[-1]))
+    if final is None:
+        return f"{before} → {last} (the last evaluation)"
+    return f"{before} → {_shown_as(of, final)} ({final_words(summary.get('metrics', {}), last)})"
+
+
+def _shown_as(of: Quantity, value: float) -> str:
+    return of.text(float(value)) + of.suffix if math.isfinite(value) else NOT_MEASURED
+
+
+def _wall_time(run: Run) -> str:
+    """Of the whole run where it has ended, else of its rounds."""
+    whole = (run.summary or {}).get("wall_time_s")
+    if whole is None:
+        return f"{amount(float(np.nansum(run.column('wall_time_s'))), 's')} in the rounds"
+    return f"{amount(whole, 's')}, with start and loading"
 
 
 def _uplink(run: Run) -> str:
@@ -143,7 +160,7 @@ def limits(run: Run) -> list[str]:
     if (status := summary.get("status", "done")) != "done":
         why = summary.get("metrics", {}).get("error")
         out.append(f"The run ended early ({status})" + (f": {why}" if why else "."))
-    out.append("Times, energies and bits on the air are simulated; only the computing time was measured on a clock.")
+    out.append("Times, energies and bits on the air are simulated; only the wall time was measured on a clock.")
     for key, what in (("payload_scale", "Every upload counts as"), ("compute_scale", "Every computation counts as")):
         if device.get(key, 1) != 1:
             out.append(f"{what} {device[key]:g} times its size ({key}), so that a small model stands for a large one.")

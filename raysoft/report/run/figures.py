@@ -20,7 +20,7 @@ from raysoft.report.run.clients import allocation, by_client, describe, served
 from raysoft.report.run.data import after_base, latency_budget_s, megabytes, running_mean
 from raysoft.report.style import Look, marks_every, new_figure, plain
 from raysoft.rundir.reading import Run
-from raysoft.rundir.summary import accuracy_name
+from raysoft.rundir.summary import accuracy_name_in
 from raysoft.types import Array
 
 # The terms of the bound and their companions, where a round records them: key, title, unit.
@@ -60,8 +60,7 @@ def accuracy(runs: Sequence[Run]) -> Figure | None:
 
 def accuracy_title(runs: Sequence[Run]) -> str:
     """What their accuracy is called; the runs of one figure share their task."""
-    section = runs[0].config.get("data")
-    return accuracy_name(str(section.get("task")) if isinstance(section, dict) else "").capitalize()
+    return accuracy_name_in(runs[0].config).capitalize()
 
 
 def bits_per_byte(runs: Sequence[Run]) -> Figure | None:
@@ -234,9 +233,9 @@ def _describe_progress(metric: str) -> Callable[[Sequence[Run]], str]:
             ok = np.flatnonzero(np.isfinite(y))
             if not len(ok):
                 return "not measured."
-            first, last = y[ok[0]] * of.factor, y[ok[-1]] * of.factor
+            first, last = (of.text(y[at]) + of.suffix for at in (ok[0], ok[-1]))
             return (
-                f"from {first:.3g}{of.suffix} to {last:.3g}{of.suffix} after {run.column('round')[ok[-1]]:.0f} rounds, "
+                f"from {first} to {last} at the last evaluation, after {run.column('round')[ok[-1]]:.0f} rounds, "
                 f"{run.column('simulated_time_s')[ok[-1]]:.3g} simulated seconds and {megabytes(run)[ok[-1]]:.3g} MB."
             )
 

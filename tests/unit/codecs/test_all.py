@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from raysoft.codecs.measure.curves import cheapest_first, convex_curve, counts
 from raysoft.codecs.measure.factors import Layout, read_update
 from raysoft.codecs.measure.report import quantize_curve, report_bits
+from raysoft.config import parse_section
 from raysoft.types import Curve, Payload
 from tests.unit.codecs.updates import MODULES, THINNED, VARIANTS, assert_convex, build, client, dense_error, view_of
 
@@ -249,32 +250,37 @@ def test_chain_is_its_members_one_after_another():
 
 
 OTHERS = [("ecsq", {}), ("rank_components", {"matched": False}), ("topk", {"fallback": "zero"})]
-FED = [  # whatever decodes in a way of its own, with every memory that it goes with
-    (name, options, feedback)
+
+
+def goes_together(options, feedback, kind):
+    """The rest is refused: see test_feedback.py, test_naive.py and test_transport.py."""
+    whole = "fallback" in options or "matched" in options  # these need both factors
+    biased = not options.get("unbiased") and "fallback" not in options  # and a memory needs these
+    return (kind == "ab" or not whole) and (biased or not feedback) and (feedback, kind) != ("transport", "a")
+
+
+RECEIVED = [
+    (name, options, feedback, kind)
     for name, options in [*VARIANTS, *OTHERS]
     for feedback in (False, True, "transport")
-    if not feedback or not (options.get("unbiased") or "fallback" in options)
+    for kind in ("ab", "b", "a")
+    if goes_together(options, feedback, kind)
 ]
 
 
 def test_every_codec_says_what_is_received():
-    assert {name for name, _, _ in FED} == set(MODULES)
+    assert {name for name, *_ in RECEIVED} == set(MODULES)
 
 
-@pytest.mark.parametrize(
-    "name, options, feedback", FED, ids=[f"{name}-{k}-{fed}" for k, (name, _, fed) in enumerate(FED)]
-)
-@pytest.mark.parametrize("kind", ["ab", "b", "a"])
+@pytest.mark.parametrize("name, options, feedback, kind", RECEIVED)
 def test_what_the_client_takes_for_received_is_what_the_server_decodes(name, options, feedback, kind):
-    """To the bit, since the client's memory is what the server does not have."""
-    whole = kind == "ab" or not ("fallback" in options or "matched" in options)
-    if not whole or (feedback == "transport" and kind == "a"):
-        pytest.skip("refused: see test_naive.py and test_transport.py")
+    """To the bit: the client remembers what the server does not have."""
+    follows_order = parse_section(MODULES[name].Config, options, "codec").traits.follows_order
     codec, memory, rng = None, {}, np.random.default_rng(0)
     for round_ in range(3):
         space, start, update = client([(9, 7)] * 2 + [(6, 4)], 3, seed=round_, r_max=4, head=True, kind=kind)
         codec = codec or build(name, space, error_feedback=feedback, **options)
-        orders = (None, rng.permutation(12)) if codec.superposable else (None,)
+        orders = (None, rng.permutation(12)) if follows_order else (None,)
         for view in (view_of(space, start, update, order) for order in orders):
             most = codec.menu(update, view, memory).units
             for units in sorted({0, 1, most // 2, most}):

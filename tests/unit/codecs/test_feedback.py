@@ -62,7 +62,13 @@ def test_the_curve_is_that_of_update_plus_memory():
     sent = fed.decode(encoded.payload, view, 3)
     kept = plain.decode(plain.encode(doubled, view, {}, 3, np.random.default_rng(0)).payload, view, 3)
     assert all((sent[key] == kept[key]).all() for key in sent)
-    assert fed.superposable == plain.superposable is True
+    ordered = view_of(space, start, update, np.random.default_rng(1).permutation(12))  # which both follow
+    sent, kept = (
+        codec.encode(change, ordered, past, 3, np.random.default_rng(0))
+        for codec, change, past in ((fed, update, memory), (plain, doubled, {}))
+    )
+    assert sent.payload == kept.payload
+    assert (sent.stats["sent"] == kept.stats["sent"]).all()
 
 
 def test_memory_of_another_rank_or_of_frozen_factors():

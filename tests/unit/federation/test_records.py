@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from raysoft.config import registry
 from raysoft.config.presets import load_config
 from raysoft.federation.client import SILENT, SentUpdate
 from raysoft.federation.diagnostics import product_sums
@@ -36,13 +35,12 @@ COUNTS = {"count": 8.0, "correct": 6.0, "loss_sum": 4.0}
 def parts(bits_per_byte=False, *settings):
     config = load_config("soft", settings)
     info = SimpleNamespace(space=SPACE, bits_per_byte=bits_per_byte)
-    method = registry.build("method", config.method, SPACE)
-    return SimpleNamespace(config=config, info=info, rng=Rng(0), method=method)
+    return SimpleNamespace(config=config, info=info, rng=Rng(0))
 
 
 def report(client, loss=1.0):
     curve = Curve(32, np.array([0, 100, 200, 400]), np.array([4.0, 2.0, 1.0, 0.0]))
-    return ClientReport(client, 0, 10, 2, loss, 1e6, downlink_bits=320, curve=curve)
+    return ClientReport(client, 0, 10, 2, loss, 1e6, downlink_bits=320, dense_bits=256, curve=curve)
 
 
 def sent(bits, mask, error=0.25, finite=True):
@@ -92,7 +90,7 @@ def happened(**changes):
             4: sent(232, [0, 0, 1, 1]),
             5: sent(232, [0, 0, 1, 1], finite=False),
         },
-        sums=None,
+        folded=None,
         products=None,
         counts=COUNTS,
         began=0.0,
@@ -133,9 +131,9 @@ def test_figures_of_the_round():
 
 def test_dense_bits_count_all_that_were_trained_on_the_air():
     state, record = recorded()
-    assert state.dense_bits == record.metrics["dense_bits_total"] == 1000 + 6 * 320
+    assert state.dense_bits == record.metrics["dense_bits_total"] == 1000 + 6 * 256
     state, record = recorded(parts(False, "device.payload_scale=10"))
-    assert state.dense_bits == 1000 + 10 * 6 * 320
+    assert state.dense_bits == 1000 + 10 * 6 * 256
     assert record.downlink_bits == 10 * 6 * 320
 
 
@@ -232,21 +230,7 @@ def test_covariance_is_measured_as_the_packs_did_also_when_clients_were_dropped(
     sums = product_sums(space, "exact", Rng(0), start=theta, **one)
     given = parts()
     given.info.space = space
-    r = happened(cohort=cohort, sums=update, products=sums)
+    r = happened(cohort=cohort, folded=update, products=sums)
     _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(theta))))
     assert record.aggregation_covariance == pytest.approx(0.0, abs=1e-12), "one update is its own mean"
     assert record.metrics["applied_ratio"] == pytest.approx(1.0)
-
-
-def test_the_step_that_is_measured_is_the_one_that_was_taken():
-    """Half the weight sent component 0 of B only: weighing by senders doubles the step."""
-    update = {PAIR.a: np.zeros((2, 2)), PAIR.b: np.array([[0.1, 0.0]] * 3)}
-    both = {"trained": [update, update], "mix": [0.5, 0.5], "weights": [0.5, 0.5]}
-    products = product_sums(SPACE, "exact", Rng(0), start=THETA, received=[update, {}], **both)
-    for settings, ratio in (([], 0.5), (["method.sender_weights=component"], 1.0)):
-        given = parts(False, *settings)
-        sums = {name: 0.5 * value for name, value in given.method.contribute(update).items()}
-        r = happened(sums=sums, products=products)
-        _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(THETA))))
-        assert record.metrics["applied_ratio"] == pytest.approx(ratio)
-        assert record.metrics["applied_cosine"] == pytest.approx(1.0)

@@ -7,15 +7,16 @@ from hypothesis import strategies as st
 
 from raysoft.errors import RaysoftError
 from raysoft.federation.diagnostics import ProductSums
-from raysoft.federation.pack_sums import PackSum, folded, in_groups
+from raysoft.federation.pack_folds import PackFold, in_groups, joined
 from raysoft.federation.reduction import (
     client_weights,
     finite_reports,
+    fold_requests,
     merged_states,
     normalised,
-    sum_requests,
     survivors,
 )
+from raysoft.methods.folds import Sum
 from raysoft.types import ChannelState, ClientReport, ClientState, Curve, Pack, Participants
 
 PACKS = [Pack(3, (1, 4)), Pack(3, (6, 7)), Pack(3, (9,))]
@@ -23,7 +24,7 @@ PACKS = [Pack(3, (1, 4)), Pack(3, (6, 7)), Pack(3, (9,))]
 
 def report(client, samples=10, finite=True):
     curve = Curve(0, np.array([0, 8]), np.array([1.0, 0.0]))
-    return ClientReport(client, 0, samples, 8, 1.0, 1.0, 0, curve, finite=finite)
+    return ClientReport(client, 0, samples, 8, 1.0, 1.0, 0, 0, curve, finite=finite)
 
 
 def who(clients, weights):
@@ -63,7 +64,7 @@ def test_normalised_sums_to_one_or_stays_zero(values):
 
 def test_each_pack_is_told_what_became_of_its_clients():
     """Client 4 was not finite and is no participant; 7 arrived with weight 0; 9 was lost."""
-    requests = sum_requests(
+    requests = fold_requests(
         PACKS,
         who([1, 6, 7, 9], [0.4, 0.3, 0.0, 0.3]),
         np.array([True, True, True, False]),
@@ -76,26 +77,27 @@ def test_each_pack_is_told_what_became_of_its_clients():
     assert {r.cohort for r in requests} == {5}
 
 
-def test_sums_are_added_in_pack_order_and_nothing_is_none():
+def test_sums_are_added_in_pack_order_and_nothing_is_nothing():
     big = {"x": np.array([1e16])}, {"x": np.array([1.0])}, {"x": np.array([-1e16])}
-    packs = [PackSum(one, None) for one in (big[0], big[1], None, big[2])]
-    assert folded(packs).sums["x"][0] == (1e16 + 1.0) - 1e16
-    assert folded([PackSum(None, None)]) == PackSum(None, None)
-    assert [one.sums["x"].tolist() for one in packs if one.sums] == [one["x"].tolist() for one in big], "left alone"
+    packs = [PackFold(one, None) for one in ({}, big[0], big[1], {}, big[2])]
+    assert joined(Sum(), packs).folded["x"][0] == (1e16 + 1.0) - 1e16
+    assert joined(Sum(), [PackFold({}, None)] * 2) == joined(Sum(), []) == PackFold({}, None)
+    kept = [one.folded["x"].tolist() for one in packs if one.folded]
+    assert kept == [one["x"].tolist() for one in big], "left alone"
 
 
 @given(st.integers(1, 40), st.integers(1, 9))
 def test_groups_of_packs_add_up_to_what_the_packs_add_up_to(count, size):
     # Whole numbers: exact in whatever order.
     packs = [
-        PackSum({"x": np.array([float(k)])}, ProductSums({"m": np.ones(2) * k}, {"m": np.ones(2)}))
+        PackFold({"x": np.array([float(k)])}, ProductSums({"m": np.ones(2) * k}, {"m": np.ones(2)}))
         for k in range(count)
     ]
     groups = in_groups(packs, size)
     assert [pack for group in groups for pack in group] == packs
     assert max(map(len, groups)) <= size
-    whole = folded(folded(group) for group in groups)
-    assert whole.sums["x"] == count * (count - 1) / 2
+    whole = joined(Sum(), [joined(Sum(), group) for group in groups])
+    assert whole.folded["x"] == count * (count - 1) / 2
     assert whole.products.received["m"].tolist() == [count * (count - 1) / 2] * 2
     assert whole.products.ideal["m"].tolist() == [count] * 2
 

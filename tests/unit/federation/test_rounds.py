@@ -72,7 +72,7 @@ def updates_of(executor, made, clients, size):
     down = made.parts.method.broadcast(made.state.server, 1)
     packs = make_packs(1, np.array(clients), made.parts.info.widths, size)
     trained = executor.map("train", down, [TrainRequest(pack, {}) for pack in packs])
-    return {k: u for _, handle in trained for k, u in zip(handle.pack.clients, handle.updates, strict=True)}
+    return {k: one.update for _, handle in trained for k, one in zip(handle.pack.clients, handle.uploads, strict=True)}
 
 
 @pytest.mark.parametrize(("partition", "same_shapes"), [("virtual", True), ("dirichlet", False)])

@@ -1,13 +1,14 @@
 """What plug-ins hand back: a wrong sum, sign, shape or id ends the run in one sentence: plug-in, round, client."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from raysoft.config.presets import load_config
 from raysoft.errors import RaysoftError
+from raysoft.methods.folds import Sum
 from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN
 from tests.coordinators import coordinator, with_ends
@@ -29,6 +30,17 @@ def first(array, value):
     out = np.array(array, dtype=float)
     out[0] = value
     return out
+
+
+def folding(change):
+    """A method whose fold finishes with what `change` makes of it."""
+
+    @dataclass(frozen=True)
+    class Hostile(Sum):
+        def finish(self, total):
+            return change(total)
+
+    return lambda method: replace(method, fold=Hostile())
 
 
 SERVER = [
@@ -89,11 +101,15 @@ CLIENT = [
     ("menu", lambda c: replace(c, told_bits=-1), "told_bits must be a whole number of bits from 0, got -1"),
     ("menu", lambda c: replace(c, told_bits=0.5), "told_bits must be a whole number"),
     ("decode", lambda u: {k: v[:1] for k, v in u.items()}, "in shape"),
-    ("decode", lambda u: dict(list(u.items())[1:]), "other values than were sent"),
-    ("decode", lambda u: None, "other values than were sent"),
-    ("decode", lambda u: {k: v * np.float32(1e6) for k, v in u.items()}, "decodes an update of norm .* than train.max"),
+    ("decode", lambda u: dict(list(u.items())[1:]), "decodes other values than are trained"),
+    ("decode", lambda u: {**u, "more": np.zeros(1)}, "decodes other values than are trained, e.g. more"),
+    ("decode", lambda u: None, "decodes other values than are trained"),
+    ("decode", lambda u: {k: v + np.float32(1e-3) for k, v in u.items()}, "decodes to another .* than `received` holds"),
     ("menu", lambda c: None, "menu gives NoneType, not Curve"),
-    ("encode", lambda e: None, "AttributeError: 'NoneType' object has no attribute 'payload'"),
+    ("encode", lambda e: None, "encode gives NoneType, not Encoded"),
+    ("encode", lambda e: replace(e, received=None), "decodes other values than are trained"),
+    ("encode", lambda e: replace(e, received={k: v[:1] for k, v in e.received.items()}), "in shape"),
+    ("encode", lambda e: replace(e, received=zeros(e.received)), "decodes to another .* than `received` holds"),
     ("encode", lambda e: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_seam.py, line"),
     ("encode", lambda e: replace(e, payload=replace(e.payload, num_bits=-5)), "-5 bits"),
 ]
@@ -109,12 +125,16 @@ def test_a_codec_is_checked_client_by_client(method, change, words):
 
 
 METHOD = [
+    ("view", lambda v: 1 / 0, "ZeroDivisionError"),
+    ("view", lambda v: replace(v, trains=frozenset()), "trains nothing"),
+    ("view", lambda v: replace(v, trains=v.trains | {"more"}), "trains more, which is not in its start"),
     ("local", lambda job: 1 / 0, "ZeroDivisionError"),
-    ("upload", lambda pair: None, "TypeError"),
-    ("contribute", lambda u: {}, "contributes nothing of an update that arrived"),
-    ("contribute", lambda u: None, "contribute gives NoneType, not Mapping"),
-    ("contribute", lambda u: {k: v[:1] for k, v in u.items()}, "in shape .*, the model has"),
-    ("contribute", lambda u: {k: v * np.nan for k, v in u.items()}, "values that are not finite"),
+    ("upload", lambda u: 1 / 0, "ZeroDivisionError"),
+    ("upload", lambda u: None, "upload gives NoneType, not Upload"),
+    ("upload", lambda u: replace(u, update={}), "uploads other values than are trained"),
+    ("upload", lambda u: replace(u, update=None), "uploads other values than are trained"),
+    ("upload", lambda u: replace(u, update={**u.update, "more": np.zeros(1)}), "than are trained, e.g. more"),
+    ("upload", lambda u: replace(u, update={k: v[:1] for k, v in u.update.items()}), "in shape .*, the client has"),
 ]
 
 
@@ -123,6 +143,38 @@ def test_a_method_is_checked_client_by_client(method, change, words):
     made, executor = coordinator("soft")
     executor.worker.method = hostile(executor.worker, "method", method, change)
     with pytest.raises(RaysoftError, match=rf"^method soft, round 1, client \d+: .*{words}"):
+        made.round(1)
+    assert made.state.server.version == 0
+
+
+FOLD = [
+    (lambda total: 1 / 0, "ZeroDivisionError"),
+    (lambda total: None, "fold gives NoneType, not Mapping"),
+    (lambda total: {k: v[:1] for k, v in total.items()}, "folds .* in shape .*, the model has"),
+    (lambda total: {k: v * np.nan for k, v in total.items()}, "folds .* to values that are not finite"),
+    (lambda total: {k: v + 1e20 for k, v in total.items()}, r"folds .* above 1e\+15"),
+    (lambda total: {**total, "stack/x": np.array([np.inf])}, "folds stack/x to values that are not finite"),
+]
+
+
+@pytest.mark.parametrize("change,words", FOLD)
+def test_what_a_method_folds_is_checked(change, words):
+    made, _ = coordinator("soft")
+    before = made.state
+    made.parts = replace(made.parts, method=folding(change)(made.parts.method))
+    with pytest.raises(RaysoftError, match=f"^method soft, round 1: .*{words}"):
+        made.round(1)
+    assert made.state is before
+
+
+def test_a_fold_that_fails_where_packs_were_trained_is_named():
+    class Hostile(Sum):
+        def part(self, arrived):
+            return 1 / 0
+
+    made, executor = coordinator("soft")
+    executor.worker.method = replace(executor.worker.method, fold=Hostile())
+    with pytest.raises(RaysoftError, match="^method soft, round 1: ZeroDivisionError"):
         made.round(1)
     assert made.state.server.version == 0
 
@@ -201,14 +253,23 @@ def zeros(tensors):
     return {name: np.zeros_like(value) for name, value in tensors.items()}
 
 
-@pytest.mark.parametrize("kind,method", [("uplink", "receive"), ("codec", "decode")])
-def test_a_round_of_which_nothing_is_learnt_says_so(kind, method):
+def decoding(executor, change):
+    """The worker's codec decodes, on either end, what `change` makes of it."""
+    worker = executor.worker
+    worker.codec = hostile(worker, "codec", "decode", change)
+    worker.codec = hostile(worker, "codec", "encode", lambda e: replace(e, received=change(e.received)))
+
+
+@pytest.mark.parametrize("kind", ["uplink", "method", "codec"])
+def test_a_round_of_which_nothing_is_learnt_says_so(kind):
     made, executor = coordinator("soft")
     assert "unmoved" not in made.round(1).metrics
     if kind == "codec":
-        executor.worker.codec = hostile(executor.worker, "codec", method, zeros)
+        decoding(executor, zeros)
+    elif kind == "method":
+        made.parts = replace(made.parts, method=folding(zeros)(made.parts.method))
     else:
-        made.parts = replace(made.parts, uplink=hostile(made.parts, "uplink", method, zeros))
+        made.parts = replace(made.parts, uplink=hostile(made.parts, "uplink", "receive", zeros))
     record = made.round(2)
     assert record.participants > 0
     assert record.metrics["unmoved"] is True
@@ -279,9 +340,20 @@ def test_a_plug_in_that_ends_the_program_has_failed():
         made.round(1)
 
 
+@pytest.mark.parametrize("tick", [1, 2])
+def test_a_decoded_update_larger_than_all_that_it_came_from_is_the_codecs_mistake(tick):
+    made, executor = coordinator("soft")
+    for before in range(1, tick):
+        made.round(before)
+    decoding(executor, lambda u: {k: v * np.float32(1e6) for k, v in u.items()})
+    words = rf"^codec rank_components, round {tick}, client \d+: decodes an update of norm .* than train.max_update_norm"
+    with pytest.raises(RaysoftError, match=words):
+        made.round(tick)
+
+
 def test_a_decoded_update_beyond_all_measure_does_not_arrive():
     made, executor = coordinator("soft")
-    executor.worker.codec = hostile(executor.worker, "codec", "decode", lambda u: {k: v * 1e30 for k, v in u.items()})
+    decoding(executor, lambda u: {k: v * 1e30 for k, v in u.items()})
     before = made.state.server.theta
     record = made.round(1)
     assert record.participants == 0

@@ -11,9 +11,9 @@ from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.kernels.lowrank import svd_gauge
 from raysoft.methods.base import cut_to_rank, initial_theta
-from raysoft.methods.soft import Config, Soft
+from raysoft.methods.soft import Config, build
 from raysoft.rng import Rng
-from raysoft.types import LoraPair, Outcome, ParamSpace, Reception, ServerState
+from raysoft.types import Downlink, LoraPair, Outcome, ParamSpace, Reception, ServerState, View
 
 NOBODY = Outcome(np.array([]), np.array([]), np.array([]), (), 0.0)
 
@@ -56,10 +56,10 @@ def start() -> ServerState:
 
 def change(seed: int, rank: int = 4) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    sums = {name: 0.1 * rng.normal(size=shape) for name, shape in SPACE.shapes.items()}
+    folded = {name: 0.1 * rng.normal(size=shape) for name, shape in SPACE.shapes.items()}
     for pair in PAIRS:
-        sums[pair.b][:, rank:] = 0.0
-    return sums
+        folded[pair.b][:, rank:] = 0.0
+    return folded
 
 
 def product(server: ServerState, pair: LoraPair) -> np.ndarray:
@@ -68,11 +68,11 @@ def product(server: ServerState, pair: LoraPair) -> np.ndarray:
 
 @pytest.mark.parametrize("trained", [4, 2])
 def test_aggregation_changes_the_coordinates_but_not_the_model(trained):
-    turned, plain = Soft(Config(reorthogonalize=True), SPACE), Soft(Config(), SPACE)
+    turned, plain = build(Config(reorthogonalize=True), SPACE), build(Config(), SPACE)
     first = start()
     server, lengths = first, {p.module: np.sqrt((first.theta[p.a].astype(float) ** 2).sum(1).mean()) for p in PAIRS}
     for version in (1, 2, 3):
-        received = Reception(NOBODY, (), sums=change(version, trained if version == 1 else 4))
+        received = Reception(NOBODY, (), folded=change(version, trained if version == 1 else 4))
         after, straight = turned.aggregate(server, received, version), plain.aggregate(server, received, version)
         for pair in PAIRS:
             exact = product(straight, pair)
@@ -85,33 +85,34 @@ def test_aggregation_changes_the_coordinates_but_not_the_model(trained):
         assert after.version == version
         assert after.theta["first.lora_A"].dtype == np.float32
         server = after
-    again = turned.aggregate(first, Reception(NOBODY, (), sums=change(1)), 1)
-    same = turned.aggregate(first, Reception(NOBODY, (), sums=change(1)), 1)
+    again = turned.aggregate(first, Reception(NOBODY, (), folded=change(1)), 1)
+    same = turned.aggregate(first, Reception(NOBODY, (), folded=change(1)), 1)
     assert all((again.theta[name] == same.theta[name]).all() for name in again.theta)
 
 
 def test_smaller_ranks_hold_the_largest_components_and_norms_are_singular_values():
-    server = Soft(Config(reorthogonalize=True), SPACE).aggregate(start(), Reception(NOBODY, (), sums=change(5)), 1)
+    server = build(Config(reorthogonalize=True), SPACE).aggregate(start(), Reception(NOBODY, (), folded=change(5)), 1)
     cut = cut_to_rank(server.theta, SPACE, 2)
     for pair in PAIRS:
         u, s, vt = np.linalg.svd(product(server, pair))
         best = (u[:, :2] * s[:2]) @ vt[:2]  # Eckart-Young
         np.testing.assert_allclose(cut[pair.b].astype(float) @ cut[pair.a], best, atol=1e-6)
     nothing = {name: np.zeros(shape) for name, shape in SPACE.shapes.items()}
-    scores = norm_scores(read_update(Layout(SPACE, 4), nothing, server.theta))
+    view = View(1, 0, 4, server.theta, frozenset(nothing), Downlink(0))
+    scores = norm_scores(read_update(Layout(SPACE, 4), nothing, view))
     for number, pair in enumerate(PAIRS):
         want = np.linalg.svd(product(server, pair), compute_uv=False)[:4]
         np.testing.assert_allclose(np.sqrt(scores[number]), want, rtol=1e-5)
 
 
 def test_nothing_received_or_not_finite_is_left_alone():
-    method = Soft(Config(reorthogonalize=True), SPACE)
+    method = build(Config(reorthogonalize=True), SPACE)
     assert method.aggregate(start(), Reception(NOBODY, ()), 1).theta["first.lora_A"] is not None
     before = start()
     assert method.aggregate(before, Reception(NOBODY, ()), 1) is before
     broken = change(1)
     broken["first.lora_B"][0, 0] = np.nan
-    after = method.aggregate(before, Reception(NOBODY, (), sums=broken), 1)
+    after = method.aggregate(before, Reception(NOBODY, (), folded=broken), 1)
     assert np.isnan(after.theta["first.lora_B"][0, 0])
     assert not np.isnan(after.theta["second.lora_B"]).any()
 

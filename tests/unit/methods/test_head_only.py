@@ -1,6 +1,7 @@
 """Only the head is trained: what moves, what travels, what is refused."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from raysoft.codecs import chain, identity, randomk
 from raysoft.config import Plugin, registry
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.methods.head_only import Config, HeadOnly
-from raysoft.types import ClientState
+from raysoft.methods.folds import Arrived
+from raysoft.methods.head_only import Config, build
+from raysoft.types import ServerState, View
 from tests.coordinators import broken, coordinator
 from tests.unit.methods.spaces import space
 
@@ -22,14 +24,18 @@ def update(seed=0):
     return {name: draws.normal(size=shape).astype(np.float32) for name, shape in space().shapes.items()}
 
 
+def view_of(start) -> View:
+    method = build(Config(), space())
+    return method.view(method.broadcast(ServerState(start), 1), 0, 3, 1)
+
+
 def test_nothing_but_the_head_is_trained_sent_charged_and_counted():
-    method, start, end = HeadOnly(Config(), space()), update(0), update(1)
-    job = method.local(start, ClientState(3), 5, 1)
-    assert [name for name, yes in job.trainable.items() if yes] == ["head"]
-    assert job.downlink_bits == 32 * 8
-    sent, _ = method.upload(start, end, ClientState(3))
+    method, view, end = build(Config(), space()), view_of(update(0)), update(1)
+    assert view.trains == method.local(view, {}, 5).trains == {"head"}
+    assert view.downlink.total == view.dense_bits == 32 * 8
+    sent = method.upload(view, end, {}).update
     assert set(sent) == {"head"}
-    assert set(method.contribute({**end, "head": sent["head"]})) == {"head"}
+    assert set(method.fold.part([Arrived(sent, 1.0, view.start)])) == {"head"}
 
 
 @pytest.mark.parametrize(
@@ -42,19 +48,21 @@ def test_nothing_but_the_head_is_trained_sent_charged_and_counted():
     ],
 )
 def test_a_head_alone_has_one_payload_of_its_own_length(codec):
-    start, head = update(0), {"head": update(1)["head"]}
-    curve = codec.menu(head, start, {})
+    view, head = view_of(update(0)), {"head": update(1)["head"]}
+    curve = codec.menu(head, view, {})
     assert (curve.fixed_bits, curve.units) == (32 * 8, 0)
     rng = np.random.default_rng(0)
-    encoded = codec.encode(head, start, {}, 0, None, rng)
+    encoded = codec.encode(head, view, {}, 0, rng)
     assert (encoded.payload.num_bits, len(encoded.payload.data), encoded.relative_error) == (256, 32, 0.0)
-    decoded = codec.decode(encoded.payload, start, 0)
-    np.testing.assert_array_equal(decoded.pop("head"), head["head"])
-    assert not any(value.any() for value in decoded.values())
+    for received in (encoded.received, codec.decode(encoded.payload, view, 0)):
+        assert set(received) == {"head"}
+        np.testing.assert_array_equal(received["head"], head["head"])
     with pytest.raises(ValueError, match="a head alone has no units, got 1"):
-        codec.encode(head, start, {}, 1, None, rng)
+        codec.encode(head, view, {}, 1, rng)
+    with pytest.raises(ValueError, match="what the view says is trained, neither less nor more: head"):
+        codec.menu({}, view, {})
     with pytest.raises(ValueError, match="or a trained head alone"):
-        codec.menu({}, start, {})
+        codec.menu({}, replace(view, trains=frozenset()), {})
 
 
 # Every codec, and every allocator with one of them at least; the head in 8 bits where nothing is lost on the way.

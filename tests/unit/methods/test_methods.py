@@ -4,13 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from raysoft.methods.base import add_sum, cut_to_rank, difference, initial_theta, pad_to_rank
-from raysoft.methods.ffa import FFA
-from raysoft.methods.ffa import Config as FFAConfig
-from raysoft.methods.soft import Config, OrthogonalityPenalty, Soft
+from raysoft.methods import fedit, ffa, head_only, soft
+from raysoft.methods.base import Method, add_change, cut_to_rank, difference, initial_theta, pad_to_rank
+from raysoft.methods.soft import Config, OrthogonalityPenalty
 from raysoft.rng import Rng
-from raysoft.types import ClientState, ServerState
+from raysoft.types import Outcome, Reception, ServerState, View
 from tests.unit.methods.spaces import PAIRS, space
+
+
+NOBODY = Outcome(np.array([]), np.array([]), np.array([]), (), 0.0)
+
+
+def server_of() -> ServerState:
+    """A model in mid-training: B is not zero."""
+    theta = initial_theta(space(), {"head": np.ones((2, 4))}, "peft", Rng(1))
+    for pair in PAIRS:
+        theta[pair.b] = Rng(1)(f"start:{pair.b}").normal(size=theta[pair.b].shape).astype(np.float32)
+    return ServerState(theta)
+
+
+def view_of(method: Method, rank: int = 3) -> View:
+    return method.view(method.broadcast(server_of(), 1), 0, rank, 1)
 
 
 def stacked(rank: int, clients: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -82,10 +96,10 @@ def test_penalty_has_a_bounded_gradient_at_the_start():
 
 def test_no_penalty_term_when_switched_off():
     for config in (Config(penalty="none"), Config(penalty_weight=0.0)):
-        job = Soft(config, space()).local(
-            initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(0)), ClientState(3), 5, 1
-        )
-        assert job.loss_term is None
+        method = soft.build(config, space())
+        assert method.local(view_of(method), {}, 5).loss_term is None
+    method = soft.build(Config(), space())
+    assert method.local(view_of(method), {}, 5).loss_term == OrthogonalityPenalty(space(), "cosine", 1e-3, 1e-2)
 
 
 @pytest.mark.parametrize("init", ["peft", "gaussian", "orthogonal"])
@@ -115,25 +129,61 @@ def test_cut_then_pad_keeps_the_first_components_and_zeroes_the_rest():
 
 
 def test_ffa_neither_trains_nor_sends_nor_charges_a():
-    theta = initial_theta(space(), {"head": np.zeros((2, 4))}, "peft", Rng(1))
-    method = FFA(FFAConfig(), space())
-    job = method.local(theta, ClientState(3), 5, 1)
-    assert [name for name, yes in job.trainable.items() if not yes] == ["first.lora_A", "second.lora_A"]
-    assert job.downlink_bits == 32 * (6 * 3 + 4 * 3 + 8)
-    update, _ = method.upload(theta, theta, ClientState(3))
+    method = ffa.build(ffa.Config(), space())
+    view = view_of(method)
+    assert set(view.start) - view.trains == {"first.lora_A", "second.lora_A"}
+    assert method.local(view, {}, 5).trains == view.trains
+    assert view.downlink.total == view.dense_bits == 32 * (6 * 3 + 4 * 3 + 8)
+    update = method.upload(view, view.start, {}).update
     assert set(update) == {"first.lora_B", "second.lora_B", "head"}
+
+
+@pytest.mark.parametrize("module", [soft, fedit, ffa, head_only])
+@pytest.mark.parametrize("rank", [3, 2])
+def test_what_a_client_gets_trains_and_sends_is_cut_to_its_rank(module, rank):
+    method, server = module.build(module.Config(), space()), server_of()
+    view = method.view(method.broadcast(server, 4), 17, rank, 4)
+    assert (view.tick, view.client, view.rank, view.side) == (4, 17, rank, {})
+    job = method.local(view, {}, 5)
+    assert (job.steps, job.trains) == (5, view.trains)
+    for name, value in cut_to_rank(server.theta, space(), rank).items():
+        np.testing.assert_array_equal(view.start[name], value)
+        assert job.start[name] is view.start[name]
+    # What is trained is received, for as many bits as it is sent back where nothing is left out.
+    assert view.downlink.side == 0
+    assert view.downlink.total == view.dense_bits == sum(32 * view.start[name].size for name in view.trains)
+    end = {name: value + np.float32(0.5) for name, value in view.start.items()}
+    upload = method.upload(view, end, {})
+    assert set(upload.update) == view.trains
+    for name, value in upload.update.items():
+        assert value.dtype == np.float32
+        change = end[name].astype(float) - view.start[name]
+        np.testing.assert_array_equal(value, change.astype(np.float32))
+    assert upload.memory_if_delivered == upload.memory_if_lost == {}
+
+
+@pytest.mark.parametrize("module", [soft, fedit, ffa, head_only])
+def test_the_server_adds_what_was_folded_times_its_rate_and_nothing_else(module):
+    method, server = module.build(module.Config(server_lr=0.5), space()), server_of()
+    assert method.aggregate(server, Reception(NOBODY, ()), 1) is server
+    change = {name: np.full(server.theta[name].shape, 0.25) for name in sorted(view_of(method).trains)}
+    after = method.aggregate(server, Reception(NOBODY, (), method.fold.finish(change)), 1)
+    for name, value in after.theta.items():
+        want = server.theta[name].astype(float) + (0.125 if name in change else 0.0)
+        np.testing.assert_array_equal(value, want.astype(np.float32))
+    assert (after.version, after.extra) == (1, {})
 
 
 def test_small_differences_survive():
     start = {"x": np.full(3, 1.0, dtype=np.float32)}
     end = {"x": np.nextafter(start["x"], np.float32(2.0))}
-    assert (difference(start, end)["x"] == np.float32(2.0**-23)).all()
+    assert (difference(start, end, ["x"])["x"] == np.float32(2.0**-23)).all()
+    assert difference(start, end, []) == {}
 
 
 def test_aggregate_adds_once_and_leaves_the_rest():
     server = ServerState(theta={"x": np.ones(2, np.float32), "y": np.ones(2, np.float32)})
-    after = add_sum(server, {"x": np.array([0.5, -0.5])}, 2.0)
+    after = add_change(server, {"x": np.array([0.5, -0.5])}, 2.0)
     np.testing.assert_array_equal(after.theta["x"], [2.0, 0.0])
     assert after.theta["y"] is server.theta["y"]
     assert after.version == 1
-    assert add_sum(server, None, 2.0) is server

@@ -1,0 +1,111 @@
+"""What methods and codecs remember of a client is what became of its payload, and nothing else."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from raysoft.federation.client import EncodeRequest, FoldRequest, TrainRequest
+from raysoft.methods.averaging import Averaging
+from raysoft.types import Pack, Upload
+from tests.coordinators import broken, coordinator
+
+
+@dataclass(frozen=True)
+class Counting(Averaging):
+    """Counts, at every client, the updates of it that arrived, and those that did not."""
+
+    def upload(self, view, end, memory):
+        plain = super().upload(view, end, memory)
+        arrived, lost = memory.get("arrived", np.zeros(())), memory.get("lost", np.zeros(()))
+        return Upload(
+            plain.update,
+            memory_if_delivered={"arrived": arrived + 1.0, "lost": lost},
+            memory_if_lost={"arrived": arrived, "lost": lost + 1.0},
+        )
+
+
+def counting(executor):
+    """The worker's method counts."""
+    plain = executor.worker.method
+    executor.worker.method = Counting(**{name: getattr(plain, name) for name in Averaging.__dataclass_fields__})
+
+
+def counts(state, client):
+    kept = state.clients[client].method if client in state.clients else {}
+    return int(kept.get("arrived", 0)), int(kept.get("lost", 0))
+
+
+# Outages leave clients silent; packet errors and a deadline lose what was sent.
+LOSSES = {
+    "packet_errors": ["uplink.packet_error=snr", "channel.csi_error=0.9"],
+    "deadline": ["uplink.deadline_s=0.2", "allocator.name=equal"],
+    "outages": ["allocator.latency_budget_s=0.2", "allocator.outage_factor=0.5", "cohort.size=8"],
+}
+
+
+@pytest.mark.parametrize("feedback", ["false", "true"])
+@pytest.mark.parametrize("case", LOSSES)
+def test_a_method_remembers_as_many_deliveries_as_updates_arrived(case, feedback):
+    made, executor = coordinator("soft", *LOSSES[case], f"codec.error_feedback={feedback}")
+    counting(executor)
+    arrived, lost = Counter(), Counter()
+    for tick in range(1, 9):
+        clients = made.round(tick).metrics["clients"]
+        for client, status in zip(clients["id"], clients["status"], strict=True):
+            (arrived if status == "ok" else lost)[client] += 1
+        for client in range(12):
+            assert counts(made.state, client) == (arrived[client], lost[client])
+    assert arrived.total()
+    assert lost.total()
+
+
+def test_of_an_update_that_is_not_finite_nothing_is_remembered():
+    made, executor = coordinator("ideal", "cohort.size=12")
+    counting(executor)
+    made.round(1)
+    assert [counts(made.state, client) for client in range(12)] == [(1, 0)] * 12
+    broken(executor, {4})
+    made.round(2)
+    assert [counts(made.state, client) for client in range(12)] == [(2 - (client == 4), 0) for client in range(12)]
+
+
+def test_the_fate_of_each_client_decides_which_of_its_memories_is_kept():
+    """0 arrived, 1 was lost, 2 arrived without any weight in the mean, 3 was told not to send."""
+    made, executor = coordinator("soft", "codec.error_feedback=true", "metrics.covariance=off")
+    counting(executor)
+    worker, down = executor.worker, made.parts.method.broadcast(made.state.server, 1)
+    _, trained = worker.train(down, TrainRequest(Pack(1, (0, 1, 2, 3)), {}))
+    _, encoded = worker.encode(down, EncodeRequest((3, 3, 3, None)), trained)
+    request = FoldRequest((1.0, 0.0, 0.0, 0.0), (True, False, True, False), (0.25,) * 4, cohort=4)
+    states, part = worker.fold(down, request, trained, encoded)
+    for client, arrived in enumerate(request.arrived):
+        upload = trained.uploads[client]
+        kept = upload.memory_if_delivered if arrived else upload.memory_if_lost
+        assert states[client].method == kept == {"arrived": float(arrived), "lost": float(not arrived)}
+        codec = (encoded.if_delivered if arrived else encoded.if_lost)[client]
+        assert states[client].codec is codec
+    assert states[3].codec == {}
+    assert set(states[0].codec) == set(states[1].codec) != set()
+    for name, value in part.folded.items():
+        np.testing.assert_array_equal(value, encoded.decoded[0][name])
+
+
+def test_what_a_method_remembers_is_what_it_is_given_again():
+    made, executor = coordinator("ideal", "cohort.size=12")
+    counting(executor)
+    seen, plain = [], executor.worker.method
+
+    class Watching:
+        def __getattr__(self, name):
+            return getattr(plain, name)
+
+        def local(self, view, memory, steps):
+            seen.append((view.tick, int(memory.get("arrived", 0))))
+            return replace(plain.local(view, memory, steps))
+
+    executor.worker.method = Watching()
+    for tick in range(1, 4):
+        made.round(tick)
+    assert seen == [(tick, tick - 1) for tick in range(1, 4) for _ in range(12)]

@@ -1,0 +1,79 @@
+"""LoRA-FAIR's correction against dense least squares, and the order of errors of the aggregation rules."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysoft.methods.lora_fair import correction
+
+
+def drawn(seed, clients=4, out=7, rank=3, into=6):
+    """Means of both factors, stacks with the mix on A, and the mean of the products."""
+    draws = np.random.default_rng(seed)
+    b, a = draws.normal(size=(clients, out, rank)), draws.normal(size=(clients, rank, into))
+    mix = draws.dirichlet(np.ones(clients))
+    return (
+        np.einsum("k,kor->or", mix, b),
+        np.einsum("k,kri->ri", mix, a),
+        np.concatenate(list(b), axis=1),
+        np.concatenate([p * one for p, one in zip(mix, a, strict=True)]),
+        np.einsum("k,kor,kri->oi", mix, b, a),
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-6, 0.01, 1.0, 100.0]))
+@settings(max_examples=60, deadline=None)
+def test_it_is_the_minimiser_of_the_regularised_error(seed, ridge):
+    b, a, b_stack, a_stack, wanted = drawn(seed)
+    more = correction(b, a, b_stack, a_stack, ridge)
+    # min ||W - (B + D) A||^2 + ridge ||D||^2 row by row, as an ordinary least-squares problem of [A^T; sqrt(ridge) I]
+    system = np.concatenate([a.T, np.sqrt(ridge) * np.eye(len(a))])
+    target = np.concatenate([(wanted - b @ a).T, np.zeros((len(a), len(b)))])
+    dense = np.linalg.lstsq(system, target, rcond=None)[0].T
+    np.testing.assert_allclose(more, dense, atol=1e-9 * max(1.0, np.abs(dense).max()))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_exact_svd_ridge_and_plain_means_err_in_this_order(seed):
+    b, a, b_stack, a_stack, wanted = drawn(seed)
+    fair = b + correction(b, a, b_stack, a_stack, 0.0)
+    sigma = np.linalg.svd(wanted, compute_uv=False)
+    best = np.linalg.norm(sigma[3:])  # FlexLoRA's, Eckart-Young
+    slack = 1e-9 * np.linalg.norm(wanted)
+    assert np.linalg.norm(wanted - b_stack @ a_stack) <= slack
+    assert best <= np.linalg.norm(wanted - fair @ a) + slack
+    assert np.linalg.norm(wanted - fair @ a) <= np.linalg.norm(wanted - b @ a) + slack
+    rows = np.linalg.pinv(a) @ a
+    np.testing.assert_allclose(fair @ a, wanted @ rows, atol=1e-9 * np.abs(wanted).max())
+
+
+def test_there_is_nothing_to_correct_where_clients_agree_on_a():
+    _, a, b_stack, _, _ = drawn(5)
+    mix = np.array([0.1, 0.2, 0.3, 0.4])
+    parts = np.split(b_stack, 4, axis=1)
+    mean = sum(p * part for p, part in zip(mix, parts, strict=True))
+    shared = np.concatenate([p * a for p in mix])
+    np.testing.assert_allclose(correction(mean, a, b_stack, shared, 0.01), 0.0, atol=1e-12)
+    np.testing.assert_allclose(correction(parts[0], a, parts[0], a, 0.01), 0.0, atol=1e-12)  # a single client
+
+
+def test_a_large_ridge_is_fedit_and_rows_of_zeros_are_no_obstacle():
+    b, a, b_stack, a_stack, _ = drawn(6)
+    assert np.abs(correction(b, a, b_stack, a_stack, 1e12)).max() < 1e-9
+    for ridge in (0.0, 0.01):
+        nothing = correction(b, np.zeros_like(a), b_stack, np.zeros_like(a_stack), ridge)
+        assert (nothing == 0.0).all()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.01])
+def test_the_means_of_small_ranks_are_padded(ridge):
+    """A client of rank 1 among clients of rank 3 counts with zeros in its other components."""
+    b, a, b_stack, a_stack, _ = drawn(7)
+    b_stack, a_stack = b_stack.copy(), a_stack.copy()
+    b_stack[:, 1:3], a_stack[1:3] = 0.0, 0.0
+    wanted = b_stack @ a_stack
+    more = correction(b, a, b_stack, a_stack, ridge)
+    before, after = np.linalg.norm(wanted - b @ a), np.linalg.norm(wanted - (b + more) @ a)
+    assert after <= before
