@@ -122,8 +122,8 @@ def compare(repeats: int) -> dict[str, float]:
                 ends[client] = loop.client(start, [(b.inputs["pixel_values"][row], b.labels[row]) for b in batches])
         plain_s = time.thread_time() - began
         for _, handle in trained:
-            for client, update in zip(handle.pack.clients, handle.updates, strict=True):
-                for name, value in update.items():
+            for client, upload in zip(handle.pack.clients, handle.uploads, strict=True):
+                for name, value in upload.update.items():
                     worst = max(worst, float(np.abs(start[name] + value - ends[client][name]).max()))
         if tick > 1:  # the first pair warms up
             ratios.append(plain_s / packed_s)
@@ -144,7 +144,7 @@ def compare(repeats: int) -> dict[str, float]:
 def breakdown(rounds: int) -> dict[str, float]:
     """Where a SOFT + TSFA round spends its time: medians in seconds."""
     coordinator = started("soft")
-    executor, spent = coordinator.executor, dict.fromkeys(("train", "encode", "sum", "evaluate"), 0.0)
+    executor, spent = coordinator.executor, dict.fromkeys(("train", "encode", "fold", "evaluate"), 0.0)
     plain_map = executor.map
 
     def timed_map(stage: str, *args: Any, **kwargs: Any) -> Any:
@@ -178,8 +178,8 @@ def breakdown(rounds: int) -> dict[str, float]:
                 "evaluation": spent["evaluate"],
                 "batches, upload, curves": spent["train"] - spent["steps"],
                 "encode": spent["encode"],
-                "sum": spent["sum"],
-                "coordinator": whole - sum(spent[s] for s in ("train", "encode", "sum", "evaluate")),
+                "fold": spent["fold"],
+                "coordinator": whole - sum(spent[s] for s in ("train", "encode", "fold", "evaluate")),
             }
         )
     medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["RunConfig", "__version__", "compare", "load_config", "make_plan", "resolve_rank", "resume", "run"]
 _HOME = {
     "RunConfig": "raysoft.config",

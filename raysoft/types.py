@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -45,10 +45,7 @@ class ParamSpace:
     pairs: tuple[LoraPair, ...]
     rank: int  # r_max
     scale: float  # s in W0 + s * B A, the same for every client
-    kind: Literal["lora", "prefix", "full"] = "lora"
     always_sent: frozenset[str] = frozenset()  # e.g. the classification head
-    personal: frozenset[str] = frozenset()  # never uploaded
-    shared: frozenset[str] = frozenset()  # one copy per cohort (server half of a split model)
 
     def num_values(self) -> int:
         """Number of trained scalars, P(r_max) + head."""
@@ -62,9 +59,6 @@ class ServerState:
     theta: Tensors  # float32
     version: int = 0  # +1 per aggregation
     extra: Tensors = field(default_factory=dict)  # moments, control variates
-    model: str = "main"
-    base_version: int = 0
-    base_log: tuple[Update, ...] = ()  # what was folded into W0 (FLoRA, FedEx, Ferret)
 
 
 @dataclass(frozen=True)
@@ -81,16 +75,13 @@ class ClientState:
     """What a client keeps between rounds. Built from the key when absent; owned by the coordinator."""
 
     rank: int
-    base_version: int = 0
     method: Tensors = field(default_factory=dict)
     codec: Tensors = field(default_factory=dict)  # e.g. error feedback memory
-    optimizer: Tensors = field(default_factory=dict)
-    personal: Tensors = field(default_factory=dict)
 
     @property
     def remembers(self) -> bool:
         """Whether it holds anything that cannot be built from the key again."""
-        return bool(self.base_version or self.method or self.codec or self.optimizer or self.personal)
+        return bool(self.method or self.codec)
 
 
 ORDER = "order"
@@ -188,7 +179,6 @@ class ClientReport:
     downlink_bits: int
     dense_bits: int  # of an answer that leaves nothing out
     curve: Curve
-    stats: Mapping[str, Array] = field(default_factory=dict)
     finite: bool = True
     update_norm: float = 0.0  # 2-norm of the update before compression
     failed: str = ""  # what its plug-ins raised, where that leaves the client out (actors.on_failure: drop_client)
@@ -229,7 +219,6 @@ class Allocation:
     round_s: float
     control_bits_K: Array
     weights_K: Array | None = None
-    controls: Mapping[str, Array] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -270,8 +259,6 @@ class Pack:
 
     tick: int
     clients: tuple[int, ...]
-    model: str = "main"
-    version: int = 0
 
     def __str__(self) -> str:
         return f"round {self.tick}, clients {list(self.clients)}"

@@ -92,7 +92,6 @@ def record_of(parts: Parts, after: RunState, r: Round) -> tuple[RunState, RoundR
         drop_reasons={reason: count for reason, count in sorted(reasons.items()) if count},
         energy_j=float(r.outcome.energy_j_K.sum()),
         wall_time_s=time.perf_counter() - r.began,
-        model=after.server.model,
     )
     return after, record
 

@@ -134,8 +134,11 @@ class RunFolder:
         folder.path = Path(path)
         folder._lock()
         try:
+            if (folder.path / SUMMARY).is_dir():
+                raise RaysoftError(f"{folder.path / SUMMARY}: is a folder where a file has to be written; remove it")
             with _writing(folder.path / ROUNDS):
                 folder._cut(position() if callable(position) else position)
+            with _writing(folder.path / SUMMARY):
                 (folder.path / SUMMARY).unlink(missing_ok=True)
             folder._start()
         except BaseException:

@@ -47,7 +47,7 @@ class Run:
 def read_run(path: Path | str) -> Run:
     """Read a run folder. Raises RaysoftError naming file and line; a half-written last line becomes a note.
 
-    Where the summary counts more rounds than there are lines, that is a note, and a warning.
+    Lines that are not those that the summary counts are a note, and a warning.
     """
     path = Path(path)
     if not path.is_dir():
@@ -59,9 +59,9 @@ def read_run(path: Path | str) -> Run:
     summary = read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
     if summary is not None and (problem := summary_problem(summary)):
         raise RaysoftError(f"{path / SUMMARY}: {problem}")
-    if summary is not None and (gap := missing_rounds(records, summary)):
-        notes.append(f"{ROUNDS} holds {gap}; what is drawn of the rounds leaves the others out.")
-        log.warning(f"{path}: {notes[-1]}")
+    if summary is not None and (gap := lines_problem(records, summary)):
+        notes.append(f"{gap}; what the rounds show and what the summary says may differ.")
+        log.warning(f"{path / ROUNDS}: {notes[-1]}")
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
     surroundings, torn = read_advisory(path / ENVIRONMENT)
@@ -69,10 +69,12 @@ def read_run(path: Path | str) -> Run:
     return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
 
 
-def missing_rounds(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str | None:
-    """In words, how many of the rounds that a summary counts have a record; None where none is missing."""
-    found, counted = sum(row["round"] >= 1 for row in records), summary.get("rounds")
-    return None if counted is None or found >= counted else f"{found} of the {counted:g} rounds of {SUMMARY}"
+def lines_problem(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str | None:
+    """Why these are not the lines of the rounds that a summary counts, or None."""
+    ticks, rounds = [row["round"] for row in records], summary.get("rounds")
+    if rounds is None or (len(ticks) - 1 == rounds and ticks == list(range(len(ticks)))):
+        return None
+    return f"holds {len(ticks)} lines, not one for each of the rounds 0 to {rounds:g} that {SUMMARY} counts"
 
 
 def _read_text(path: Path) -> str:
@@ -117,9 +119,10 @@ def planned_rank(folder: Path) -> str | None:
         return None
 
 
-def _out_of_order(before: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
-    after, now = before["round"], row["round"]
-    return None if now > after else f"round {now} comes after round {after}; rounds must increase from line to line"
+def _out_of_order(before: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> str | None:
+    if not before or row["round"] > before[-1]["round"]:
+        return None
+    return f"round {row['round']} comes after round {before[-1]['round']}; rounds must increase from line to line"
 
 
 def _refuse_constant(name: str) -> Any:
@@ -136,7 +139,7 @@ def _read_rounds(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         try:
             row = json.loads(line, parse_constant=_refuse_constant)
-            problem = row_problem(row) or (records and _out_of_order(records[-1], row)) or None
+            problem = row_problem(row) or _out_of_order(records, row)
         except (ValueError, RecursionError) as error:
             problem = f"not valid JSON: {getattr(error, 'msg', error)}"
         if problem is None:

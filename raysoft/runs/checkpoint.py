@@ -1,10 +1,11 @@
 """Checkpoints of a run: everything that is not a function of the configuration and its keys, and nothing pickled.
 
-    checkpoints/round-000012/manifest.json        format, configuration, scalars, sizes and hashes of the rest
-                             state.safetensors    global model, allocator, client states
+    checkpoints/round-000012/manifest.json        format, configuration, the state, sizes and hashes of the rest
+                             state.safetensors    the state's arrays: global model, allocator, client states
 
-A checkpoint is written into a hidden folder, synced, and renamed, so a folder called round-N is complete; hashes find
-what is damaged later. Rounds before it stand in rounds.jsonl, whose length and hash up to that round it records.
+The state is whatever fields `RunState` and the dataclasses in it have: a new field cannot be forgotten. A checkpoint is
+written into a hidden folder, synced, and renamed, so a folder called round-N is complete; hashes find what is damaged
+later. Rounds before it stand in rounds.jsonl, whose length and hash up to that round it records.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from safetensors import SafetensorError
@@ -29,14 +31,12 @@ from raysoft.errors import RaysoftError
 from raysoft.federation.parts import RunState
 from raysoft.federation.seam import is_sound
 from raysoft.rundir.folder import Position
-from raysoft.types import Array, ClientState, ServerState
+from raysoft.types import Array
 
-FORMAT = 1
+FORMAT = 2
+READS_FORMAT_1 = "raysoft 0.1"
 CHECKPOINTS, MANIFEST, STATE = "checkpoints", "manifest.json", "state.safetensors"
 _NAME = re.compile(r"^round-(\d{6,})$")
-_SERVER_SCALARS = ("version", "model", "base_version")
-_CLIENT_SCALARS = ("rank", "base_version")
-_CLIENT_TENSORS = ("method", "codec", "optimizer", "personal")
 
 
 class CheckpointDamagedError(RaysoftError):
@@ -88,12 +88,13 @@ def save(checkpoint: Checkpoint, folder: Path, rounds_file: Path | None = None) 
         _remove(part)
         folder.mkdir(exist_ok=True)  # but never the run's own folder again, where somebody has removed it
         part.mkdir()
-        tensors = dict(_tensors(checkpoint.state))
+        tensors: dict[str, Array] = {}
+        tree = taken_apart(checkpoint.state, "", tensors)
         data = dump_tensors({name: _plain(value) for name, value in tensors.items()})
         if rounds_file is not None:
             _sync(rounds_file)
         _write(part / STATE, data)
-        _write(part / MANIFEST, _manifest(checkpoint, list(tensors), {STATE: data}))
+        _write(part / MANIFEST, _manifest(checkpoint, tree, {STATE: data}))
         _sync(part)
         _remove(final)  # of an earlier attempt at the same round
         part.rename(final)
@@ -115,19 +116,14 @@ def prune(folder: Path, keep: int, keep_every: int | None) -> None:
         _remove(path)
 
 
-def _manifest(checkpoint: Checkpoint, names: Sequence[str], files: Mapping[str, bytes]) -> bytes:
-    state = checkpoint.state
+def _manifest(checkpoint: Checkpoint, state: Any, files: Mapping[str, bytes]) -> bytes:
     content = {
         "format": FORMAT,
         "round": checkpoint.round,
         "config_hash": checkpoint.config_hash,
         "config": checkpoint.config,
         "base_checksum": checkpoint.base_checksum,
-        "clock_s": state.clock_s,
-        "dense_bits": state.dense_bits,
-        "server": {name: getattr(state.server, name) for name in _SERVER_SCALARS},
-        "clients": {str(k): {name: getattr(one, name) for name in _CLIENT_SCALARS} for k, one in state.clients.items()},
-        "tensors": names,  # the order matters: sums run in it
+        "state": state,  # the order of its keys matters: sums run in it
         "files": {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()},
         "records": {"length": checkpoint.records.length, "sha256": checkpoint.records.sha256},
         "wall_time_s": checkpoint.wall_time_s,
@@ -137,23 +133,41 @@ def _manifest(checkpoint: Checkpoint, names: Sequence[str], files: Mapping[str, 
     return json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False).encode()
 
 
-def _tensors(state: RunState) -> Iterator[tuple[str, Array]]:
-    """Every array of a state with its path, e.g. `client/17/codec/blocks.0.q_proj.lora_A`."""
-    for name, value in state.server.theta.items():
-        yield f"theta/{name}", value
-    for name, value in state.server.extra.items():
-        yield f"extra/{name}", value
-    for at, update in enumerate(state.server.base_log):
-        for name, value in update.items():
-            yield f"base_log/{at}/{name}", value
-    for name, value in state.allocator.items():
-        yield f"allocator/{name}", value
-    if state.sent_counts is not None:
-        yield "sent_counts", state.sent_counts
-    for client, one in state.clients.items():
-        for part in _CLIENT_TENSORS:
-            for name, value in getattr(one, part).items():
-                yield f"client/{client}/{part}/{name}", value
+def taken_apart(value: Any, path: str, tensors: dict[str, Array]) -> Any:
+    """Plain JSON with a name in the place of each array, which goes into `tensors` under that name."""
+    if isinstance(value, np.ndarray):
+        name = f"{len(tensors)}{path}"  # numbered: a key may hold a slash
+        tensors[name] = value
+        return name
+    if is_dataclass(value):
+        return {
+            one.name: taken_apart(getattr(value, one.name), f"{path}/{one.name}", tensors) for one in fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): taken_apart(one, f"{path}/{key}", tensors) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return [taken_apart(one, f"{path}/{at}", tensors) for at, one in enumerate(value)]
+    return value
+
+
+def put_together(hint: Any, tree: Any, tensors: Mapping[str, Array]) -> Any:
+    """The inverse, by type hints. Raises KeyError, TypeError or ValueError where the tree is not of this type."""
+    hint = next((one for one in get_args(hint) if one is not NoneType), hint) if NoneType in get_args(hint) else hint
+    if tree is None:
+        return None
+    if hint is np.ndarray:
+        return tensors[tree]
+    if isinstance(hint, type) and is_dataclass(hint):
+        hints = get_type_hints(hint)
+        if set(tree) != {one.name for one in fields(hint)}:
+            raise ValueError(f"other fields than {hint.__name__} has: {', '.join(sorted(tree))}")
+        return hint(**{name: put_together(hints[name], one, tensors) for name, one in tree.items()})
+    if get_origin(hint) is tuple:
+        return tuple(put_together(get_args(hint)[0], one, tensors) for one in tree)
+    if get_origin(hint) is Mapping:
+        key, one = get_args(hint)
+        return {key(name): put_together(one, value, tensors) for name, value in tree.items()}
+    return tree
 
 
 def _plain(value: Array) -> Array:
@@ -212,9 +226,8 @@ def load(path: Path) -> Checkpoint:
     if path.name != folder_name(manifest["round"]):
         raise CheckpointDamagedError(f"{path}: holds round {manifest['round']}, not the one in its name")
     try:
-        stored = load_tensors(data)
-        state = _state({name: stored[name] for name in manifest["tensors"]}, manifest)
-    except (SafetensorError, KeyError, ValueError) as error:
+        state = put_together(RunState, manifest["state"], load_tensors(data))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointDamagedError(f"{path / STATE}: cannot be read: {error}") from None
     return Checkpoint(
         round=manifest["round"],
@@ -238,47 +251,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if checksum != _checksum(manifest):
         raise CheckpointDamagedError(f"{path}: is damaged (its checksum does not agree)")
     if manifest["format"] != FORMAT:
+        reader = READS_FORMAT_1 if manifest["format"] == 1 else "the version that wrote it"
         raise RaysoftError(
-            f"{path}: has format {manifest['format']}, this version of raysoft reads format {FORMAT}; "
-            "resume with the version that wrote it"
+            f"{path}: has format {manifest['format']}, this version of raysoft reads format {FORMAT}; resume with "
+            f"{reader}"
         )
     return manifest
-
-
-def _state(tensors: Mapping[str, Array], manifest: Mapping[str, Any]) -> RunState:
-    """The inverse of `_tensors`, keys in the order in which they were written."""
-    groups: dict[str, dict[str, Array]] = {"theta": {}, "extra": {}, "allocator": {}}
-    base_log: dict[int, dict[str, Array]] = {}
-    parts: dict[int, dict[str, Any]] = {int(k): {part: {} for part in _CLIENT_TENSORS} for k in manifest["clients"]}
-    sent_counts = None
-    for path, value in tensors.items():
-        kind, _, rest = path.partition("/")
-        if kind == "sent_counts":
-            sent_counts = value
-        elif kind == "base_log":
-            at, _, name = rest.partition("/")
-            base_log.setdefault(int(at), {})[name] = value
-        elif kind == "client":
-            client, part, name = rest.split("/", 2)
-            parts[int(client)][part][name] = value
-        else:
-            groups[kind][rest] = value
-    server = ServerState(
-        theta=groups["theta"],
-        extra=groups["extra"],
-        base_log=tuple(base_log[at] for at in sorted(base_log)),
-        **manifest["server"],
-    )
-    scalars: Mapping[str, Any] = manifest["clients"]
-    clients = {k: replace(ClientState(**scalars[str(k)]), **own) for k, own in parts.items()}
-    return RunState(
-        server=server,
-        allocator=groups["allocator"],
-        clients=clients,
-        clock_s=manifest["clock_s"],
-        sent_counts=sent_counts,
-        dense_bits=manifest["dense_bits"],
-    )
 
 
 def _check_finite(checkpoint: Checkpoint, path: Path) -> None:

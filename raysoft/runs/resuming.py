@@ -15,15 +15,16 @@ from raysoft.config.registry import resolve
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.content import content_of
-from raysoft.rundir.checks import is_lost, row_problem
+from raysoft.rundir.checks import is_lost, row_problem, summary_problem
 from raysoft.rundir.environment import environment
 from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, Position, write_atomic
-from raysoft.rundir.reading import read_advisory, read_run
+from raysoft.rundir.reading import lines_problem, read_advisory, read_run
 from raysoft.rundir.summary import SUMMARY_KEYS, without_columns
 from raysoft.runs.checkpoint import CHECKPOINTS, Checkpoint, newest
 from raysoft.types import RoundRecord
 
 MAY_GROW = "rounds"
+_ADAPTER = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -31,13 +32,15 @@ _SHOWN = 60  # characters of a value in a message
 class Resumable:
     """A run that may go on: with this configuration, after this checkpoint (None: from round 0).
 
-    `done`: its summary, where nothing is left to do. `notes`: sentences for the user.
+    `done`: its summary, where nothing is left to do, unless its records are to be mended (`mend`: see `salvage`).
+    `notes`: sentences for the user.
     """
 
     config: RunConfig
     checkpoint: Checkpoint | None
     done: Mapping[str, Any] | None
     notes: tuple[str, ...]
+    mend: bool = False
 
 
 def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Collection[str] = ()) -> Resumable:
@@ -49,27 +52,76 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
         what = "holds no config.yaml, so it is not a run folder" if folder.is_dir() else "no such run folder"
         raise RaysoftError(f"{folder}: {what}")
     tree = load_mapping(folder / CONFIG)
-    stored = resolve(tree)
+    try:
+        stored = resolve(tree)
+    except ConfigError as error:
+        raise ConfigError("", f"{folder / CONFIG}: {error}") from None
     for text in overrides:
         tree = apply_override(tree, text)
     config = resolve(tree)
-    checkpoint, notes = newest(folder / CHECKPOINTS, folder / ROUNDS)
-    if checkpoint is not None and notes:
-        notes = [f"{'; '.join(notes)}. Going on from the checkpoint of round {checkpoint.round}."]
+    checkpoint, damaged = newest(folder / CHECKPOINTS, folder / ROUNDS)
     before = stored.result_keys() if checkpoint is None else checkpoint.config
     _refuse_changes(before, config, may_change, 0 if checkpoint is None else checkpoint.round)
+    summary, notes = _closing_summary(folder, config.rounds)
+    if summary is not None:
+        lacking, mend = _lacking(folder, summary, checkpoint, damaged)
+        if lacking is None:
+            texts = tuple(f"{text}." for text in dict.fromkeys(damaged))
+            return Resumable(config, checkpoint, summary, texts, mend)
+        damaged = [*damaged, lacking]
+    if checkpoint is None:
+        notes.append(f"{folder} holds no checkpoint; it begins again at round 0.")
+    else:
+        if damaged:
+            what = "; ".join(dict.fromkeys(damaged))
+            notes.append(f"{what}. Going on from the checkpoint of round {checkpoint.round}.")
+        notes += _check_content(checkpoint, config, may_change)
+    return Resumable(config, checkpoint, None, (*notes, *_other_environment(folder, config)))
+
+
+def _closing_summary(folder: Path, rounds: int) -> tuple[dict[str, Any] | None, list[str]]:
+    """The summary of a run that has ended after so many rounds, else None; and what is wrong with a damaged one."""
     summary, torn = read_advisory(folder / SUMMARY)
-    notes += torn
-    done = summary.get("status") == "done" and summary.get("rounds") == config.rounds
+    if summary.get("status") != "done" or summary.get("rounds") != rounds:
+        return None, torn
     missing = [key for key in SUMMARY_KEYS if key not in summary and key != "identity"]  # which 0.1 did not write
-    if done and missing:
-        done = False
-        notes.append(f"{folder / SUMMARY}: holds no {missing[0]}, so no run has written it; it is left out of account.")
-    if not done:
-        if checkpoint is not None:
-            notes += _check_content(checkpoint, config, may_change)
-        notes += _other_environment(folder, config)
-    return Resumable(config, checkpoint, summary if done else None, tuple(notes))
+    problem = f"holds no {missing[0]}, so no run has written it" if missing else summary_problem(summary)
+    if problem is None:
+        return summary, torn
+    return None, [f"{folder / SUMMARY}: {problem}; it is left out of account."]
+
+
+def _lacking(
+    folder: Path, summary: Mapping[str, Any], checkpoint: Checkpoint | None, damaged: Sequence[str]
+) -> tuple[str | None, bool]:
+    """What a finished run should hold and can compute again from its checkpoint; whether its records are to be mended.
+
+    Records that no checkpoint agrees with can be made readable again, no more, and that needs no computing. Raises
+    RaysoftError where something is lacking and there is no checkpoint.
+    """
+    lacking = next((f"{folder / name}: is missing" for name in _ADAPTER if not (folder / name).is_file()), None)
+    if lacking is None:
+        lacking = _records_problem(folder, summary)
+        if checkpoint is not None and not checkpoint.records_intact and checkpoint.round == summary["rounds"]:
+            return None, lacking is not None
+        lacking = next((note for note in damaged if note.startswith(f"{folder / ROUNDS}:")), lacking)
+    if lacking is not None and checkpoint is None:
+        raise RaysoftError(
+            f"{lacking}; this run has finished and holds no checkpoint, so nothing can be mended: run it anew with "
+            "--overwrite"
+        )
+    return lacking, False
+
+
+def _records_problem(folder: Path, summary: Mapping[str, Any]) -> str | None:
+    """Why rounds.jsonl is not what a finished run has written, as far as it tells, or None."""
+    if not (folder / ROUNDS).is_file():
+        return f"{folder / ROUNDS}: is missing"
+    try:
+        problem = lines_problem(read_run(folder).records, summary)
+    except RaysoftError as error:
+        return str(error)
+    return None if problem is None else f"{folder / ROUNDS}: {problem}"
 
 
 def read_records(folder: Path) -> list[RoundRecord]:
@@ -78,8 +130,8 @@ def read_records(folder: Path) -> list[RoundRecord]:
     out = []
     for row in read_run(folder).records:
         unknown = dict.fromkeys(names) | {"drop_reasons": {}, "model": "main"}  # all that a lost round says
-        known = {key: value for key, value in row.items() if key in names}
-        out.append(RoundRecord(**{**unknown, **known, "metrics": without_columns(row["metrics"])}))
+        known = {key: value for key, value in row.items() if key in names and value is not None}
+        out.append(RoundRecord(**{**unknown, **known, "metrics": without_columns(row.get("metrics", {}))}))
     return out
 
 
@@ -181,15 +233,16 @@ class Salvaged:
     lost: tuple[int, ...]
     aside: Path | None
 
-    def note(self, at_round: int) -> str:
-        """One sentence for the user."""
+    def note(self, at_round: int, finished: bool = False) -> str:
+        """What the user has to know. `finished`: the run has its summary, and that is all that was to be mended."""
         kept = "" if self.aside is None else f" (kept as {self.aside.name})"
-        what = f"the records of rounds {_spans(self.lost)} are lost, and totals over them stay unknown"
+        totals = "" if finished else ", and totals over them stay unknown"
+        what = f"the records of rounds {_spans(self.lost)} are lost{totals}"
         if not self.lost:
             what = "every line can be read and is taken as it is"
         return (
-            f"{ROUNDS} is not what was written up to round {at_round}{kept}: {what}. The state after round {at_round} "
-            "is intact, and the run goes on from it."
+            f"{ROUNDS} is not what was written up to round {at_round}{kept}: {what}. "
+            + (f"{SUMMARY} stays." if finished else f"The state after round {at_round} is intact, and the run goes on from it.")
         )
 
 

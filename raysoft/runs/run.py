@@ -65,7 +65,7 @@ def resume(
 
     The result is that of a run that was never interrupted, bit for bit. `overrides` may change what has no influence on
     the result (executor, actors, tracking, checkpoint) and let `rounds` grow; a caller that wants another result from
-    here on names further keys in `may_change`. A finished run is left alone, but for a report that is missing.
+    here on names further keys in `may_change`. A finished run is left alone, but for what is missing or damaged of it.
     Raises ConfigError naming every key that differs, RaysoftError where the folder or all checkpoints are damaged.
     """
     folder, events = Path(folder), events or Events()
@@ -74,6 +74,9 @@ def resume(
     for note in found.notes:
         log.warning(note)
     if found.done is not None:
+        if found.mend:
+            with _reopened(folder, found.checkpoint, finished=True) as (out, _):
+                out.write_summary(found.done)
         log.warning(
             f"This run has finished its {config.rounds} rounds, so nothing is left to do; "
             f"rounds={2 * config.rounds or 1}, say, lets it go on."
@@ -91,7 +94,9 @@ def resume(
 
 
 @contextmanager
-def _reopened(folder: Path, at: Checkpoint | None) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
+def _reopened(
+    folder: Path, at: Checkpoint | None, finished: bool = False
+) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
     """The folder, with the rounds up to the checkpoint; they are mended first where they are not what it counts on.
 
     Damaged rounds can be mended by nobody but the holder of the folder's lock, so `reopen` is given a function then.
@@ -107,5 +112,5 @@ def _reopened(folder: Path, at: Checkpoint | None) -> Iterator[tuple[RunFolder, 
         return mended[0].position
 
     with RunFolder.reopen(folder, mend) as out:
-        log.warning(mended[0].note(at.round))
+        log.warning(mended[0].note(at.round, finished))
         yield out, replace(at, records=mended[0].position, records_intact=True)

@@ -147,8 +147,12 @@ def _axis(sweep: Sweep, key: str) -> dict[str, Any]:
 def _best_yaml(folder: SweepFolder, found: Results) -> str:
     assert found.best is not None
     row = next(row for row in found.rows if row["point"] == found.best["point"] and row["status"] == DONE)
-    text = (folder.path / row["folder"] / CONFIG).read_text(encoding="utf-8")
-    return f"# The best point of the sweep, {row['trial']}: raysoft run {BEST}\n{text}"
+    config = folder.path / row["folder"] / CONFIG
+    place = shlex.quote(str(folder.path / BEST))
+    head = f"# The best point of the sweep, {row['trial']}: raysoft run {place if place.isprintable() else BEST}\n"
+    if load_mapping(config)["eval"]["split"] != "test":
+        head += "# It was chosen on the validation split; add eval.split=test for the final figure.\n"
+    return head + config.read_text(encoding="utf-8")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -18,9 +18,12 @@ def forget() -> None:
 
 @contextmanager
 def resumable(folder: Path, place: Path | str, resuming: bool = False) -> Iterator[None]:
-    """Where a run ends early and has left rounds: how to go on with it. `place`: where its folder is in the end."""
+    """Where a run ends early and has left rounds: how to go on with it. `place`: where its folder is in the end.
+
+    A resumed one that was refused before it began anew would be refused again, so nothing is said then.
+    """
     from raysoft.errors import ConfigError
-    from raysoft.rundir.folder import ROUNDS
+    from raysoft.rundir.folder import CONFIG, ROUNDS
 
     def rounds() -> int | None:  # the file of rounds, by its inode; None where it is not there or empty
         with suppress(OSError):
@@ -28,13 +31,21 @@ def resumable(folder: Path, place: Path | str, resuming: bool = False) -> Iterat
             return found.st_ino if found.st_size else None
         return None
 
+    def begun() -> tuple[int, int] | None:  # the configuration, which is written first
+        with suppress(OSError):
+            found = (folder / CONFIG).stat()
+            return found.st_ino, found.st_mtime_ns
+        return None
+
+    earlier = begun()
     before = None if resuming else rounds()  # of another run, which may not have been replaced yet
     try:
         yield
     except ConfigError:
         raise
-    except BaseException:
-        if rounds() not in (None, before):
+    except BaseException as error:
+        refused = resuming and begun() == earlier and not isinstance(error, KeyboardInterrupt)
+        if rounds() not in (None, before) and not refused:
             how_to_go_on.append(f"go on with: raysoft resume {shlex.quote(str(place))}")
         raise
 

@@ -118,7 +118,7 @@ ODD = {
 
 
 class Counted:
-    """A codec whose payloads are noted when the server reads them."""
+    """A codec whose payloads are noted, and must be read as what their `received` says."""
 
     def __init__(self, codec: Any, seen: list[Any]) -> None:
         self._codec, self._seen = codec, seen
@@ -126,9 +126,13 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._codec, name)
 
-    def decode(self, payload: Any, start: Any, units: int, order: Any = None) -> Any:
-        self._seen.append(payload)
-        return self._codec.decode(payload, start, units, order)
+    def encode(self, update: Any, view: Any, memory: Any, units: int, rng: Any) -> Any:
+        encoded = self._codec.encode(update, view, memory, units, rng)
+        self._seen.append(encoded.payload)
+        read = self._codec.decode(encoded.payload, view, units)
+        assert set(read) == set(encoded.received) == view.trains
+        assert all(read[name].tobytes() == value.tobytes() for name, value in encoded.received.items())
+        return encoded
 
 
 def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, report: bool = False) -> RunConfig:

@@ -23,15 +23,15 @@ from tests.conftest import SMALL_RUN, records, summary
 from tests.hf_folders import LABELS, make_folder
 
 INLINE = [*SMALL_RUN, "executor=inline", "rounds=5"]
-# Presets and options that keep something from round to round: queues, codec memory, orders, ages, counts.
+# Presets and options that keep something from round to round: queues, codec memory, orders, counts.
 KEEPING = {
     "soft": [],
     "soft-plus": [],
     "transport": ["method.reorthogonalize=true", "codec.error_feedback=transport"],
     "feedback": ["codec.name=topk", "codec.error_feedback=true"],
-    "ages": ["codec.age_bonus=1.0", "codec.random_share=0.25"],
     "shared": ["method.shared_mask=true"],
-    "senders": ["method.sender_weights=component", "allocator.name=greedy"],
+    "shared feedback": ["method.shared_mask=true", "codec.error_feedback=true", "uplink.packet_error=snr"],
+    "greedy": ["method.name=fedit", "codec={name: chain, codecs: [{name: randomk}]}", "allocator.name=greedy"],
     "tiers": ["model.lora.rank={low: 2, high: 4}", "train.steps={low: 1, high: 3}"],
 }
 

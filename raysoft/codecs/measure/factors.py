@@ -72,7 +72,7 @@ class Layout:
     def heads(self) -> tuple[str, ...]:
         """Parameters outside the factors: always sent whole."""
         factors = {name for pair in self.space.pairs for name in (pair.a, pair.b)}
-        return tuple(name for name in self.space.shapes if name not in factors and name not in self.space.personal)
+        return tuple(name for name in self.space.shapes if name not in factors)
 
     @cached_property
     def head_sizes(self) -> Array:

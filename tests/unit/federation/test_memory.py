@@ -1,26 +1,33 @@
 """What methods and codecs remember of a client is what became of its payload, and nothing else."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from raysoft.federation.client import EncodeRequest, FoldRequest, TrainRequest
-from raysoft.methods.averaging import Averaging
-from raysoft.types import Pack, Upload
+from raysoft.types import Pack
 from tests.coordinators import broken, coordinator
 
 
-@dataclass(frozen=True)
-class Counting(Averaging):
-    """Counts, at every client, the updates of it that arrived, and those that did not."""
+class Counting:
+    """A method that counts, at every client, the updates of it that arrived, and those that did not."""
+
+    def __init__(self, plain):
+        self.plain, self.given = plain, []
+
+    def __getattr__(self, name):
+        return getattr(self.plain, name)
+
+    def local(self, view, memory, steps):
+        self.given.append((view.tick, view.client, int(memory.get("arrived", 0))))
+        return self.plain.local(view, memory, steps)
 
     def upload(self, view, end, memory):
-        plain = super().upload(view, end, memory)
         arrived, lost = memory.get("arrived", np.zeros(())), memory.get("lost", np.zeros(()))
-        return Upload(
-            plain.update,
+        return replace(
+            self.plain.upload(view, end, memory),
             memory_if_delivered={"arrived": arrived + 1.0, "lost": lost},
             memory_if_lost={"arrived": arrived, "lost": lost + 1.0},
         )
@@ -28,8 +35,8 @@ class Counting(Averaging):
 
 def counting(executor):
     """The worker's method counts."""
-    plain = executor.worker.method
-    executor.worker.method = Counting(**{name: getattr(plain, name) for name in Averaging.__dataclass_fields__})
+    executor.worker.method = Counting(executor.worker.method)
+    return executor.worker.method
 
 
 def counts(state, client):
@@ -94,18 +101,7 @@ def test_the_fate_of_each_client_decides_which_of_its_memories_is_kept():
 
 def test_what_a_method_remembers_is_what_it_is_given_again():
     made, executor = coordinator("ideal", "cohort.size=12")
-    counting(executor)
-    seen, plain = [], executor.worker.method
-
-    class Watching:
-        def __getattr__(self, name):
-            return getattr(plain, name)
-
-        def local(self, view, memory, steps):
-            seen.append((view.tick, int(memory.get("arrived", 0))))
-            return replace(plain.local(view, memory, steps))
-
-    executor.worker.method = Watching()
+    method = counting(executor)
     for tick in range(1, 4):
         made.round(tick)
-    assert seen == [(tick, tick - 1) for tick in range(1, 4) for _ in range(12)]
+    assert method.given == [(tick, client, tick - 1) for tick in range(1, 4) for client in range(12)]

@@ -12,9 +12,9 @@ from raysoft.terminal.console import closing_table, round_line
 from tests.run_folders import make_run, records, run_config
 
 
-def line(tmp_path, rounds, task="digits"):
+def line(tmp_path, rounds, task="digits", split="test"):
     summary = summarise(records(rounds=rounds), run_config(), {"metrics": {"last_accuracy": 0.5}})
-    return closing_table(RunResult(tmp_path, summary, None, task=task)).splitlines()[0].strip()
+    return closing_table(RunResult(tmp_path, summary, None, task=task, split=split)).splitlines()[0].strip()
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,24 @@ def test_rounds_that_were_not_evaluated_do_not_count():
 )
 def test_accuracy_is_called_what_it_is(tmp_path, task, name):
     assert line(tmp_path, 5, task).startswith(f"{name}  0.320 -> ")
+    assert line(tmp_path, 5, task, "validation").startswith(f"validation {name}  0.320 -> ")
     assert f"  {name} 0.320" in round_line(records(rounds=0)[0], name)
     run = read_run(make_run(tmp_path / "run", rounds=2, config={"data": {"task": task, "path": None, "clients": 100}}))
     assert closing_rows(run)[0][0] == f"{name.capitalize()}, before and after"
+    chosen = replace(run, config={**run.config, "eval": {"split": "validation"}})
+    assert closing_rows(chosen)[0][0] == f"Validation {name}, before and after"
+
+
+def test_the_rank_of_a_plan_is_told_with_the_ranks_it_was_chosen_of(tmp_path):
+    run = read_run(make_run(tmp_path / "run", rounds=2))
+    summary = summarise(records(rounds=2), run_config(), {})
+    assert "LoRA rank" not in dict(closing_rows(run))
+    assert " rank  " not in closing_table(RunResult(run.path, summary, None))
+    (run.path / "plan.json").write_text('{"chosen_rank": 8, "candidates": [{"rank": 4}, {"rank": 8}]}')
+    assert dict(closing_rows(run))["LoRA rank"] == "8, chosen by the plan of 4, 8; plan.json says why"
+    assert " rank  8, chosen by the plan of 4, 8: " in closing_table(RunResult(run.path, summary, None))
+    (run.path / "plan.json").write_text("[]")
+    assert "LoRA rank" not in dict(closing_rows(run))
 
 
 def test_a_metric_called_evaluations_does_not_change_the_count():

@@ -348,7 +348,7 @@ def test_links_lead_somewhere_and_ids_are_unique(page):
 
 def test_the_page_says_what_matters(page):
     for words in (
-        "32 % →",
+        "32.0 % →",
         "of the dense 32-bit uplink",
         "x the budget of 0.22 s",
         "payload_scale",
@@ -437,8 +437,13 @@ def test_closing_rows_are_the_numbers_of_the_records(folders):
     run = read_run(folders["plain"])
     rows = dict(closing_rows(run))
     expected = records(seed=1)
-    last = np.mean([row.accuracy for row in expected[-5:]]) * 100
-    assert rows["Accuracy, before and after"] == f"32 % → {last:.3g} %"
+    mean, last = np.mean([row.accuracy for row in expected[-5:]]) * 100, expected[-1].accuracy * 100
+    what = f"mean of the last 5 evaluations; the saved adapter: {last:.1f} %"
+    assert rows["Accuracy, before and after"] == f"32.0 % → {mean:.1f} % ({what})"
+    going_on = dict(closing_rows(replace(run, summary=None)))
+    assert going_on["Accuracy, before and after"] == f"32.0 % → {last:.1f} % (the last evaluation)"
+    assert going_on["Wall time"].endswith("in the rounds")
+    assert rows["Wall time"].endswith("with start and loading")
     bits = sum(row.uplink_bits for row in expected)
     share = run.summary["metrics"]["uplink_share_of_dense32"]
     assert rows["Uplink"] == (
@@ -451,7 +456,7 @@ def test_closing_rows_are_the_numbers_of_the_records(folders):
     assert rows["Updates that arrived"] == f"{arrived} of {arrived + lost} (outage {lost})"
     assert rows["Energy of all devices"] == "16 J"
     assert "Bits per byte, before and after" not in rows
-    assert dict(closing_rows(read_run(folders["text"])))["Bits per byte, before and after"].startswith("2.9 → ")
+    assert dict(closing_rows(read_run(folders["text"])))["Bits per byte, before and after"].startswith("2.900 → ")
 
 
 def test_limits_name_scales_and_the_end_of_a_failed_run(folders):

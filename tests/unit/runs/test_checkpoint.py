@@ -4,7 +4,8 @@ import json
 import shutil
 import threading
 import time
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +38,10 @@ def state(seed=0, clients=(3, 1, 20)):
         return {name: rng.standard_normal((2, 3)).astype(np.float32) for name in names}
 
     return RunState(
-        server=ServerState(
-            theta=tensors("b.lora_B", "a.lora_A"),
-            version=7,
-            extra={"age": np.arange(4)},
-            base_version=2,
-            base_log=(tensors("w"), tensors("w", "v")),
-        ),
+        server=ServerState(theta=tensors("b.lora_B", "a.lora_A"), version=7, extra={"age": np.arange(4)}),
         allocator={"queue_s": np.array(np.nan), "starts_s": np.zeros(0), "n": np.array(3, dtype=np.int64)},
         clients={
-            k: ClientState(
-                rank=4 + k,
-                base_version=1,
-                codec=tensors("z.lora_A", "a.lora_A"),
-                personal={"on": np.array([True, False])},
-            )
+            k: ClientState(rank=4 + k, method={"on": np.array([True, False])}, codec=tensors("z.lora_A", "a.lora_A"))
             for k in clients
         },
         clock_s=0.1 + 0.2,
@@ -198,6 +188,55 @@ def test_another_format_is_named(tmp_path, monkeypatch):
     path = save(checkpoint(), tmp_path)
     monkeypatch.undo()
     with pytest.raises(RaysoftError, match="format 99"):
+        load(path)
+
+
+def test_a_checkpoint_of_the_first_version_names_who_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FORMAT", 1)
+    path = save(checkpoint(), tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(RaysoftError, match=r"has format 1, .* reads format 2; resume with raysoft 0\.1$"):
+        load(path)
+
+
+@dataclass(frozen=True)
+class Flight:
+    client: int
+    left: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Later:
+    """A state with fields of every kind that one may get."""
+
+    flights: tuple[Flight, ...]
+    versions: Mapping[int, Mapping[str, np.ndarray]]
+    note: str | None = None
+    share: float = 0.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10), st.none() | hnp.arrays(np.float64, 3)), max_size=3),
+    st.dictionaries(st.integers(0, 9), st.dictionaries(st.text(max_size=3), hnp.arrays(np.int64, 2), max_size=2)),
+    st.none() | st.text(max_size=4),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_state_with_other_fields_comes_back_whole(flights, versions, note, share):
+    before = Later(tuple(Flight(*one) for one in flights), versions, note, share)
+    tensors = {}
+    tree = json.loads(json.dumps(module.taken_apart(before, "", tensors)))
+    assert same(before, module.put_together(Later, tree, tensors))
+
+
+def test_a_state_of_other_fields_is_damage(tmp_path):
+    path = save(checkpoint(), tmp_path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest.pop("checksum")
+    del manifest["state"]["dense_bits"]
+    text = json.dumps({**manifest, "checksum": module._checksum(manifest)})
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointDamagedError, match="other fields than RunState has"):
         load(path)
 
 
