@@ -144,7 +144,7 @@ def compare(repeats: int) -> dict[str, float]:
 def breakdown(rounds: int) -> dict[str, float]:
     """Where a SOFT + TSFA round spends its time: medians in seconds."""
     coordinator = started("soft")
-    executor, spent = coordinator.executor, dict.fromkeys(("train", "encode", "fold", "evaluate"), 0.0)
+    executor, spent = coordinator.executor, dict.fromkeys(("train", "encode", "fold", "join", "evaluate"), 0.0)
     plain_map = executor.map
 
     def timed_map(stage: str, *args: Any, **kwargs: Any) -> Any:
@@ -178,8 +178,8 @@ def breakdown(rounds: int) -> dict[str, float]:
                 "evaluation": spent["evaluate"],
                 "batches, upload, curves": spent["train"] - spent["steps"],
                 "encode": spent["encode"],
-                "fold": spent["fold"],
-                "coordinator": whole - sum(spent[s] for s in ("train", "encode", "fold", "evaluate")),
+                "fold, join": spent["fold"] + spent["join"],
+                "coordinator": whole - sum(spent[s] for s in ("train", "encode", "fold", "join", "evaluate")),
             }
         )
     medians = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}

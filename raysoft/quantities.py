@@ -25,8 +25,9 @@ class Quantity:
 
     `places`: what holds it: a line of rounds.jsonl ("record"), summary.json itself, its `metrics`, the row of a run in
     a comparison or a sweep, or only that of an arm among others ("arm"). `short`: a heading in a narrow table, where it
-    differs. `text_task`: measured on text only. `gauge`: the sentence of a Prometheus gauge, where it has one. Labels
-    and `short` may hold {equal} and {accuracy}.
+    differs. `text_task`: measured on text only. `gauge`: the sentence of a Prometheus gauge, where it has one. `meaning`:
+    a sentence below tables of comparisons, where the heading does not say enough. Labels and `short` may hold {equal}
+    and {accuracy}.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Quantity:
     short: str | None = None
     text_task: bool = False
     gauge: str | None = None
+    meaning: str | None = None
 
     def heading(self, **words: str) -> str:
         """Over a column or along an axis: `Uplink (MB)`. `words`: what {equal} and {accuracy} stand for."""
@@ -176,7 +178,8 @@ TABLE: tuple[Quantity, ...] = (
     Quantity("uplink_share_of_dense32", "Of dense 32-bit", _METRICS, "%", 100.0, 1, "lower"),
     Quantity("share_dense32", "Of dense 32-bit", _ROW, "%", 100.0, 1, "lower", short="of dense 32 bit"),
     Quantity("uplink_share_of_dense_same_bits", "Of dense, same bits", _METRICS, "%", 100.0, 1, "lower"),
-    Quantity("share_dense_same_bits", "Of dense, same bits", _ROW, "%", 100.0, 1, "lower"),
+    Quantity("share_dense_same_bits", "Of dense, same bits", _ROW, "%", 100.0, 1, "lower",
+             meaning="Of dense, same bits: the uplink, of what every trained value would take at as many bits a value."),
     Quantity("round_latency_s", "Round latency", _RECORD, "s", better="lower",
              gauge="Simulated latency of the last round, seconds"),
     Quantity("mean_round_latency_s", "Mean round latency", _SUMMARY, "s", better="lower", short="latency"),
@@ -191,7 +194,8 @@ TABLE: tuple[Quantity, ...] = (
     Quantity("energy_j_total", "Energy of all devices", _SUMMARY, "J", digits=1, better="lower",
              gauge="Energy spent by the clients so far, joules"),
     Quantity("kept_fraction_mean", "Kept fraction", _RECORD, "%", 100.0, 1, short="kept"),
-    Quantity("kept_fraction", "Kept fraction", _ROW, "%", 100.0, 1, short="kept"),
+    Quantity("kept_fraction", "Kept fraction", _ROW, "%", 100.0, 1, short="kept",
+             meaning="Kept: what clients that may send do send, of the bits of all their components."),
     Quantity("wall_time_s", "Wall time", ("record", "summary"), "s", digits=1, better="lower"),
     Quantity("client_updates_per_s", "Client updates a second", _SUMMARY, digits=1, better="higher",
              gauge="Client updates a second of wall time in the last round"),

@@ -135,15 +135,41 @@ class LocalJob:
     steps: int
     trains: frozenset[str] | None = None  # names of what is trained (FFA freezes A); None: everything
     loss_term: LossTerm | None = None
+    linear: Tensors | None = None  # added to the gradient of every step: the slope of a linear term of the loss
+
+
+@dataclass(frozen=True)
+class SumOfTerms:
+    """Loss terms added up."""
+
+    terms: tuple[LossTerm, ...]
+
+    def __call__(self, now: Mapping[str, Any], start: Mapping[str, Any]) -> Any:
+        """Added loss per client, shape [K]."""
+        return sum(term(now, start) for term in self.terms)
+
+
+def with_term(one: LossTerm | None, more: LossTerm) -> LossTerm:
+    """The sum of what there is and one term more."""
+    return more if one is None else SumOfTerms((one, more))
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What a client wants to send, before any compression, and what the method remembers of it there."""
+    """What a client wants to send, before any compression, and what the method remembers of it there.
+
+    `side` travels beside the update as exact float32, charged; over those that arrive it is summed without weights.
+    """
 
     update: Update
+    side: Tensors = field(default_factory=dict)
     memory_if_delivered: Tensors = field(default_factory=dict)
     memory_if_lost: Tensors = field(default_factory=dict)
+
+    @property
+    def side_bits(self) -> int:
+        """Bits of `side`."""
+        return 32 * sum(value.size for value in self.side.values())
 
 
 @dataclass(frozen=True)
@@ -250,6 +276,7 @@ class Reception:
     outcome: Outcome
     reports: tuple[ClientReport, ...]
     folded: Tensors | None = None  # what the method's fold makes of what arrived, float64; None: nothing arrived
+    side: Tensors = field(default_factory=dict)  # sums of `Upload.side`, at r_max, float64
     sent_counts: Array | None = None  # of how many clients each rank component arrived, int64 [N], where known
 
 

@@ -34,7 +34,6 @@ NUMERICS = {
     "codecs/test_ecsq",
     "codecs/test_feedback",
     "codecs/test_rank_components",
-    "codecs/test_starvation",
     "codecs/test_transport",
     "codecs/test_waterfill",
     "federation/test_client_metric",

@@ -67,7 +67,7 @@ class Scheme(Protocol):
     def support_sets_length(self) -> bool:
         """True: at a given unit the length may depend on the first side integer, whose width then does not.
 
-        It then follows from how many of the unit's components (see `counts`) have each width, and from padding.
+        It then follows from how many of the unit's components (see `counts`) have each width.
         """
         ...
 

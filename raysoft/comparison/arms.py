@@ -14,6 +14,7 @@ from raysoft.rundir.folder import name_of
 
 MAX_LABEL = 60
 MAX_SEEDS = 10_000
+MAX_WORKERS = 256
 _KEY = r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*="
 _SETTING = re.compile(_KEY)
 _BETWEEN = re.compile(rf"\s+(?={_KEY})")  # values may hold spaces: codec={name: quantize, bits: 4}
@@ -106,6 +107,12 @@ def pick_reference(arms: Sequence[Arm], wanted: str | None) -> str:
     if wanted not in labels:
         raise ConfigError("--reference", f"{wanted[:80]!r} is not one of the arms: {', '.join(labels)}")
     return wanted
+
+
+def check_workers(workers: int) -> None:
+    """Raise ConfigError for a number of processes that cannot be meant."""
+    if not 1 <= workers <= MAX_WORKERS:
+        raise ConfigError("--workers", f"must be between 1 and {MAX_WORKERS}, got {workers}")
 
 
 def seed_range(count: int, first: int) -> range:

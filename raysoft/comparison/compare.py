@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysoft.comparison.arms import Arm, parse_arms, pick_reference, seed_range
+from raysoft.comparison.arms import Arm, check_workers, parse_arms, pick_reference, seed_range
 from raysoft.comparison.batch import BatchEvents, Job, JobOutcome, run_batch
 from raysoft.comparison.readings import COSTS, Cost
 from raysoft.comparison.result import comparison_data
-from raysoft.comparison.store import slug
+from raysoft.comparison.store import CLAIMS, slug
 from raysoft.comparison.tables import write_tables
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.content import content_of
 from raysoft.rundir.comparable import grounds_of, refusal
 from raysoft.rundir.destination import local_destination
 from raysoft.rundir.folder import check_name, write_atomic
-from raysoft.rundir.places import made, names_in
+from raysoft.rundir.places import check_made, made, names_in
 from raysoft.rundir.reading import Run, read_run
 
 COMPARISON = "comparison.json"
@@ -117,8 +117,7 @@ def plan_comparison(
         raise ConfigError("--equal", f"must be one of {', '.join(COSTS)}, got {equal!r:.40}")
     if not 0 < margin < 1:
         raise ConfigError("--margin", f"must be above 0 and below 1 (0.01 is one point of accuracy), got {margin:g}")
-    if not 1 <= workers <= 256:
-        raise ConfigError("--workers", f"must be between 1 and 256, got {workers}")
+    check_workers(workers)
     if name is not None and out is not None:
         raise ConfigError("--name", "cannot be given together with --out, which names the folder")
     chosen = pick_reference(arms, reference)
@@ -127,6 +126,7 @@ def plan_comparison(
     folder = local_destination(None if out is None else str(out), default if name is None else check_name(name))
     kept = local_destination(None if store is None else str(store), STORE, "--store")
     _check_folder(folder)
+    check_made(kept, "--store", CLAIMS)
     _check_comparable(arms, span[0])
     jobs = tuple(Job(arm.label, arm.config(seed)) for arm in arms for seed in span)
     cost = next((cost for cost in COSTS if cost == equal), None)
@@ -146,6 +146,7 @@ def _check_folder(folder: Path) -> None:
     there = names_in(folder, "--out")
     if there and COMPARISON not in there:
         raise ConfigError("--out", f"{folder} holds something other than a comparison; choose another --name or --out")
+    check_made(folder, "--out")
 
 
 def carry_out(plan: ComparisonPlan, workers: int, events: BatchEvents | None = None) -> Comparison:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from raysoft.comparison.arms import check_workers
 from raysoft.comparison.batch import BatchEvents, Job, run_batch
 from raysoft.comparison.bound import TERMS, Calibration, ScoreOrder, calibrate, ranking
 from raysoft.comparison.statistics import Difference, mean_std, paired_difference
@@ -86,8 +87,7 @@ def check_validation(config: RunConfig, seeds: int, workers: int) -> None:
         raise ConfigError("--validate", f"must be at least 1 seed and at most {MAX_SEEDS}, got {seeds}")
     if config.seed + seeds > LAST_SEED + 1:
         raise ConfigError("seed", f"{config.seed} leaves no {seeds} seeds up to 2^63 - 1 for --validate")
-    if not 1 <= workers <= 256:
-        raise ConfigError("--workers", f"must be between 1 and 256, got {workers}")
+    check_workers(workers)
 
 
 def jobs_of(config: RunConfig, plan: RankPlan, seeds: int) -> list[Job]:

@@ -8,6 +8,7 @@ system releases it when that process ends, however it ends, so no claim can go s
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +24,13 @@ from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.federation.content import content_of, identity_of
 from raysoft.federation.workload import embedded_pack_size
-from raysoft.rundir.folder import CONFIG, SUMMARY
+from raysoft.rundir.checks import summary_problem
+from raysoft.rundir.folder import CONFIG, ROUNDS, SUMMARY
 from raysoft.rundir.places import made
+from raysoft.rundir.reading import lines_problem, read_run
 
 CLAIMS = ".claims"
+log = logging.getLogger("raysoft")
 
 
 def settled(config: RunConfig) -> RunConfig:
@@ -82,9 +86,19 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
     """Finished runs of the store, by key; `configs` maps keys to what was asked for. Reads each folder once.
 
     A folder answers a key where its summary carries that hash, or where its resolved configuration, completed with
-    today's defaults, says the same; and where it was made of the same files and versions.
+    today's defaults, says the same; and where it was made of the same files and versions. One that is damaged answers
+    none, with a warning where no other does.
     """
     found: dict[str, Path] = {}
+    damaged: dict[str, str] = {}
+
+    def take(key: str, folder: Path, summary: Mapping[str, Any]) -> None:
+        problem = _damage(folder, summary)
+        if problem is None:
+            found[key] = folder
+        else:
+            damaged[key] = problem
+
     finished: list[tuple[Path, Mapping[str, Any]]] = []
     made_of = {key: identity_of(config) for key, config in configs.items()}
     hashes = {key: settled(config).config_hash() for key, config in configs.items()}
@@ -97,7 +111,7 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
             continue
         for key in by_hash.get(str(summary.get("config_hash")), ()):
             if key not in found and _made_of(summary, configs[key], made_of[key]):
-                found[key] = folder
+                take(key, folder, summary)
         finished.append((folder, summary))
     wanted = {key: config for key, config in configs.items() if key not in found}
     heads = {(config.seed, config.rounds) for config in wanted.values()}
@@ -111,7 +125,9 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
             if stored is None or key in found or not _agree(config, key, stored, folder):
                 continue
             if _made_of(done, stored, made_of[key]):
-                found[key] = folder
+                take(key, folder, done)
+    for problem in sorted({problem for key, problem in damaged.items() if key not in found}):
+        log.warning(f"{problem}; that run of the store cannot be used and is done again.")
     return found
 
 
@@ -121,9 +137,20 @@ def find_claimed(store: Path, key: str, config: RunConfig) -> Path | None:
         summary, stored = _done(folder), _stored(folder)
         if summary is None or stored is None or not _agree(config, key, stored, folder):
             continue
-        if _made_of(summary, stored, identity_of(config)):
+        if _made_of(summary, stored, identity_of(config)) and _damage(folder, summary) is None:
             return folder
     return None
+
+
+def _damage(folder: Path, summary: Mapping[str, Any]) -> str | None:
+    """Why a finished run cannot be read, or holds other rounds than its summary counts; None where it is sound."""
+    if problem := summary_problem(summary):
+        return f"{folder / SUMMARY}: {problem}"
+    try:
+        problem = lines_problem(read_run(folder).records, summary)
+    except RaysoftError as error:
+        return str(error)
+    return None if problem is None else f"{folder / ROUNDS}: {problem}"
 
 
 def _done(folder: Path) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from raysoft.comparison.readings import METRICS
-from raysoft.quantities import NOTHING, keys_in, number, quantity
+from raysoft.quantities import NOTHING, Quantity, keys_in, number, quantity
 from raysoft.rundir.folder import write_atomic
+from raysoft.rundir.summary import FINAL_EVALUATIONS
 
 TABLE_CSV, TABLE_MD, TABLE_TEX = "table.csv", "table.md", "table.tex"
 UNITS = {"bits": "bits", "seconds": "simulated seconds", "joules": "joules"}
@@ -29,14 +30,19 @@ def arms_table(data: Mapping[str, Any]) -> Table:
     """One row an arm: mean ± standard deviation over seeds."""
     arms = data["arms"]
     words = {"equal": UNITS.get(data["equal"], ""), "accuracy": data.get("accuracy_name", "accuracy")}
-    known = (quantity(key) for key in keys_in("row", "arm"))
-    shown = [one for one in known if any(arm["mean"].get(one.key) is not None for arm in arms)]
+    shown = _shown(arms)
     heading = ("arm", "seeds", *(one.narrow_heading(**words) for one in shown))
     rows = []
     for arm in arms:
         cells = [one.spread(arm["mean"].get(one.key), arm["std"].get(one.key)) for one in shown]
         rows.append((arm["label"], str(len(arm["runs"])), *cells))
     return Table(heading, tuple(rows))
+
+
+def _shown(arms: Sequence[Mapping[str, Any]]) -> list[Quantity]:
+    """The columns that any arm has, in the order of tables."""
+    known = (quantity(key) for key in keys_in("row", "arm"))
+    return [one for one in known if any(arm["mean"].get(one.key) is not None for arm in arms)]
 
 
 def pairs_table(data: Mapping[str, Any]) -> Table:
@@ -70,16 +76,20 @@ def pairs_table(data: Mapping[str, Any]) -> Table:
 
 
 def time_to_table(data: Mapping[str, Any]) -> Table:
-    """One row an arm and target: what it cost to get there."""
+    """One row an arm and target: what it cost to get there; no rows where no seed of any arm reached any."""
     accuracy = f"{data.get('accuracy_name', 'accuracy')} %"
     heading = ("arm", "of the gain", accuracy, "rounds", "simulated s", "uplink MB", "energy J", "seeds there")
     seeds = {arm["label"]: len(arm["runs"]) for arm in data["arms"]}
     rows = []
-    for row in data["time_to"]:
+    for row in data["time_to"] if _any_reached(data) else ():
         costs = [number(row[key], 1.0, digits) for key, digits in _COSTS]
         there = f"{row['seeds_reached']} of {seeds[row['arm']]}"
         rows.append((row["arm"], row["target"], quantity("accuracy").text(row["value"]), *costs, there))
     return Table(heading, tuple(rows))
+
+
+def _any_reached(data: Mapping[str, Any]) -> bool:
+    return any(row["seeds_reached"] for row in data["time_to"])
 
 
 _COSTS = (("rounds", 1), ("seconds", 2), ("mb", 2), ("joules", 1))
@@ -122,13 +132,18 @@ def note(data: Mapping[str, Any]) -> str:
             for arm in data["arms"]
         )
         out += f" Differences are at equal {UNITS[data['equal']]}: read on average {read}."
-    return out
+    if not _any_reached(data):
+        out += (
+            f" There is no table of what a part of the gain of {data['reference']} cost: no run reached one in the mean "
+            f"of {FINAL_EVALUATIONS} evaluations in a row, which takes as many."
+        )
+    return " ".join([out, *(one.meaning for one in _shown(data["arms"]) if one.meaning)])
 
 
 def write_tables(data: Mapping[str, Any], folder: Path) -> None:
     """table.csv, table.md and table.tex. Raises RaysoftError where one cannot be written."""
     arms, pairs = arms_table(data), pairs_table(data)
-    tables = [arms, *([pairs] if pairs.rows else []), time_to_table(data)]
+    tables = [arms, *(table for table in (pairs, time_to_table(data)) if table.rows)]
     write_atomic(folder / TABLE_CSV, _csv(data))
     write_atomic(folder / TABLE_MD, "\n".join([*(_markdown(table) for table in tables), _plain(note(data)), ""]))
     write_atomic(folder / TABLE_TEX, "\n".join(_latex(table) for table in tables))

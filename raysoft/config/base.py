@@ -55,11 +55,11 @@ def _representable(value: float) -> float:
     return value
 
 
-Positive = Annotated[float, Field(gt=0, strict=False), AfterValidator(_representable)]
-NonNegative = Annotated[float, Field(ge=0, strict=False), AfterValidator(_representable)]
-Fraction = Annotated[float, Field(gt=0, le=1, strict=False)]
-Unit = Annotated[float, Field(ge=0, le=1, strict=False)]
-Momentum = Annotated[float, Field(ge=0, lt=1, strict=False)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_representable)]
+NonNegative = Annotated[float, Field(ge=0), AfterValidator(_representable)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
 

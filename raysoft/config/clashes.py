@@ -15,9 +15,15 @@ class Chosen:
 
     names: Mapping[str, str]
     traits: Mapping[str, Traits]
+    extras: Mapping[str, Traits]
+    plain_sgd: bool
     train_head: bool
     latency_budget_s: float | None
     others: Callable[[str, Callable[[Traits], bool]], tuple[str, ...]]
+
+    def extra_with(self, has: Callable[[Traits], bool]) -> str:
+        """The first extra with a trait, "" where none has it."""
+        return next((name for name, traits in self.extras.items() if has(traits)), "")
 
     def name(self, kind: str) -> str:
         """`codec.name=topk`."""
@@ -101,6 +107,24 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: (
             f"{c.traits['codec'].remembers_products.partition('=')[2]} sends what it remembers as a change of B, which "
             f"{c.name('method')} does not train in every round; use error_feedback=false"
+        ),
+    ),
+    Clash(
+        ("extra",),
+        lambda c: c.extra_with(lambda t: t.plain_sgd) and not c.plain_sgd,
+        lambda c: "method.extras",
+        lambda c: (
+            f"{c.extra_with(lambda t: t.plain_sgd)} needs train.optimizer=sgd, train.weight_decay=0 and "
+            "train.clip_norm=null: it reads mean gradients off what the steps moved"
+        ),
+    ),
+    Clash(
+        ("extra", "uplink"),
+        lambda c: c.traits["uplink"].analog and c.extra_with(lambda t: t.side_sums),
+        lambda c: "uplink.name",
+        lambda c: (
+            f"{c.names['uplink']} adds up on the air what is sent, and {c.extra_with(lambda t: t.side_sums)} sends "
+            "exact values beside the update; use a digital uplink"
         ),
     ),
     Clash(

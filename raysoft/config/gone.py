@@ -27,7 +27,7 @@ def without_gone(kind: str, name: str, options: Mapping[str, Any], prefix: str) 
     for key, value in gone.items():
         if key in options and (options[key] != value or isinstance(options[key], bool)):
             raise ConfigError(
-                f"{prefix}.{key}",
+                f"{prefix}.{key}" if prefix else key,
                 f"is no longer there: {options[key]!r:.80} needs raysoft {LAST}; leave it out, or at {value!r}",
             )
     return {key: value for key, value in options.items() if key not in gone}

@@ -1,7 +1,8 @@
 """Short names to plug-ins, one dictionary a kind. Checks a section's options and refuses pairs that cannot work.
 
 Entry points of other packages join the same dictionaries: groups `raysoft.methods`, `raysoft.codecs`,
-`raysoft.allocators`, `raysoft.uplinks`, `raysoft.channels`; each entry is a module with `Config` and `build`.
+`raysoft.allocators`, `raysoft.uplinks`, `raysoft.channels`, `raysoft.extras`; each entry is a module with `Config` and
+`build`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from raysoft.config.base import Plugin
+from raysoft.config.base import PLUGINS, Plugin
 from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.gone import without_gone
-from raysoft.config.sections import RunConfig
+from raysoft.config.sections import RunConfig, TrainConfig
 from raysoft.config.sentences import parse_section
 from raysoft.config.traits import Traits
 from raysoft.errors import ConfigError
@@ -32,12 +33,14 @@ CODECS = {
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
 CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma")}
+EXTRAS = {name: f"raysoft.methods.extras.{name}" for name in ("fedprox", "scaffold")}
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,
     "codec": CODECS,
     "allocator": ALLOCATORS,
     "uplink": UPLINKS,
     "channel": CHANNELS,
+    "extra": EXTRAS,  # in a list of the method's
 }
 _GROUPS = {
     "method": "raysoft.methods",
@@ -45,6 +48,7 @@ _GROUPS = {
     "allocator": "raysoft.allocators",
     "uplink": "raysoft.uplinks",
     "channel": "raysoft.channels",
+    "extra": "raysoft.extras",
 }
 
 
@@ -99,7 +103,7 @@ def resolve(tree: dict[str, Any]) -> RunConfig:
     """A complete, checked configuration with every default written out. Raises ConfigError."""
     config = parse_section(RunConfig, tree)
     filled = {}
-    for kind in KINDS:
+    for kind in PLUGINS:
         section: Plugin = getattr(config, kind)
         filled[kind] = Plugin.of(section.name, options(kind, section))
     config = config.model_copy(update=filled)
@@ -119,12 +123,19 @@ def with_trait(kind: str, has: Callable[[Traits], bool]) -> tuple[str, ...]:
     return tuple(name for name in KINDS[kind] if has(plugin(kind, name).Config.TRAITS))
 
 
+def _is_plain_sgd(train: TrainConfig) -> bool:
+    return train.optimizer == "sgd" and train.weight_decay == 0.0 and train.clip_norm is None
+
+
 def _check_pairs(config: RunConfig) -> None:
     """Refuse combinations that cannot work, with the reason."""
-    sections: dict[str, Plugin] = {kind: getattr(config, kind) for kind in KINDS}
+    sections: dict[str, Plugin] = {kind: getattr(config, kind) for kind in PLUGINS}
+    extras = getattr(config.method.checked, "extras", [])
     chosen = Chosen(
         names={kind: section.name for kind, section in sections.items()},
         traits={kind: traits(kind, section) for kind, section in sections.items()},
+        extras={section.name: traits("extra", section) for section in extras},
+        plain_sgd=_is_plain_sgd(config.train),
         train_head=config.model.lora.train_head,
         latency_budget_s=options("allocator", config.allocator).latency_budget_s,
         others=with_trait,

@@ -22,6 +22,9 @@ class Traits:
     moves_gauge: str = ""  # the coordinates of the factors change between rounds
     alternates: bool = False  # trains and sends other values in other rounds, B not always among them
     single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
+    # Extras
+    plain_sgd: bool = False  # needs SGD without weight decay and clipping
+    side_sums: bool = False  # sends exact values beside the update
     # Codecs
     follows_order: bool = False  # can send the first components of a given order
     remembers_factors: str = ""  # keeps changes of the factors' coordinates from round to round

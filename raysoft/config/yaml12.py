@@ -13,6 +13,7 @@ import yaml
 from raysoft.errors import ConfigError
 
 MAX_YAML_BYTES = 1_000_000
+_TEXT = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,6 +32,10 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(None, None, "a key must be a plain word", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.MarkedYAMLError(None, None, f"key {key_node.value!r} appears twice", key_node.start_mark)
+            if key_node.tag != _TEXT:
+                raise yaml.MarkedYAMLError(
+                    None, None, f"key {key_node.value} must be text, not a number, boolean or null", key_node.start_mark
+                )
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 

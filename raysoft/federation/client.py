@@ -20,7 +20,7 @@ from raysoft.codecs.measure.report import quantize_curve
 from raysoft.config import RunConfig, registry
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
-from raysoft.federation.pack_folds import PackFold, joined
+from raysoft.federation.pack_folds import PackFold, add_side, joined
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
 from raysoft.federation.seam import (
     LARGEST,
@@ -35,9 +35,22 @@ from raysoft.federation.seam import (
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, pad_to_rank
+from raysoft.methods.building import build_method
 from raysoft.methods.folds import Arrived
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, ClientReport, ClientState, Curve, Pack, Tensors, Update, Upload, View
+from raysoft.types import (
+    Array,
+    Broadcast,
+    ClientReport,
+    ClientState,
+    Curve,
+    LocalJob,
+    Pack,
+    Tensors,
+    Update,
+    Upload,
+    View,
+)
 
 STAGES = ("train", "encode", "fold", "join", "evaluate", "evaluate_clients")
 
@@ -126,7 +139,7 @@ class Worker:
         self.config = config
         self.workload = workload
         self.rng = Rng(config.seed)
-        self.method: Method = registry.build("method", config.method, workload.space)
+        self.method: Method = build_method(config, workload.space, workload.partition.clients)
         self.codec: Codec = registry.build("codec", config.codec, workload.space)
 
     @cached_property
@@ -202,17 +215,17 @@ class Worker:
             upload = _nothing(view, state)
             if client in results:
                 with self._leaving_out(client, failed):
-                    report, upload = self._report(report, view, results[client].end, state)
+                    report, upload = self._report(report, view, jobs[client], results[client].end, state)
             reports.append(replace(report, failed=failed.get(client, "")))
             uploads.append(upload)
         return tuple(reports), TrainedPack(pack, tuple(uploads), tuple(states))
 
     def _report(
-        self, report: ClientReport, view: View, end: Tensors, state: ClientState
+        self, report: ClientReport, view: View, job: LocalJob, end: Tensors, state: ClientState
     ) -> tuple[ClientReport, Upload]:
         """What the client wants to send, and its report completed by norm and curve."""
         with blamed("method", self.config, view.tick, view.client):
-            upload = self.method.upload(view, end, state.method)
+            upload = self.method.upload(view, job, end, state.method)
             check_upload(self.config, view, upload)
         norm = norm_of(upload.update)
         finite = norm <= LARGEST  # not for nan
@@ -221,6 +234,7 @@ class Worker:
         with blamed("codec", self.config, view.tick, view.client):
             menu = self.codec.menu(upload.update, view, state.codec)
             check_curve(self.config, view.tick, view.client, menu)
+        menu = replace(menu, fixed_bits=menu.fixed_bits + upload.side_bits)
         return replace(report, finite=finite, update_norm=norm, curve=quantize_curve(menu)), upload
 
     @contextmanager
@@ -253,7 +267,8 @@ class Worker:
                     view = self._view(down, pack.tick, client, state)
                     encoded = self._encoded(view, upload.update, state, units)
                     received, finite = encoded.received, norm_of(encoded.received) <= LARGEST
-                    one = SentUpdate(encoded.payload.num_bits, finite, float(encoded.relative_error), encoded.stats)
+                    bits = encoded.payload.num_bits + upload.side_bits
+                    one = SentUpdate(bits, finite, float(encoded.relative_error), encoded.stats)
                     if_delivered, if_lost = encoded.memory_if_delivered, encoded.memory_if_lost
             sent.append(replace(one, finite=False, failed=failed[client]) if client in failed else one)
             decoded.append(received)
@@ -281,6 +296,7 @@ class Worker:
             for update, mix in zip(encoded.decoded, request.mix, strict=True)
         ]
         states, arrived = {}, []
+        side: dict[str, Array] = {}
         for k, (client, state, upload) in enumerate(zip(pack.clients, trained.states, trained.uploads, strict=True)):
             if request.arrived[k]:
                 states[client] = replace(state, method=upload.memory_if_delivered, codec=encoded.if_delivered[k])
@@ -289,9 +305,10 @@ class Worker:
             if received[k]:
                 start = pad_to_rank(self._view(down, pack.tick, client, state).start, space)
                 arrived.append(Arrived(received[k], request.mix[k], start))
+                add_side(side, upload.side, space)
         with blamed("method", self.config, pack.tick):
             folded = self.method.fold.part(arrived)
-        return states, PackFold(folded, self._products(down, request, trained, received))
+        return states, PackFold(folded, side, self._products(down, request, trained, received))
 
     def join(self, down: Broadcast, request: None, *packs: PackFold) -> tuple[PackFold, None]:
         """Neighbouring packs as one."""

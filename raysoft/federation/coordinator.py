@@ -21,6 +21,7 @@ from raysoft.federation.records import base_record
 from raysoft.federation.round import run_round
 from raysoft.federation.stage_errors import ended_by_plug_in
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
+from raysoft.methods.building import build_method
 from raysoft.rng import Rng
 from raysoft.types import RoundRecord, Tensors
 from raysoft.wireless.link import Devices, Link
@@ -107,7 +108,7 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         config=config,
         info=info,
         executor=executor,
-        method=registry.build("method", config.method, info.space),
+        method=build_method(config, info.space, info.population),
         allocator=registry.build("allocator", config.allocator, context),
         uplink=registry.build("uplink", config.uplink, link),
         channel=registry.build("channel", config.channel, rng),

@@ -6,7 +6,7 @@ What a client will report is known in advance up to its errors: the sizes of its
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -73,9 +73,10 @@ def _cost(parts: Parts, view: View) -> RankCost:
         name: (value + parts.rng("nominal_update", number).normal(size=value.shape)).astype(np.float32)
         for number, (name, value) in enumerate(view.start.items())
     }
-    update = parts.method.upload(view, end, {}).update
+    upload = parts.method.upload(view, parts.method.local(view, {}, 1), end, {})
     codec = registry.build("codec", config.codec, parts.info.space)
-    curve = codec.menu(update, view, {})
+    curve = codec.menu(upload.update, view, {})
+    curve = replace(curve, fixed_bits=curve.fixed_bits + upload.side_bits)
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
     control = int(control_bits((curve,), needs_curve=True)[0])

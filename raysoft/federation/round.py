@@ -32,7 +32,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     delivered = step.deliver(plan, who, encoded.sent)
     total, states = step.fold(trained, encoded, delivered, down, cohort=len(cohort_K))
     folded = step.receive(total.folded, delivered.outcome)
-    server = step.aggregate(trained, encoded, delivered, folded)
+    server = step.aggregate(trained, encoded, delivered, folded, total.side)
     remembered = step.observe(plan, delivered.outcome)
 
     after = replace(

@@ -179,11 +179,11 @@ class RoundSteps:
             return check_folded(config, tick, self.parts.method.fold.finish(received), self.parts.info.space)
 
     def aggregate(
-        self, trained: Trained, encoded: Uploads, delivered: Delivered, folded: Tensors | None
+        self, trained: Trained, encoded: Uploads, delivered: Delivered, folded: Tensors | None, side: Tensors
     ) -> ServerState:
         """The next global model."""
         counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
-        received = Reception(delivered.outcome, trained.reports, folded, counts)
+        received = Reception(delivered.outcome, trained.reports, folded, side, counts)
         with self._blamed("method"):
             server = self.parts.method.aggregate(self.state.server, received, self.tick)
             check_server(self.parts.config, self.tick, self.state.server, server)

@@ -66,7 +66,7 @@ class Averaging:
         """Train what the view says, with the penalty."""
         return LocalJob(view.start, steps, view.trains, self.penalty)
 
-    def upload(self, view: View, end: Tensors, memory: Tensors) -> Upload:
+    def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         """The change of what was trained; nothing is remembered."""
         return Upload(difference(view.start, end, view.trains))
 

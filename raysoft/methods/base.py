@@ -8,20 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from raysoft.config import Positive, Section
+from raysoft.config import Plugin, Positive, Section, registry
+from raysoft.errors import ConfigError
 from raysoft.methods.folds import Fold
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update, Upload, View
 
 
 class MethodConfig(Section):
-    """Options every method has."""
+    """Options every method has. `extras`: what is added to it, each {name, **options} (see extras/)."""
+
+    LATER: ClassVar[tuple[str, ...]] = ("extras",)
 
     server_lr: Positive = 1.0
+    extras: Annotated[list[Plugin], Field(max_length=8)] = []  # noqa: RUF012 - pydantic copies it
+
+    @field_validator("extras", mode="after")
+    @classmethod
+    def _complete(cls, extras: list[Plugin]) -> list[Plugin]:
+        names = [extra.name for extra in extras]
+        if len(set(names)) < len(names):
+            raise ValueError(f"an extra is named once at most, got {', '.join(names)}")
+        try:
+            return [Plugin.of(extra.name, registry.options("extra", extra, extra.name)) for extra in extras]
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
 
 class Method(Protocol):
@@ -44,8 +60,8 @@ class Method(Protocol):
         """What the client trains. `memory`: what the method remembers of it (`Upload`)."""
         ...
 
-    def upload(self, view: View, end: Tensors, memory: Tensors) -> Upload:
-        """The change that the client wants to send, before any compression, given the values after training."""
+    def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
+        """The change that the client wants to send, before any compression, given the values after its job."""
         ...
 
     def change(self, server: ServerState, folded: Tensors) -> Tensors:

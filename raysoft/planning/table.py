@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,7 +20,7 @@ from raysoft.atomic import PREFIX
 from raysoft.errors import ConfigError
 from raysoft.quantities import number, with_error
 from raysoft.rundir.folder import PLAN, strict, write_atomic
-from raysoft.rundir.places import made, names_in
+from raysoft.rundir.places import check_made, made, names_in
 
 CHOSEN, FEASIBLE, REJECTED = "chosen", "feasible", "rejected"
 TABLE, FIGURE, VALIDATION = "table.csv", "plan.png", "validation.json"
@@ -221,6 +222,17 @@ def write_plan(folder: Path, plan: RankPlan, draw: bool = True) -> None:
 OWN = frozenset({PLAN, TABLE, FIGURE, VALIDATION})
 
 
+def ranks_of(text: str) -> list[int]:
+    """The candidates of --ranks, e.g. 1,2,4 (their bounds are those of plan.ranks). Raises ConfigError.
+
+    >>> ranks_of("1,2,4")
+    [1, 2, 4]
+    """
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*(,\s*[0-9]{1,9}\s*)*", text):
+        raise ConfigError("--ranks", f"must be whole numbers with commas between them, e.g. 1,2,4, got {text!r:.80}")
+    return [int(word) for word in text.split(",")]
+
+
 def check_folder(folder: Path) -> None:
     """Raises ConfigError("--out") where a plan must not be written."""
     strange = [name for name in names_in(folder, "--out") if name not in OWN and not name.startswith(PREFIX)]
@@ -228,3 +240,4 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(
             "--out", f"{folder} holds {strange[0]!r}, which no plan has written; choose another folder with --out"
         )
+    check_made(folder, "--out")

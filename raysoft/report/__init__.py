@@ -6,7 +6,14 @@ May use rundir and below.
 from raysoft.report.comparison.html import write_comparison_report
 from raysoft.report.folders import draw_folders
 from raysoft.report.run.closing import closing_rows
-from raysoft.report.run.html import write_report
+from raysoft.report.run.html import report_place, write_report
 from raysoft.report.sweep.html import write_sweep_report
 
-__all__ = ["closing_rows", "draw_folders", "write_comparison_report", "write_report", "write_sweep_report"]
+__all__ = [
+    "closing_rows",
+    "draw_folders",
+    "report_place",
+    "write_comparison_report",
+    "write_report",
+    "write_sweep_report",
+]

@@ -29,7 +29,7 @@ from raysoft.config import NAME_PATTERN
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rundir.environment import environment
 from raysoft.rundir.files import check_overwrite, files_of
-from raysoft.rundir.places import names_in
+from raysoft.rundir.places import check_made, names_in
 from raysoft.types import RoundRecord
 
 CONFIG, ENVIRONMENT, ROUNDS, SUMMARY = "config.yaml", "environment.json", "rounds.jsonl", "summary.json"
@@ -273,9 +273,9 @@ def check_place(path: Path, overwrite: bool) -> list[str]:
             str(path),
             "--out",
         )
-        there = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ConfigError("--out", f"{path} cannot be written: {there} is not a folder that may be written to")
+        check_made(path, "--out")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ConfigError("--out", f"{path} cannot be written: it may not be written to")
         return content
 
 

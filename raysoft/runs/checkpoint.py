@@ -140,9 +140,7 @@ def taken_apart(value: Any, path: str, tensors: dict[str, Array]) -> Any:
         tensors[name] = value
         return name
     if is_dataclass(value):
-        return {
-            one.name: taken_apart(getattr(value, one.name), f"{path}/{one.name}", tensors) for one in fields(value)
-        }
+        return {one.name: taken_apart(getattr(value, one.name), f"{path}/{one.name}", tensors) for one in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): taken_apart(one, f"{path}/{key}", tensors) for key, one in value.items()}
     if isinstance(value, tuple):

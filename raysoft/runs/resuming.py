@@ -240,9 +240,10 @@ class Salvaged:
         what = f"the records of rounds {_spans(self.lost)} are lost{totals}"
         if not self.lost:
             what = "every line can be read and is taken as it is"
-        return (
-            f"{ROUNDS} is not what was written up to round {at_round}{kept}: {what}. "
-            + (f"{SUMMARY} stays." if finished else f"The state after round {at_round} is intact, and the run goes on from it.")
+        return f"{ROUNDS} is not what was written up to round {at_round}{kept}: {what}. " + (
+            f"{SUMMARY} stays."
+            if finished
+            else f"The state after round {at_round} is intact, and the run goes on from it."
         )
 
 

@@ -14,7 +14,6 @@ scheduler: asha                    # none | asha | hyperband | pbt, or a mapping
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,15 +23,13 @@ from pydantic import Field, field_validator, model_validator
 from raysoft.config import NAME_PATTERN, Count, Section, apply_override, parse_section
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError
+from raysoft.rundir.checks import is_number
 
 MAX_TRIALS = 10_000
 GRID, CHOICE = "grid", "choice"
+FARTHEST = 2**62  # from 0, of what is drawn as a whole number: such a draw is one of an int64
 KINDS = (GRID, CHOICE, "uniform", "loguniform", "quniform", "randint")
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Axis(Section):
@@ -63,7 +60,7 @@ class Axis(Section):
                 raise ValueError(f"{self.kind}: {twice[:60]} appears twice")
             return self
         wanted = 3 if self.kind == "quniform" else 2
-        if len(values) != wanted or not all(_number(value) for value in values):
+        if len(values) != wanted or not all(is_number(value) for value in values):
             shape = "[low, high, step]" if wanted == 3 else "[low, high]"
             raise ValueError(f"{self.kind}: must be {shape} of numbers, got {values!r:.60}")
         low, high = values[:2]
@@ -73,8 +70,12 @@ class Axis(Section):
             raise ValueError(f"loguniform: low must be positive, got {low:g}")
         if self.kind == "quniform" and not 0 < values[2] <= high - low:
             raise ValueError(f"quniform: step must be positive and at most high - low, got {values[2]:g}")
+        if self.kind == "quniform" and (high - low) / values[2] > FARTHEST:
+            raise ValueError(f"quniform: must have at most 2^62 steps between low and high, got {values!r:.60}")
         if self.kind == "randint" and not all(isinstance(value, int) for value in values):
             raise ValueError(f"randint: must be two whole numbers, got {values!r:.60}")
+        if self.kind == "randint" and max(map(abs, values)) > FARTHEST:
+            raise ValueError(f"randint: must be two whole numbers from -2^62 to 2^62, got {values!r:.60}")
         return self
 
     @property

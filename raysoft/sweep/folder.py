@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rundir.folder import strict, write_atomic
-from raysoft.rundir.places import made, names_in
+from raysoft.rundir.places import check_made, made, names_in
 from raysoft.sweep.config import SweepConfig, dump, parse_sweep
 
 SWEEP, JOURNAL, TRIALS, TUNE, LOCK = "sweep.yaml", "journal.jsonl", "trials", ".tune", ".lock"
@@ -112,12 +112,11 @@ class SweepFolder:
         return (self.path / TUNE).resolve()  # Tune takes a relative path for a URI
 
 
-@contextmanager
-def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolder]:
-    """The folder of a sweep, made or continued, for this process alone.
+def check_folder(path: Path, config: SweepConfig, resume: bool) -> SweepConfig:
+    """The sweep as it goes on in its folder, or begins there. Writes nothing.
 
-    Raises ConfigError where it exists and `resume` is not set, where it holds another sweep or something else, and
-    where another process works on it.
+    Raises ConfigError where the folder exists and `resume` is not set, where it holds another sweep or something else,
+    and where it cannot be made.
     """
     exists = set(names_in(path, "--name", "choose another --name")) - {LOCK}
     if exists and not resume:
@@ -126,6 +125,17 @@ def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolde
         raise ConfigError("--resume", f"{path} is not the folder of a sweep (it has no {SWEEP}); choose another --name")
     if exists:
         config = _same(path, config)
+    check_made(path, "--name", TRIALS)
+    return config
+
+
+@contextmanager
+def opened(path: Path, config: SweepConfig, resume: bool) -> Iterator[SweepFolder]:
+    """The folder of a sweep, made or continued, for this process alone.
+
+    Raises ConfigError as `check_folder`, and where another process works on it.
+    """
+    config = check_folder(path, config, resume)
     made(path, "--name", TRIALS)
     with _alone(path):
         folder = SweepFolder(path)

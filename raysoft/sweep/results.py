@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from raysoft import atomic
 from raysoft.comparison.readings import closing_values
 from raysoft.comparison.statistics import mean_std
 from raysoft.comparison.tables import inert
+from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.quantities import keys_in
 from raysoft.rundir.folder import CONFIG, strict, write_atomic

@@ -61,7 +61,7 @@ def run(
     from raysoft.config.presets import load_config
     from raysoft.rundir.destination import destination
     from raysoft.rundir.folder import check_name, name_of
-    from raysoft.rundir.remote import check_free, staged
+    from raysoft.rundir.remote import staged
 
     config = load_config(target, overrides or (), executor)
     place = destination(out, name_of(target) if name is None else check_name(name))
@@ -69,8 +69,7 @@ def run(
 
     console = display.stdout()
     if dry_run:
-        check_free(place, "--out", overwrite)
-        display.print_plan(console, config, place)
+        display.print_plan(console, config, place, overwrite=overwrite, given=out is not None)
         return
     from raysoft.runs.run import run as run_config
 
@@ -141,11 +140,14 @@ def plan(
     middle rank, Kendall's tau of -score and accuracy, and constants fitted to these runs (plan.weights takes them).
     Runs have the configuration's rounds, read the validation split, and are found again in --store.
     """
+    from raysoft.comparison.arms import check_workers
     from raysoft.config.presets import load_config
+    from raysoft.planning.table import ranks_of
     from raysoft.rundir.destination import local_destination
     from raysoft.rundir.folder import check_name, name_of
 
-    words = [*(overrides or ()), *(() if ranks is None else [f"plan.ranks=[{ranks}]"])]
+    check_workers(workers)
+    words = [*(overrides or ()), *(() if ranks is None else [f"plan.ranks={ranks_of(ranks)}"])]
     words += [] if alpha is None else [f"plan.alpha={alpha}"]
     config = load_config(target, words)
     if validate is not None:
@@ -163,9 +165,11 @@ def plan(
 def _make_plan(config: RunConfig, folder: Path) -> RankPlan:
     """Measure, write the plan's folder, and print its table."""
     from raysoft.planning.table import check_folder, summary_rows, text_table, write_plan
+    from raysoft.rundir.folder import PLAN
     from raysoft.terminal import console as display
 
     check_folder(folder)
+    replaced = " (its earlier plan was replaced)" if (folder / PLAN).exists() else ""
     from raysoft.planning.stage import make_plan  # loads much, so after the check
 
     console = display.stdout()
@@ -175,7 +179,8 @@ def _make_plan(config: RunConfig, folder: Path) -> RankPlan:
     console.print()
     console.print(text_table(found), highlight=False, markup=False)
     console.print()
-    display.say(console, display.aligned([*summary_rows(found), ("folder", display.relative(folder))]), indent=14)
+    rows = [*summary_rows(found), ("folder", display.relative(folder) + replaced)]
+    display.say(console, display.aligned(rows), indent=14)
     return found
 
 
@@ -280,6 +285,7 @@ def tune(
     from raysoft.rundir.destination import local_destination
     from raysoft.rundir.folder import check_name, name_of
     from raysoft.sweep.config import load_sweep
+    from raysoft.sweep.folder import check_folder
     from raysoft.sweep.points import make_sweep
 
     config = load_sweep(file, overrides or ())
@@ -290,6 +296,7 @@ def tune(
 
     console = stdout()
     if dry_run:
+        check_folder(folder, config, go_on)
         display.print_sweep_plan(console, sweep, folder)
         return
     from raysoft.sweep.driver import run_sweep
@@ -304,11 +311,14 @@ def tune(
 @app.command()
 def report(folders: given.Folders, out: given.ReportOut = None) -> None:
     """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
-    from raysoft.report import draw_folders
+    from raysoft.report import draw_folders, report_place
     from raysoft.rundir.destination import expanded
+    from raysoft.terminal.console import relative
 
     places = [expanded(folder, "DIR") for folder in folders]
-    typer.echo(str(draw_folders(places, None if out is None else expanded(out, "--out"))))
+    target = None if out is None else expanded(out, "--out")
+    replaced = (len(places) > 1 or target is not None) and report_place(places, target).exists()
+    typer.echo(relative(draw_folders(places, target)) + (" (replaced)" if replaced else ""))
 
 
 @app.command(name="list")

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysoft.config import RunConfig, merge
+from raysoft.errors import ConfigError
 from raysoft.quantities import number, percent, quantity
 from raysoft.rundir.folder import PLAN
 from raysoft.rundir.reading import planned_rank
@@ -230,10 +231,20 @@ def _number(value: float | None, unit: str = "") -> str:
     return number(value) + (unit if value is not None else "")
 
 
-def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
-    """What a run would do, without doing it."""
+def print_plan(
+    console: Console, config: RunConfig, folder: Path | str, *, overwrite: bool = False, given: bool = True
+) -> None:
+    """What a run would do, without doing it. A folder in the way is refused where it was `given`, else only noted."""
+    from raysoft.rundir.remote import check_free
     from raysoft.runs.radio import radio_of
 
+    taken = ""
+    try:
+        check_free(folder, "--out", overwrite)
+    except ConfigError as error:
+        if given:
+            raise
+        taken = error.message
     clients = "a client a group" if config.data.partition == "natural" else f"{config.data.clients} clients"
     steps = config.train.steps
     rows = [
@@ -260,6 +271,8 @@ def print_plan(console: Console, config: RunConfig, folder: Path | str) -> None:
     rows.append(("config hash", config.config_hash()))
     say(console, aligned(rows), indent=14)
     console.print("The settings are valid and their files are there; nothing was run.")
+    if taken:
+        say(console, f"Without --out, --name or --overwrite the run itself would be refused: {taken}")
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
@@ -293,7 +306,6 @@ def matrix_table() -> Table:
     """Which pairs of plug-ins the registry accepts, found by asking it."""
     from raysoft.config import registry
     from raysoft.config.presets import load_tree
-    from raysoft.errors import ConfigError
 
     table = Table(box=None, pad_edge=False)
     for column in ("pair", "accepted", "refused, because"):

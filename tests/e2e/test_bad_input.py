@@ -155,11 +155,7 @@ BAD_TEXTS = {
     ),
     "a list": ("a.jsonl", ROWS + "[1]\n", "line 41: is not a JSON object"),
     "labels that are not numbers": ("a.jsonl", ROWS + '{"text":"w1","label":NaN}\n', "row 41"),
-    "a key twice": (
-        "a.jsonl",
-        ROWS + '{"text":"w1","label":1,"label":0}\n',
-        "line 41: key 'label' appears twice",
-    ),
+    "a key twice": ("a.jsonl", ROWS + '{"text":"w1","label":1,"label":0}\n', "line 41: key 'label' appears twice"),
     "numbers and words": ("a.jsonl", ROWS + '{"text":"w1","label":"1"}\n', "mixes integers and strings: 0, 1, '1'"),
     "no label": ("a.csv", TEXTS + "w3,\n", "row 61 of a.csv has no label"),
     "a blank text": ("a.csv", TEXTS + '" ",a\n', "row 61 of a.csv is empty"),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,23 @@ def test_dry_run_writes_nothing(tmp_path):
     assert done.returncode == 0
     assert "nothing was run" in done.stdout
     assert not (tmp_path / "x").exists()
+
+
+def test_a_joint_report_says_where_it_lands_and_that_another_one_made_way(small_inline_run, tmp_path):
+    for name in "ab":
+        shutil.copytree(small_inline_run, tmp_path / "outputs" / name)
+    first, again = (raysoft("report", "outputs/a", "outputs/b", cwd=tmp_path).stdout.strip() for _ in range(2))
+    assert (first, again) == ("outputs/comparison.html", "outputs/comparison.html (replaced)")
+    assert raysoft("report", "outputs/a", cwd=tmp_path).stdout.strip() == "outputs/a/report.html"
+
+
+def test_a_dry_run_only_notes_that_the_default_folder_is_taken(tmp_path):
+    (tmp_path / "outputs/soft").mkdir(parents=True)
+    (tmp_path / "outputs/soft/notes.txt").write_text("mine")
+    done = raysoft("run", "soft", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the run itself would be refused: outputs/soft exists" in done.stdout
+    assert raysoft("run", "soft", "--dry-run", "--out", "outputs/soft", cwd=tmp_path).returncode == 2
 
 
 def test_lists_name_every_plugin():

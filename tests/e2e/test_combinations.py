@@ -18,14 +18,15 @@ import pytest
 from raysoft.allocation.tsfa import WARM_UP
 from raysoft.config import Plugin, RunConfig, registry
 from raysoft.config.presets import load_config
+from raysoft.config.traits import Traits
 from raysoft.errors import RaysoftError
 from raysoft.runs.run import run
 from tests.conftest import records, summary
 
 
-def needs(kind: str, name: str, flag: str, default: bool) -> bool:
-    """What a plug-in's module says about itself."""
-    return registry.flag(kind, Plugin(name=name), flag, default=default)
+def traits(kind: str, name: str) -> Traits:
+    """What a plug-in needs of the others, at its defaults."""
+    return registry.traits(kind, Plugin(name=name))
 
 
 TINY = [
@@ -49,14 +50,11 @@ CODECS = {
 }
 # Every allocator, over the uplink that goes with it.
 ALLOCATORS = {
-    name: [
-        f"allocator.name={name}",
-        f"uplink.name={'fdma' if needs('allocator', name, 'NEEDS_CHANNEL', True) else 'ideal'}",
-    ]
+    name: [f"allocator.name={name}", f"uplink.name={'fdma' if traits('allocator', name).needs_channel else 'ideal'}"]
     for name in registry.ALLOCATORS
 }
 # Methods that train the factors; those of the head alone are among the odd settings.
-METHODS = [name for name in registry.METHODS if not needs("method", name, "NEEDS_HEAD", False)]
+METHODS = [name for name in registry.METHODS if not traits("method", name).needs_head]
 MATRIX = list(itertools.product(METHODS, CODECS, ALLOCATORS))
 # Without a GPU and in seconds: every codec with every method, and every allocator with every codec or nearly so.
 FAST = [

@@ -28,6 +28,7 @@ def test_a_plan_prints_a_table_and_leaves_three_files(tmp_path):
     assert f"chosen rank  {plan['chosen_rank']} " in done.stdout
     for word in ("bit floor", "smallest feasible one is", "0.27 phi + 1 eps + 4.3 kappa", "proxy samples", "chosen"):
         assert word in done.stdout, word
+    assert "replaced" not in done.stdout
     here = make_plan(load_config("soft", [*TINY, "plan.ranks=[1,2,4]"]))
     write_plan(out, here)
     assert json.loads((out / "plan.json").read_text()) == plan, "another process, the same plan"
@@ -35,8 +36,11 @@ def test_a_plan_prints_a_table_and_leaves_three_files(tmp_path):
 
 def test_a_hopeless_budget_shows_the_table_and_exits_2(tmp_path):
     words = (*TINY, "allocator.latency_budget_s=0.01", "--ranks", "1,2", "--out", str(tmp_path / "x"))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "plan.json").write_text("{}")
     done = raysoft("plan", "soft", *words)
     assert done.returncode == 2
+    assert "(its earlier plan was replaced)" in done.stdout
     assert "rejected" in done.stdout
     assert "the smallest feasible budget is about" in done.stderr
     assert "Traceback" not in done.stderr
@@ -47,6 +51,8 @@ def test_a_run_plans_first_and_equals_the_run_with_that_rank(tmp_path):
     done = raysoft("run", "soft", *words, "model.lora.rank=plan", "--executor", "inline", "--out", str(tmp_path / "p"))
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "p" / "plan.json").read_text())
+    assert f"the plan chose rank {plan['chosen_rank']} of 2, 4; plan.json" in done.stdout
+    assert f"rank  {plan['chosen_rank']}, chosen by the plan of 2, 4: {tmp_path / 'p' / 'plan.json'}" in done.stdout
     lora = yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())["model"]["lora"]
     assert lora["rank"] == plan["chosen_rank"]
     assert lora["alpha"] == 2.0 * plan["chosen_rank"]

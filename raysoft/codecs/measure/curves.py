@@ -50,8 +50,7 @@ def told_counts_bits(total: int, costs: int) -> int:
     """Bits that tell the bits of a whole menu of `counts(total)` pieces, where pieces have one of `costs` costs.
 
     What a step of g pieces adds follows from how many of them have each cost: C(g + costs - 1, costs - 1)
-    possibilities. All steps together are one number in
-    mixed radix, written with the bits of the largest.
+    possibilities. All steps together are one number in mixed radix, written with the bits of the largest.
 
     >>> told_counts_bits(64, 2)  # 64 steps of one piece of two costs
     64

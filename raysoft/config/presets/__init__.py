@@ -33,11 +33,15 @@ def describe_preset(name: str) -> str:
 
 
 def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[str, Any]:
-    """The mapping of a preset name or a YAML file, with its bases merged in. Raises ConfigError."""
+    """The mapping of a preset name or a YAML file, with its bases merged in. Raises ConfigError.
+
+    A name of a preset means the preset, also where a file is called the same (`./soft` is that file).
+    """
     path = (folder or Path()) / target
-    is_file = target.endswith((".yaml", ".yml")) or _exists(path)
+    is_preset = target in preset_names()
+    is_file = target.endswith((".yaml", ".yml")) or (not is_preset and _exists(path))
     if not is_file:
-        if target not in preset_names():
+        if not is_preset:
             close = difflib.get_close_matches(target, preset_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
@@ -45,11 +49,12 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
             )
         path = Path(str(files(__name__) / f"{target}.yaml"))
     tree = load_mapping(path)
-    base = tree.pop("base", None)
-    if base is None:
+    if "base" not in tree:
         return tree
+    base = tree.pop("base")
     if not isinstance(base, str):
-        raise ConfigError("base", f"must name a preset or a YAML file, got {base!r}")
+        given = "null" if base is None else repr(base)
+        raise ConfigError("base", f"{path}: must name a preset or a YAML file, got {given:.80}")
     if depth >= MAX_DEPTH:
         raise ConfigError("base", f"{path}: more than {MAX_DEPTH} levels; does a file build on itself?")
     return _carry_over(merge(load_tree(base, path.parent if is_file else None, depth + 1), tree))

@@ -256,6 +256,8 @@ class _PackedBatch:
         self.state: State = init_state(settings, self.values)
         self.loss_sum = torch.zeros(len(jobs), dtype=torch.float64, device=device)
         self.loss_steps = torch.zeros(len(jobs), dtype=torch.float64, device=device)
+        linear = layout.linear(jobs)
+        self.linear = None if linear is None else torch.from_numpy(linear).to(device)
         live = layout.live(jobs)
         self.live = None if live is None else torch.from_numpy(live).to(device)
         rates = torch.from_numpy(layout.rates(settings.lr, settings.head_lr)).to(device)
@@ -324,6 +326,8 @@ class _Rows:
         pack = self.pack
         state = pack.state if self.index is None else gather(pack.state, self.index)
         with torch.no_grad():
+            if pack.linear is not None:
+                self.grad.add_(self._pick(pack.linear))
             if pack.live is not None:
                 self.grad.masked_fill_(~self._pick(pack.live), 0.0)
             clip_by_client(self.grad, pack.settings.clip_norm)

@@ -61,6 +61,16 @@ class StackLayout:
                     row[span].reshape(self.space.shapes[name])[_corner(job.start[name].shape)] = True
         return None if mask.all() else mask
 
+    def linear(self, jobs: Sequence[LocalJob]) -> Array | None:
+        """What is added to every gradient, [K, P] float32; None where it is nothing."""
+        if not any(job.linear for job in jobs):
+            return None
+        rows = np.zeros((len(jobs), self.size), dtype=np.float32)
+        for row, job in zip(rows, jobs, strict=True):
+            for name, value in (job.linear or {}).items():
+                row[self.spans[name]].reshape(self.space.shapes[name])[_corner(value.shape)] = value
+        return rows
+
     def rates(self, lr: float, head_lr: float | None) -> Array:
         """The learning rate of each value, [1, P] float32."""
         rates = np.full((1, self.size), lr, dtype=np.float32)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from raysoft.quantities import quantity
+from raysoft.quantities import number, quantity
 from raysoft.report.comparison.data import MeanCurve, Trace, pareto_front
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ComparisonFile, Pair
 from raysoft.report.row_figures import Sample
+from raysoft.rundir.summary import FINAL_EVALUATIONS
 
 EQUAL_UNITS = {"bits": "uplink bits", "seconds": "simulated seconds", "joules": "joules"}
 MOST_NAMED = 6
@@ -40,10 +41,11 @@ def progress(lines: Sequence[MeanCurve], metric: str) -> str:
         spread = f"mean over {count} seeds, {how} are ± one standard deviation"
     better = " (lower is better)" if of.lower_is_better else ""
     order = sorted(lines, key=lambda line: line.mean_P[-1], reverse=not of.lower_is_better)
-    ends = [f"{line.label} {line.mean_P[-1]:.3g}{of.suffix}" for line in order]
+    ends = [f"{line.label} {number(line.mean_P[-1], 1.0, of.digits)}{of.suffix}" for line in order]
     return (
         f"{text}{better} against the round and against what was spent until then; {spread}. A model holds until the "
-        f"next evaluation, and a line ends where the first of its seeds ends. After the last round: {listed(ends)}."
+        f"next evaluation, and a line ends where the first of its seeds ends. At the last evaluation alone (the tables have "
+        f"means of the last {FINAL_EVALUATIONS}): {listed(ends)}."
     )
 
 

@@ -106,7 +106,8 @@ def arms_table(file: ComparisonFile) -> str:
     words = {"equal": EQUAL_UNITS.get(file.equal or "", "")}
     head = [one.heading(**words) for one in used]
     lines = [[arm.label, *(one.cell(arm.mean.get(one.key), arm.std.get(one.key)) for one in used)] for arm in file.arms]
-    return page.grid(["Arm", *head], lines, "arms")
+    meanings = [one.meaning for one in used if one.meaning]
+    return page.grid(["Arm", *head], lines, "arms") + (page.notes(meanings) if meanings else "")
 
 
 def pairs_table(file: ComparisonFile) -> str:

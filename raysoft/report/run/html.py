@@ -34,7 +34,7 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     runs = [read_run(path) for path in paths]
     _check_comparable(runs)
     single = len(runs) == 1
-    target = _target(paths, None if out is None else Path(out))
+    target = report_place(paths, None if out is None else Path(out))
     pictures = draw_all(runs)
     try:
         if single:
@@ -52,7 +52,8 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         raise ConfigError("DIR", problem)
 
 
-def _target(paths: Sequence[Path], out: Path | None) -> Path:
+def report_place(paths: Sequence[Path], out: Path | None = None) -> Path:
+    """The HTML file of these run folders; see `write_report`."""
     name = REPORT if len(paths) == 1 else COMPARISON
     if out is None:
         return paths[0] / name if len(paths) == 1 else paths[0].resolve().parent / name

@@ -35,8 +35,8 @@ _PICTURES = (  # name, title, caption
     (
         "pareto",
         "Accuracy, latency and bits",
-        "Each point of the space by its number. Diamonds: no other point is as "
-        "good in value, latency and bits together. Colour: the third of them.",
+        "Dots: points of the space. Diamonds, numbered as in the table below: no other point is as good in value, "
+        "latency and bits together. Colour: the third of them.",
     ),
     ("map", "Map of {rows} and {columns}", "{metric} over two axes{over}."),
     (

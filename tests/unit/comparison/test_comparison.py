@@ -275,6 +275,20 @@ def test_tables_hold_every_arm_escaped(tmp_path):
         assert len({len(line) for line in text_table(one).splitlines()}) == 1
 
 
+def test_short_runs_have_no_table_of_costs_but_a_sentence_that_says_why(tmp_path):
+    data = example(tmp_path)
+    assert time_to_table(data).rows
+    assert "There is no table" not in note(data)
+    assert "Kept: what clients" in note(data)
+    for row in data["time_to"]:
+        row["seeds_reached"] = 0
+    assert time_to_table(data).rows == ()
+    assert "no run reached one in the mean of 5 evaluations in a row" in note(data)
+    write_tables(data, tmp_path)
+    assert "of the gain |" not in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "table.tex").read_text().count("toprule") == 2
+
+
 def test_latex_escapes_what_latex_would_read(tmp_path):
     data = example(tmp_path)
     data["arms"][1]["label"] = r"\x{&}~^$#_%"

@@ -28,8 +28,8 @@ class Counting:
         arrived, lost = memory.get("arrived", np.zeros(())), memory.get("lost", np.zeros(()))
         return replace(
             self.plain.upload(view, end, memory),
-            memory_if_delivered={"arrived": arrived + 1.0, "lost": lost},
-            memory_if_lost={"arrived": arrived, "lost": lost + 1.0},
+            memory_if_delivered={"arrived": np.asarray(arrived + 1.0), "lost": lost},
+            memory_if_lost={"arrived": arrived, "lost": np.asarray(lost + 1.0)},
         )
 
 

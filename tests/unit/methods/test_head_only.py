@@ -73,7 +73,7 @@ CASES = list(zip(CODECS, itertools.cycle(registry.ALLOCATORS)))
 
 @pytest.mark.parametrize(("codec", "allocator"), CASES)
 def test_a_round_moves_the_head_by_the_mean_change_and_nothing_else(codec, allocator):
-    free = not registry.flag("allocator", Plugin(name=allocator), "NEEDS_CHANNEL", default=True)
+    free = not registry.traits("allocator", Plugin(name=allocator)).needs_channel
     ideal = ["uplink.name=ideal"] if free else ["allocator.outage_factor=1e9"]
     bits = 8 if free else 32
     made, executor = coordinator(

@@ -326,7 +326,11 @@ def test_tables_are_the_same_in_every_format(some_runs):
     )
     from raysoft.config.presets import load_config
 
-    assert load_config(str(folder.path / "best.yaml")).method.name == "soft"
+    best = folder.path / "best.yaml"
+    assert load_config(str(best)).method.name == "soft"
+    assert f": raysoft run {best}\n" in best.read_text()
+    split = load_config(str(best)).eval.split
+    assert ("add eval.split=test" in best.read_text()) == (split == "validation")
 
 
 def test_work_leaves_out_what_has_ended_and_tries_again_what_failed(some_runs):

@@ -1,0 +1,107 @@
+"""A method with its extras, as one method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raysoft.config import RunConfig, registry
+from raysoft.methods.base import Method, MethodConfig
+from raysoft.methods.extras.base import Extra, ExtraContext
+from raysoft.methods.folds import Fold
+from raysoft.rng import Rng
+from raysoft.types import (
+    Array,
+    Broadcast,
+    Downlink,
+    LocalJob,
+    ParamSpace,
+    Reception,
+    ServerState,
+    Tensors,
+    Upload,
+    View,
+)
+
+
+def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
+    """What `config.method` says, for so many registered clients."""
+    options: MethodConfig = registry.options("method", config.method)
+    method: Method = registry.build("method", config.method, space)
+    if not options.extras:
+        return method
+    context = ExtraContext(space, config.train, clients)
+    extras = {section.name: registry.build("extra", section, context) for section in options.extras}
+    return WithExtras(method, extras, Rng(config.seed))
+
+
+@dataclass(frozen=True)
+class WithExtras:
+    """`Method` around another one: extras act in their order on the client, in the reverse order on the server."""
+
+    inner: Method
+    extras: Mapping[str, Extra]
+    rng: Rng
+
+    @property
+    def fold(self) -> Fold:
+        """The method's."""
+        return self.inner.fold
+
+    def broadcast(self, server: ServerState, tick: int) -> Broadcast:
+        """The method's, with what extras say besides."""
+        down = self.inner.broadcast(server, tick)
+        more = {name: value for extra in self.extras.values() for name, value in extra.side(server).items()}
+        return replace(down, side={**down.side, **more})
+
+    def view(self, down: Broadcast, client: int, rank: int, tick: int) -> View:
+        """The method's; values of the extras are charged as float32, at the client's rank."""
+        view = self.inner.view(down, client, rank, tick)
+        sizes = {name: value.size for name, value in view.start.items()}
+        more = 32 * sum(sizes[name.partition("/")[2]] for name in down.side if name.partition("/")[0] in self.extras)
+        bits = view.downlink
+        return replace(view, downlink=Downlink(bits.values, bits.side + more))
+
+    def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
+        """The method's job, as the extras change it."""
+        job = self.inner.local(view, _own("", memory), steps)
+        for name, extra in self.extras.items():
+            job = extra.local(job, view, _own(name, memory), self._draw("local", name, view))
+        return job
+
+    def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
+        """The method's upload, with what extras add; each remembers under its own name."""
+        upload = self.inner.upload(view, job, end, _own("", memory))
+        delivered, lost = _named("", upload.memory_if_delivered), _named("", upload.memory_if_lost)
+        for name, extra in self.extras.items():
+            mine = _own(name, memory)
+            before = replace(upload, memory_if_delivered=mine, memory_if_lost=mine)
+            upload = extra.upload(before, job, end, view, mine, self._draw("upload", name, view))
+            delivered |= _named(name, upload.memory_if_delivered)
+            lost |= _named(name, upload.memory_if_lost)
+        return replace(upload, memory_if_delivered=delivered, memory_if_lost=lost)
+
+    def change(self, server: ServerState, folded: Tensors) -> Tensors:
+        """The method's."""
+        return self.inner.change(server, folded)
+
+    def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
+        """The method's step, then what the extras make of it."""
+        proposed = self.inner.aggregate(server, received, tick)
+        for extra in reversed(list(self.extras.values())):
+            proposed = extra.step(server, proposed, received)
+        return proposed
+
+    def _draw(self, hook: str, name: str, view: View) -> np.random.Generator:
+        return self.rng(f"extra.{name}.{hook}", view.tick, view.client)
+
+
+def _own(name: str, memory: Tensors) -> dict[str, Array]:
+    """What is remembered under a name; "" is the method itself."""
+    return {key.removeprefix(f"{name}:"): value for key, value in memory.items() if key.startswith(f"{name}:")}
+
+
+def _named(name: str, memory: Tensors) -> dict[str, Array]:
+    return {f"{name}:{key}": value for key, value in memory.items()}
