@@ -25,9 +25,9 @@ class Quantity:
 
     `places`: what holds it: a line of rounds.jsonl ("record"), summary.json itself, its `metrics`, the row of a run in
     a comparison or a sweep, or only that of an arm among others ("arm"). `short`: a heading in a narrow table, where it
-    differs. `text_task`: measured on text only. `gauge`: the sentence of a Prometheus gauge, where it has one. `meaning`:
-    a sentence below tables of comparisons, where the heading does not say enough. Labels and `short` may hold {equal}
-    and {accuracy}.
+    differs. `text_task`: measured on text only. `gauge`: the sentence of a Prometheus gauge, where it has one.
+    `meaning`: a sentence below tables of comparisons, where the heading does not say enough. Labels and `short` may
+    hold {equal} and {accuracy}.
     """
 
     key: str
@@ -179,7 +179,7 @@ TABLE: tuple[Quantity, ...] = (
     Quantity("share_dense32", "Of dense 32-bit", _ROW, "%", 100.0, 1, "lower", short="of dense 32 bit"),
     Quantity("uplink_share_of_dense_same_bits", "Of dense, same bits", _METRICS, "%", 100.0, 1, "lower"),
     Quantity("share_dense_same_bits", "Of dense, same bits", _ROW, "%", 100.0, 1, "lower",
-             meaning="Of dense, same bits: the uplink, of what every trained value would take at as many bits a value."),
+             meaning="Of dense, same bits: the uplink, of what all trained values would take at as many bits a value."),
     Quantity("round_latency_s", "Round latency", _RECORD, "s", better="lower",
              gauge="Simulated latency of the last round, seconds"),
     Quantity("mean_round_latency_s", "Mean round latency", _SUMMARY, "s", better="lower", short="latency"),

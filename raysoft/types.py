@@ -265,8 +265,19 @@ class Outcome:
     energy_j_K: Array
     reason_K: tuple[str, ...]  # "" where arrived
     round_s: float
-    offset: float = 0.0
-    noise_std: float = 0.0
+    mix_K: Array | None = None  # factor of each update in the sum; None: the weights of those who arrived, sum 1
+    noise_std: float = 0.0  # of every value that is received
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What arrived as one, before the air has done its part: float64 by name.
+
+    `support`: where somebody sent something, bool by name; None where nobody asks (a digital uplink).
+    """
+
+    values: Tensors
+    support: Tensors | None = None
 
 
 @dataclass(frozen=True)

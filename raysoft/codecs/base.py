@@ -58,6 +58,7 @@ class CodecConfig(Section):
         kept = f"error_feedback={str(self.error_feedback).lower()}"
         return replace(
             self.TRAITS,
+            plain_values=self.TRAITS.plain_values and self.bits_per_value == self.head_bits == 32,
             remembers_factors=kept if self.error_feedback is True else "",
             remembers_products=kept if self.error_feedback == "transport" else "",
         )

@@ -101,9 +101,10 @@ class Config(CodecConfig):
 
     @property
     def traits(self) -> Traits:
-        """As the first member follows an order."""
+        """As the first member follows an order; what later ones thin out or quantise is not plain."""
         first: Traits = _options(self.codecs[0]).traits
-        return replace(super().traits, follows_order=first.follows_order)
+        plain = super().traits.plain_values and len(self.codecs) == 1
+        return replace(super().traits, follows_order=first.follows_order, plain_values=plain)
 
     @field_validator("codecs", mode="after")
     @classmethod

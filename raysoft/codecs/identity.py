@@ -14,6 +14,7 @@ from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.rank_components import component_bits, losses
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.config import Traits
 from raysoft.types import Array, ParamSpace
 
 
@@ -21,6 +22,7 @@ class Config(CodecConfig):
     """No options of its own."""
 
     rotates: ClassVar[bool] = True
+    TRAITS: ClassVar[Traits] = Traits(sends_everything=True)
 
 
 @dataclass(frozen=True)

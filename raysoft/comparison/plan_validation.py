@@ -224,7 +224,7 @@ def _fitted(fitted: Calibration, rank: int, ranks: int) -> str:
     weights: Mapping[str, float] = fitted.weights
     if max(weights.values()) == 0.0:
         return "no constants: no term explains these runs"
-    share = "" if fitted.explained is None else f", {fitted.explained:.0%} of the variance within seeds"
+    share = "" if fitted.explained is None else f", {number(fitted.explained, 100.0, 0)} % of the variance within seeds"
     return (
         f"{weights['rank']:.3g} phi + {weights['sparsification']:.3g} eps + {weights['covariance']:.3g} kappa "
         f"(fitted on these runs{share}), which chooses rank {rank}"

@@ -24,10 +24,9 @@ from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.federation.content import content_of, identity_of
 from raysoft.federation.workload import embedded_pack_size
-from raysoft.rundir.checks import summary_problem
-from raysoft.rundir.folder import CONFIG, ROUNDS, SUMMARY
+from raysoft.rundir.folder import CONFIG, SUMMARY
 from raysoft.rundir.places import made
-from raysoft.rundir.reading import lines_problem, read_run
+from raysoft.rundir.reading import damage
 
 CLAIMS = ".claims"
 log = logging.getLogger("raysoft")
@@ -93,7 +92,7 @@ def find(store: Path, configs: Mapping[str, RunConfig]) -> dict[str, Path]:
     damaged: dict[str, str] = {}
 
     def take(key: str, folder: Path, summary: Mapping[str, Any]) -> None:
-        problem = _damage(folder, summary)
+        problem = damage(folder, summary)
         if problem is None:
             found[key] = folder
         else:
@@ -137,20 +136,9 @@ def find_claimed(store: Path, key: str, config: RunConfig) -> Path | None:
         summary, stored = _done(folder), _stored(folder)
         if summary is None or stored is None or not _agree(config, key, stored, folder):
             continue
-        if _made_of(summary, stored, identity_of(config)) and _damage(folder, summary) is None:
+        if _made_of(summary, stored, identity_of(config)) and damage(folder, summary) is None:
             return folder
     return None
-
-
-def _damage(folder: Path, summary: Mapping[str, Any]) -> str | None:
-    """Why a finished run cannot be read, or holds other rounds than its summary counts; None where it is sound."""
-    if problem := summary_problem(summary):
-        return f"{folder / SUMMARY}: {problem}"
-    try:
-        problem = lines_problem(read_run(folder).records, summary)
-    except RaysoftError as error:
-        return str(error)
-    return None if problem is None else f"{folder / ROUNDS}: {problem}"
 
 
 def _done(folder: Path) -> dict[str, Any] | None:

@@ -134,8 +134,8 @@ def note(data: Mapping[str, Any]) -> str:
         out += f" Differences are at equal {UNITS[data['equal']]}: read on average {read}."
     if not _any_reached(data):
         out += (
-            f" There is no table of what a part of the gain of {data['reference']} cost: no run reached one in the mean "
-            f"of {FINAL_EVALUATIONS} evaluations in a row, which takes as many."
+            f" There is no table of what a part of the gain of {data['reference']} cost: no run reached one in the "
+            f"mean of {FINAL_EVALUATIONS} evaluations in a row, which takes as many."
         )
     return " ".join([out, *(one.meaning for one in _shown(data["arms"]) if one.meaning)])
 

@@ -117,7 +117,10 @@ class UserFile(str):
     @property
     def path(self) -> Path:
         """Where it lies; relative to the current folder, `~` is the home folder."""
-        return self.copies.get(str(self)) or Path(self).expanduser()
+        try:
+            return self.copies.get(str(self)) or Path(self).expanduser()
+        except RuntimeError:  # of nobody's home folder: a file that is not there
+            return Path(self)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -48,6 +48,12 @@ def _key(kind: str, setting: str) -> str:
     return f"{kind}.{setting.partition('=')[0]}"
 
 
+def _superposes(c: Chosen) -> bool:
+    codec = c.traits["codec"]
+    common = codec.follows_order and bool(c.traits["method"].common_order)
+    return codec.plain_values and (codec.sends_everything or common)
+
+
 CLASHES: tuple[Clash, ...] = (
     Clash(
         ("method",),
@@ -110,6 +116,25 @@ CLASHES: tuple[Clash, ...] = (
         ),
     ),
     Clash(
+        ("method", "uplink"),
+        lambda c: c.traits["uplink"].analog and c.traits["method"].single_updates,
+        lambda c: "uplink.name",
+        lambda c: (
+            f"{c.names['uplink']} adds up on the air what is sent, and {c.name('method')} needs "
+            f"{c.traits['method'].single_updates}; use a digital uplink"
+        ),
+    ),
+    Clash(
+        ("method", "codec", "uplink"),
+        lambda c: c.traits["uplink"].analog and not _superposes(c),
+        lambda c: "codec.name",
+        lambda c: (
+            f"{c.names['codec']}, as it is set, sends other entries for other clients or no plain float32, and "
+            f"{c.name('uplink')} adds up what is sent; use codec.name=identity with 32 bits, or one order for all "
+            "clients, or a digital uplink"
+        ),
+    ),
+    Clash(
         ("extra",),
         lambda c: c.extra_with(lambda t: t.plain_sgd) and not c.plain_sgd,
         lambda c: "method.extras",
@@ -125,15 +150,6 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: (
             f"{c.names['uplink']} adds up on the air what is sent, and {c.extra_with(lambda t: t.side_sums)} sends "
             "exact values beside the update; use a digital uplink"
-        ),
-    ),
-    Clash(
-        ("method", "uplink"),
-        lambda c: c.traits["uplink"].analog and c.traits["method"].single_updates,
-        lambda c: "uplink.name",
-        lambda c: (
-            f"{c.names['uplink']} adds up on the air what is sent, and {c.name('method')} needs "
-            f"{c.traits['method'].single_updates}; use a digital uplink"
         ),
     ),
 )

@@ -29,6 +29,8 @@ class Traits:
     follows_order: bool = False  # can send the first components of a given order
     remembers_factors: str = ""  # keeps changes of the factors' coordinates from round to round
     remembers_products: str = ""  # keeps changes of the product, which it can only send as changes of B
+    sends_everything: bool = False  # whatever it is told
+    plain_values: bool = True  # float32 as they are, which a radio can add up
     # Allocators
     needs_channel: bool = True  # has a band to share
     needs_budget: bool = False  # cannot work without `latency_budget_s`; the budget is checked before the first round

@@ -118,4 +118,5 @@ def build_parts(config: RunConfig, info: WorkloadInfo, executor: Executor) -> Pa
         pack_size=config.actors.pack_size,
         even_packs=config.even_packs(),
         shares_band=registry.traits("uplink", config.uplink).shares_band,
+        analog=registry.traits("uplink", config.uplink).analog,
     )

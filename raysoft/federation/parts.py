@@ -34,6 +34,7 @@ class Parts:
     pack_size: int
     even_packs: bool
     shares_band: bool  # False: an allocator without a channel to share
+    analog: bool  # what is sent adds up on the air
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from raysoft.errors import RaysoftError
 from raysoft.federation.client import FoldRequest, SentUpdate
-from raysoft.types import Array, ClientReport, ClientState, Pack, Participants
+from raysoft.types import Array, ClientReport, ClientState, Pack, ParamSpace, Participants, Tensors
 
 
 def survivors(
@@ -80,6 +80,19 @@ def arrived_components(who: Participants, sent: Mapping[int, SentUpdate], arrive
     told = [sent[int(k)].stats for k, arrived in zip(who.clients_K, arrived_K, strict=True) if arrived]
     sent_KN = [np.asarray(stats["sent"], dtype=np.int64) for stats in told if "sent" in stats]
     return np.sum(sent_KN, axis=0) if sent_KN else None
+
+
+def support_of(total: Tensors, space: ParamSpace, sent_counts: Array | None) -> dict[str, Array]:
+    """Where somebody sent something, bool by name; `sent_counts` None: everywhere."""
+    support = {name: np.ones(value.shape, dtype=bool) for name, value in total.items()}
+    if sent_counts is None:
+        return support
+    for pair, counts_R in zip(space.pairs, sent_counts.reshape(len(space.pairs), space.rank), strict=True):
+        if pair.b in support:
+            support[pair.b] &= counts_R > 0
+        if pair.a in support:
+            support[pair.a] &= (counts_R > 0)[:, None]
+    return support
 
 
 def fold_requests(

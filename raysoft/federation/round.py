@@ -31,7 +31,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     encoded = step.encode(trained, plan, down)
     delivered = step.deliver(plan, who, encoded.sent)
     total, states = step.fold(trained, encoded, delivered, down, cohort=len(cohort_K))
-    folded = step.receive(total.folded, delivered.outcome)
+    folded = step.receive(total.folded, encoded, delivered)
     server = step.aggregate(trained, encoded, delivered, folded, total.side)
     remembered = step.observe(plan, delivered.outcome)
 

@@ -141,7 +141,9 @@ def check_outcome(config: RunConfig, tick: int, outcome: Outcome, plan: Allocati
         value_K = getattr(outcome, name)
         if len(value_K) != len(ids_K) or (name != "reason_K" and np.shape(value_K) != ids_K.shape):
             raise _fault("uplink", config, tick, f"{name} has {len(value_K)} entries for {len(ids_K)} clients")
-    for name in ("latency_s_K", "energy_j_K"):
+    if outcome.mix_K is not None and np.shape(outcome.mix_K) != ids_K.shape:
+        raise _fault("uplink", config, tick, f"mix_K has shape {np.shape(outcome.mix_K)}, not {ids_K.shape}")
+    for name in ("latency_s_K", "energy_j_K", *(("mix_K",) if outcome.mix_K is not None else ())):
         value_K = np.asarray(getattr(outcome, name), dtype=float)
         wrong_K = ~(np.isfinite(value_K) & (value_K >= 0))
         if wrong_K.any():

@@ -23,6 +23,7 @@ from raysoft.federation.reduction import (
     finite_reports,
     fold_requests,
     normalised,
+    support_of,
     survivors,
 )
 from raysoft.federation.sampling import cohort_candidates, make_packs
@@ -41,6 +42,7 @@ from raysoft.types import (
     Array,
     ClientReport,
     ClientState,
+    Folded,
     Outcome,
     Pack,
     Participants,
@@ -151,7 +153,8 @@ class RoundSteps:
             check_outcome(config, tick, outcome, plan, who)
         arrived_K = outcome.arrived_K & np.array([one.finite for one in sent_K], dtype=bool)
         weights_K = who.weights_K if plan.weights_K is None else plan.weights_K
-        return Delivered(who, outcome, bits_K, arrived_K, normalised(np.where(arrived_K, weights_K, 0.0)))
+        mix_K = normalised(np.where(arrived_K, weights_K, 0.0)) if outcome.mix_K is None else outcome.mix_K
+        return Delivered(who, outcome, bits_K, arrived_K, np.where(arrived_K, mix_K, 0.0))
 
     def fold(
         self, trained: Trained, encoded: Uploads, delivered: Delivered, down: Any, *, cohort: int
@@ -167,13 +170,17 @@ class RoundSteps:
             total = joined(self.parts.method.fold, (reply for reply, _ in joint))
         return total, [states for states, _ in parts]
 
-    def receive(self, total: Tensors, outcome: Outcome) -> Tensors | None:
+    def receive(self, total: Tensors, encoded: Uploads, delivered: Delivered) -> Tensors | None:
         """What the server has after the air, as its method wants it; None where nobody arrived."""
         if not total:
             return None
         config, tick = self.parts.config, self.tick
+        support = None
+        if self.parts.analog:
+            counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
+            support = support_of(total, self.parts.info.space, counts)
         with self._blamed("uplink"):
-            received = self.parts.uplink.receive(total, outcome, tick, self.parts.rng)
+            received = self.parts.uplink.receive(Folded(total, support), delivered.outcome, tick, self.parts.rng)
             check_received(config, tick, total, received)
         with self._blamed("method"):
             return check_folded(config, tick, self.parts.method.fold.finish(received), self.parts.info.space)

@@ -60,8 +60,8 @@ def read_run(path: Path | str) -> Run:
     if summary is not None and (problem := summary_problem(summary)):
         raise RaysoftError(f"{path / SUMMARY}: {problem}")
     if summary is not None and (gap := lines_problem(records, summary)):
-        notes.append(f"{gap}; what the rounds show and what the summary says may differ.")
-        log.warning(f"{path / ROUNDS}: {notes[-1]}")
+        notes.append(f"{ROUNDS} {gap}; what the rounds show and what the summary says may differ.")
+        log.warning(f"{path}: {notes[-1]}")
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
     surroundings, torn = read_advisory(path / ENVIRONMENT)
@@ -75,6 +75,19 @@ def lines_problem(records: Sequence[Mapping[str, Any]], summary: Mapping[str, An
     if rounds is None or (len(ticks) - 1 == rounds and ticks == list(range(len(ticks)))):
         return None
     return f"holds {len(ticks)} lines, not one for each of the rounds 0 to {rounds:g} that {SUMMARY} counts"
+
+
+def damage(path: Path, summary: Mapping[str, Any]) -> str | None:
+    """Why a finished run cannot be read, or holds other rounds than its summary counts; None where it is sound."""
+    if problem := summary_problem(summary):
+        return f"{path / SUMMARY}: {problem}"
+    try:
+        load_mapping(path / CONFIG)
+        records, _ = _read_rounds(path / ROUNDS)
+    except RaysoftError as error:
+        return str(error)
+    problem = lines_problem(records, summary)
+    return None if problem is None else f"{path / ROUNDS}: {problem}"
 
 
 def _read_text(path: Path) -> str:

@@ -96,8 +96,12 @@ def accuracy_name(task: str, split: str = "test") -> str:
 
 def accuracy_name_in(config: Mapping[str, Any]) -> str:
     """The same for the configuration of a run folder, as far as it says."""
-    data, evaluation = (config.get(key) if isinstance(config.get(key), dict) else {} for key in ("data", "eval"))
-    return accuracy_name(str(data.get("task")), str(evaluation.get("split", "test")))
+    return accuracy_name(_word(config, "data", "task", ""), _word(config, "eval", "split", "test"))
+
+
+def _word(config: Mapping[str, Any], section: str, key: str, otherwise: str) -> str:
+    part = config.get(section)
+    return str(part.get(key, otherwise)) if isinstance(part, Mapping) else otherwise
 
 
 def final_words(metrics: Mapping[str, Any], last: str) -> str:

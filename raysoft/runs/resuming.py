@@ -18,7 +18,7 @@ from raysoft.federation.content import content_of
 from raysoft.rundir.checks import is_lost, row_problem, summary_problem
 from raysoft.rundir.environment import environment
 from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, Position, write_atomic
-from raysoft.rundir.reading import lines_problem, read_advisory, read_run
+from raysoft.rundir.reading import damage, read_advisory, read_run
 from raysoft.rundir.summary import SUMMARY_KEYS, without_columns
 from raysoft.runs.checkpoint import CHECKPOINTS, Checkpoint, newest
 from raysoft.types import RoundRecord
@@ -101,7 +101,7 @@ def _lacking(
     """
     lacking = next((f"{folder / name}: is missing" for name in _ADAPTER if not (folder / name).is_file()), None)
     if lacking is None:
-        lacking = _records_problem(folder, summary)
+        lacking = damage(folder, summary)
         if checkpoint is not None and not checkpoint.records_intact and checkpoint.round == summary["rounds"]:
             return None, lacking is not None
         lacking = next((note for note in damaged if note.startswith(f"{folder / ROUNDS}:")), lacking)
@@ -111,17 +111,6 @@ def _lacking(
             "--overwrite"
         )
     return lacking, False
-
-
-def _records_problem(folder: Path, summary: Mapping[str, Any]) -> str | None:
-    """Why rounds.jsonl is not what a finished run has written, as far as it tells, or None."""
-    if not (folder / ROUNDS).is_file():
-        return f"{folder / ROUNDS}: is missing"
-    try:
-        problem = lines_problem(read_run(folder).records, summary)
-    except RaysoftError as error:
-        return str(error)
-    return None if problem is None else f"{folder / ROUNDS}: {problem}"
 
 
 def read_records(folder: Path) -> list[RoundRecord]:

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from raysoft.config import Positive, Section
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, Outcome, Participants, Tensors
+from raysoft.types import Allocation, Array, Folded, Outcome, Participants, Tensors
 
 
 class UplinkConfig(Section):
@@ -48,6 +48,6 @@ class Uplink(Protocol):
         """Latency, energy and fate of each participant of the plan."""
         ...
 
-    def receive(self, folded: Tensors, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
-        """Digital uplinks: the identity. Analog ones add their noise once."""
+    def receive(self, folded: Folded, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
+        """Digital uplinks: the values as they are. Analog ones add their noise once, on the support."""
         ...

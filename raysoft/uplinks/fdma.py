@@ -17,7 +17,7 @@ from pydantic import Field
 
 from raysoft.config import NonNegative, Positive
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, ChannelState, Outcome, Participants, Tensors
+from raysoft.types import Allocation, Array, ChannelState, Folded, Outcome, Participants, Tensors
 from raysoft.units import dbm_to_watt
 from raysoft.uplinks.base import UplinkConfig, is_late
 from raysoft.wireless.link import Link
@@ -84,9 +84,9 @@ class Fdma:
             round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
         )
 
-    def receive(self, folded: Tensors, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
+    def receive(self, folded: Folded, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
         """The identity: a digital upload arrives exactly or not at all."""
-        return folded
+        return folded.values
 
     def _airtime_s(self, plan: Allocation, num_bits_K: Array, channel: ChannelState, active_K: Array) -> Array:
         bits_K = np.asarray(num_bits_K, dtype=float)

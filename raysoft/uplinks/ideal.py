@@ -9,7 +9,7 @@ import numpy as np
 
 from raysoft.config import Traits
 from raysoft.rng import Rng
-from raysoft.types import Allocation, Array, Outcome, Participants, Tensors
+from raysoft.types import Allocation, Array, Folded, Outcome, Participants, Tensors
 from raysoft.uplinks.base import UplinkConfig, is_late
 from raysoft.wireless.link import Link
 
@@ -42,9 +42,9 @@ class IdealUplink:
             round_s=float(latency_K[active_K].max()) if active_K.any() else plan.round_s,
         )
 
-    def receive(self, folded: Tensors, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
+    def receive(self, folded: Folded, outcome: Outcome, tick: int, rng: Rng) -> Tensors:
         """The identity."""
-        return folded
+        return folded.values
 
 
 def build(config: Config, link: Link) -> IdealUplink:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from raysoft.config import DeviceConfig, Range
+from raysoft.quantities import percent
 from raysoft.units import db_to_linear, dbm_to_watt, linear_to_db
 from raysoft.wireless import rayleigh, rician, static, uma, umi
 from raysoft.wireless.base import ChannelConfig
@@ -73,7 +74,7 @@ def _cell_rows(channel: ChannelConfig) -> Rows:
             ("Carrier", _si(channel.carrier_hz, "Hz")),
             ("Antenna heights, server and terminal", f"{channel.bs_height_m:g} m, {channel.ut_height_m:g} m"),
             ("Break point", f"{breakpoint_m(channel):.0f} m"),
-            ("Line of sight at the cell edge", f"{_edge_los(channel):.1%}"),
+            ("Line of sight at the cell edge", percent(_edge_los(channel))),
         ]
     return rows
 

@@ -86,9 +86,15 @@ def test_two_allocators_see_the_same_cohorts_and_gains(small_inline_run, tmp_pat
     (["run", "soft", "model.name=./missing", *INLINE], 2, "model.name"),
     (["run", "soft", NO_FILE, *INLINE], 2, "data.path"),
     (["report", "{tmp}/nothing"], 1, "nothing"),
+    (["report", ""], 2, "DIR: must name a folder, got ''"),
+    (["report", "{tmp}", "--out", "~nouser/x"], 2, "--out: '~nouser/x'"),
+    (["resume", ""], 2, "DIR: must name a folder, got ''"),
+    (["compare", "soft", "--dry-run", "--store", "{file}"], 2, "--store: "),
+    (["plan", "soft", "--ranks", "1,,2"], 2, "--ranks: must be whole numbers"),
+    (["plan", "soft", "--workers", "0"], 2, "--workers: must be between 1 and 256, got 0"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, sentence):
-    done = raysoft(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    done = raysoft(*(word.replace("{tmp}", str(tmp_path)).replace("{file}", __file__) for word in words))
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

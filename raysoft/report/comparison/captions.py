@@ -44,8 +44,8 @@ def progress(lines: Sequence[MeanCurve], metric: str) -> str:
     ends = [f"{line.label} {number(line.mean_P[-1], 1.0, of.digits)}{of.suffix}" for line in order]
     return (
         f"{text}{better} against the round and against what was spent until then; {spread}. A model holds until the "
-        f"next evaluation, and a line ends where the first of its seeds ends. At the last evaluation alone (the tables have "
-        f"means of the last {FINAL_EVALUATIONS}): {listed(ends)}."
+        "next evaluation, and a line ends where the first of its seeds ends. At the last evaluation alone (the tables "
+        f"have means of the last {FINAL_EVALUATIONS}): {listed(ends)}."
     )
 
 

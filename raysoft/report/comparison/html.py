@@ -19,6 +19,7 @@ from raysoft.report.run.closing import radio_rows
 from raysoft.report.run.html import footer, limits_of, settings_of
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 from raysoft.rundir.reading import Run, read_run
+from raysoft.rundir.summary import FINAL_EVALUATIONS
 
 DPI = 300  # of figures half as wide as a page
 
@@ -82,6 +83,11 @@ def render(file: ComparisonFile, found: Sequence[Panel], pictures: Mapping[str, 
             sections.append(PageSection(f"figure-{part.name}", part.title, page.figure(images, part.caption, "panels")))
     runs, titles = list(loaded.example.values()), list(loaded.example)
     remarks = [*file.notes, *(limits_of(runs, titles) if runs else ()), *loaded.notes]
+    if file.time_to and not any(row.seeds_reached for row in file.time_to):
+        remarks.append(
+            f"No figure of the cost to a part of the gain of {file.reference}: no run reached one in the mean of "
+            f"{FINAL_EVALUATIONS} evaluations in a row, which takes as many."
+        )
     below = []
     if remarks:
         sections.append(PageSection("limits", "Limits", page.notes(remarks)))

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,32 @@ def test_damaged_folders_are_passed_over(tmp_path):
     (tmp_path / "c" / "config.yaml").write_text("seed: 0\nrounds: 60\nnonsense: [")
     assert search(tmp_path, config(), config("rounds=60", "seed=0", "train.lr=1e-3")) == [good, None]
     assert search(tmp_path / "nowhere", config()) == [None]
+
+
+def _rewrite(path: Path, change: Callable[[str], str]) -> None:
+    path.write_text(change(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rounds.jsonl", lambda text: "".join(text.splitlines(keepends=True)[:2])),
+        ("rounds.jsonl", lambda text: text.replace('"accuracy":', '"accuracy":"x","old":')),
+        ("rounds.jsonl", lambda text: text + text),
+        ("summary.json", lambda text: text.replace('"final_accuracy":', '"final_accuracy": "high", "old":')),
+    ],
+)
+def test_a_damaged_run_is_not_found_with_a_word(tmp_path, caplog, name, change):
+    ran = put(tmp_path / run_name("any", config()), settled(config()))
+    _rewrite(ran / name, change)
+    assert search(tmp_path, config()) == [None]
+    assert f"{ran / name}" in caplog.text
+    assert "cannot be used and is done again" in caplog.text
+    assert find_claimed(tmp_path, key_of(config()), config()) is None
+    caplog.clear()
+    good = put(tmp_path / "another", settled(config()))
+    assert search(tmp_path, config()) == [good]
+    assert "done again" not in caplog.text
 
 
 def test_pack_size_auto_of_an_embedded_model_is_the_number_the_run_found(tmp_path):

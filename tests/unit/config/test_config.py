@@ -2,13 +2,14 @@
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysoft.config import Plugin, RunConfig, apply_override, merge, registry
+from raysoft.config import Plugin, RunConfig, UserFile, apply_override, merge, registry
 from raysoft.config.presets import load_config, load_tree, own_settings, preset_names
 from raysoft.config.yaml12 import parse_yaml
 from raysoft.errors import ConfigError, ResourceError
@@ -258,3 +259,36 @@ def test_any_override_text_is_applied_or_refused(text):
         apply_override({"rounds": 1}, text)
     except ConfigError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "setting", ["train.lr=true", "train.betas=[true, 0.9]", "device.cpu_hz=true", "cohort.size=true"]
+)
+def test_a_boolean_is_no_number(setting):
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(setting.partition('=')[0])}.*valid (number|integer).*got True"
+    ):
+        load_config("soft", [setting])
+
+
+@pytest.mark.parametrize("key", ["3", "true", "1.5", "~"])
+def test_a_key_that_is_no_text_is_named(key):
+    with pytest.raises(ConfigError, match=f"here, line 2: .*key {key} must be text"):
+        parse_yaml(f"train:\n  {key}: 4\n", "here")
+
+
+def test_a_base_that_is_null_is_named_with_its_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: null\n")
+    with pytest.raises(ConfigError, match=r"^base: .*mine\.yaml: must name a preset or a YAML file, got null"):
+        load_config(str(tmp_path / "mine.yaml"))
+
+
+def test_a_file_called_like_a_preset_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "soft").write_text("rounds: 7\n")
+    assert load_tree("./soft") == {"rounds": 7}
+    assert load_tree("soft") != {"rounds": 7}
+
+
+def test_a_file_of_nobodys_home_is_one_that_is_not_there():
+    assert UserFile("~nouser/trace.csv").path == Path("~nouser/trace.csv")

@@ -104,7 +104,11 @@ CLIENT = [
     ("decode", lambda u: dict(list(u.items())[1:]), "decodes other values than are trained"),
     ("decode", lambda u: {**u, "more": np.zeros(1)}, "decodes other values than are trained, e.g. more"),
     ("decode", lambda u: None, "decodes other values than are trained"),
-    ("decode", lambda u: {k: v + np.float32(1e-3) for k, v in u.items()}, "decodes to another .* than `received` holds"),
+    (
+        "decode",
+        lambda u: {k: v + np.float32(1e-3) for k, v in u.items()},
+        "decodes to another .* than `received` holds",
+    ),
     ("menu", lambda c: None, "menu gives NoneType, not Curve"),
     ("encode", lambda e: None, "encode gives NoneType, not Encoded"),
     ("encode", lambda e: replace(e, received=None), "decodes other values than are trained"),
@@ -346,7 +350,9 @@ def test_a_decoded_update_larger_than_all_that_it_came_from_is_the_codecs_mistak
     for before in range(1, tick):
         made.round(before)
     decoding(executor, lambda u: {k: v * np.float32(1e6) for k, v in u.items()})
-    words = rf"^codec rank_components, round {tick}, client \d+: decodes an update of norm .* than train.max_update_norm"
+    words = (
+        rf"^codec rank_components, round {tick}, client \d+: decodes an update of norm .* than train.max_update_norm"
+    )
     with pytest.raises(RaysoftError, match=words):
         made.round(tick)
 

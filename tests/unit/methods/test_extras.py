@@ -16,8 +16,8 @@ from raysoft.models.targets import lora_space
 from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.types import Outcome, Reception, ServerState
 from tests.packs import make_base, make_batches, make_jobs
+from tests.rounds import rounds_of
 from tests.unit.methods.spaces import space
-from tests.unit.methods.test_turns_and_medians import rounds_of
 
 NO_CLIP = "train.clip_norm=null"
 SCAFFOLD = "method.extras=[{name: scaffold}]"

@@ -7,32 +7,12 @@ from hypothesis import strategies as st
 
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.federation.coordinator import build_parts
-from raysoft.federation.executor import InlineExecutor
-from raysoft.federation.parts import first_state
-from raysoft.federation.round import run_round
-from raysoft.federation.workload import with_pack_size
 from raysoft.methods.median import median_of_senders
-
-SMALL = ("data.clients=6", "cohort.size=3", "train.steps=2", "eval.every=100", "metrics.clients=false", "rounds=4")
-
-
-def rounds_of(*words, count=4):
-    """Server states before the first round and after each, and the records."""
-    config = load_config("rolora" if not words else words[0], [*SMALL, *words[1:]])
-    executor = InlineExecutor(config)
-    info = executor.start()
-    parts = build_parts(with_pack_size(config, info), info, executor)
-    states, records = [first_state(parts)], []
-    for tick in range(1, count + 1):
-        state, record = run_round(parts, states[-1], tick)
-        states.append(state)
-        records.append(record)
-    return parts, states, records
+from tests.rounds import rounds_of
 
 
 def test_one_factor_moves_in_a_round_and_its_mean_is_exact():
-    parts, states, records = rounds_of()
+    parts, states, records = rounds_of("rolora")
     for tick, (before, after) in enumerate(zip(states, states[1:], strict=False), start=1):
         for pair in parts.info.space.pairs:
             moved, frozen = (pair.b, pair.a) if tick % 2 else (pair.a, pair.b)
@@ -43,7 +23,7 @@ def test_one_factor_moves_in_a_round_and_its_mean_is_exact():
 
 
 def test_two_rounds_cost_one_of_fedit():
-    _, _, turns = rounds_of(count=2)
+    _, _, turns = rounds_of("rolora", count=2)
     _, _, both = rounds_of("fedit", count=1)
     assert sum(record.uplink_bits for record in turns) == both[0].uplink_bits
     assert turns[0].downlink_bits == both[0].downlink_bits, "clients keep nothing, so they receive both factors"

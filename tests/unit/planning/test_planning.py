@@ -21,6 +21,7 @@ from raysoft.planning.table import (
     check_folder,
     csv_text,
     plan_json,
+    ranks_of,
     summary_rows,
 )
 from raysoft.planning.table import text_table as table
@@ -207,3 +208,9 @@ def test_a_plan_does_not_move_into_a_folder_of_something_else(tmp_path):
         check_folder(tmp_path)
     with pytest.raises(ConfigError, match="is a file"):
         check_folder(tmp_path / "thesis.tex")
+
+
+@pytest.mark.parametrize("text", ["1,,2", "", "1,x", "1 2"])
+def test_ranks_that_cannot_be_read_name_the_option(text):
+    with pytest.raises(ConfigError, match=r"^--ranks: must be whole numbers with commas between them"):
+        ranks_of(text)

@@ -242,7 +242,7 @@ def test_a_half_written_last_line_is_ignored_and_reported(tmp_path):
         rounds.write_text(text[: len(text) - cut])
         run = read_run(path)
         assert run.records == whole[:3]
-        assert run.notes == ("rounds.jsonl, line 4: half-written and ignored.",)
+        assert run.notes[0] == "rounds.jsonl, line 4: half-written and ignored."
 
 
 def test_a_whole_last_line_without_its_newline_counts(tmp_path):

@@ -16,7 +16,7 @@ from raysoft.distributed.resources import Machine, plan_on_nodes, trial_bundles
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
 from raysoft.rundir.folder import SUMMARY, record_row
 from raysoft.sweep.config import Axis, dump, load_sweep, parse_sweep
-from raysoft.sweep.folder import CHANGED, CHOSEN, FAILED, JOURNAL, STOPPED, opened
+from raysoft.sweep.folder import CHANGED, CHOSEN, FAILED, JOURNAL, STOPPED, check_folder, opened
 from raysoft.sweep.metrics import lower_is_better, reading, values_so_far
 from raysoft.sweep.placing import concurrency, share_of
 from raysoft.sweep.points import draw, make_sweep
@@ -49,6 +49,9 @@ def sweep_of(space=None, **more):
     ({"base": "soft", "space": {"train.lr": {"loguniform": [0, 1]}}}, "must be positive"),
     ({"base": "soft", "space": {"train.lr": {"quniform": [0.1, 1, 5]}}}, "step"),
     ({"base": "soft", "space": {"train.steps": {"randint": [1, 2.5]}}}, "whole numbers"),
+    ({"base": "soft", "space": {"rounds": {"randint": [1, 10**22]}}}, "from -2^62 to 2^62"),
+    ({"base": "soft", "space": {"rounds": {"randint": [1, 10**400]}}}, "of numbers"),
+    ({"base": "soft", "space": {"train.lr": {"quniform": [0, 1e100, 1e-100]}}}, "at most 2^62 steps"),
     ({"base": "soft", "space": {"train.lr": {"uniform": [-1, 1]}}, "samples": 1}, "train.lr"),
     ({"base": "soft", "space": {"model.lora.rank": {"grid": [8, 0]}}}, "rank"),
     ({"base": "soft", "space": {"seed": {"grid": [0, 1]}}}, "the sweep's own key seeds"),
@@ -252,6 +255,14 @@ def test_an_existing_sweep_is_refused_and_resumed_only_as_itself(tmp_path):
         pass
     with opened(tmp_path / "c", config, resume=True) as folder:
         assert folder.trials.is_dir(), "--resume starts a sweep where there is none"
+
+
+def test_a_dry_run_sees_what_is_no_place_for_a_sweep(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^--name: .*file is a file"):
+        check_folder(tmp_path / "file", sweep_of().config, resume=False)
+    with pytest.raises(ConfigError, match="is not a folder that may be written to"):
+        check_folder(tmp_path / "file" / "x", sweep_of().config, resume=False)
 
 
 def test_the_journal_survives_a_write_that_was_cut_short(tmp_path):

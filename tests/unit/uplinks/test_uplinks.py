@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raysoft.config import Plugin, registry
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
-from raysoft.types import Allocation, ChannelState, Outcome, Participants
+from raysoft.types import Allocation, ChannelState, Folded, Outcome, Participants
 from raysoft.uplinks.base import UplinkConfig, downlink_seconds
 from raysoft.wireless.base import ChannelConfig
 from raysoft.wireless.link import Link
@@ -252,8 +252,8 @@ def test_ideal_with_a_deadline() -> None:
 def test_a_digital_uplink_hands_over_what_was_sent(name: str) -> None:
     link = uplink(name)
     folded = {"x": np.arange(3.0)}
-    assert link.receive(folded, deliver(link, plan(1), channel(gains(1))), 1, Rng(0)) is folded
-    assert link.superposes is False
+    assert link.receive(Folded(folded), deliver(link, plan(1), channel(gains(1))), 1, Rng(0)) is folded
+    assert not link.config.traits.analog
 
 
 def test_downlink_seconds() -> None:
