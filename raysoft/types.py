@@ -59,6 +59,16 @@ class ServerState:
     theta: Tensors  # float32
     version: int = 0  # +1 per aggregation
     extra: Tensors = field(default_factory=dict)  # moments, control variates
+    base: Tensors = field(default_factory=dict)  # what was merged into W0 so far: [O, I] by module, float32
+    base_bits: tuple[int, ...] = ()  # what each merge has to tell those who were away
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """What is evaluated, exported, hashed: the values at r_max, and what was merged into the base."""
+
+    theta: Tensors
+    base: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,8 @@ class Broadcast:
     version: int
     common: Tensors
     side: Tensors = field(default_factory=dict)  # what both ends know besides the values, e.g. ORDER
+    base: Tensors = field(default_factory=dict)  # see ServerState
+    base_bits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,11 +106,12 @@ class Downlink:
 
     values: int  # float32
     side: int = 0  # e.g. an order of components
+    catch_up: int = 0  # what was merged into the base while the client was away
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.values + self.side
+        return self.values + self.side + self.catch_up
 
 
 @dataclass(frozen=True)

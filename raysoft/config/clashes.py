@@ -144,6 +144,16 @@ CLASHES: tuple[Clash, ...] = (
         ),
     ),
     Clash(
+        ("method", "extra"),
+        lambda c: c.traits["method"].moves_gauge and c.extra_with(lambda t: t.fixed_gauge),
+        lambda c: "method.extras",
+        lambda c: (
+            f"{c.extra_with(lambda t: t.fixed_gauge)} remembers coordinates of the factors, which "
+            f"method.{c.traits['method'].moves_gauge} changes between rounds; use a method that keeps them, such as "
+            "fedit or ffa"
+        ),
+    ),
+    Clash(
         ("extra", "uplink"),
         lambda c: c.traits["uplink"].analog and c.extra_with(lambda t: t.side_sums),
         lambda c: "uplink.name",

@@ -24,7 +24,8 @@ from raysoft.config.traits import Traits
 from raysoft.errors import ConfigError
 
 METHODS = {
-    name: f"raysoft.methods.{name}" for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "median")
+    name: f"raysoft.methods.{name}"
+    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "median")
 }
 CODECS = {
     name: f"raysoft.codecs.{name}"

@@ -24,6 +24,7 @@ class Traits:
     single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
     # Extras
     plain_sgd: bool = False  # needs SGD without weight decay and clipping
+    fixed_gauge: bool = False  # remembers the factors' coordinates, which therefore have to stay
     side_sums: bool = False  # sends exact values beside the update
     # Codecs
     follows_order: bool = False  # can send the first components of a given order

@@ -22,7 +22,7 @@ from raysoft.federation.coordinator import Started
 from raysoft.federation.liveness import BEAT_S, Steps, Vitals
 from raysoft.federation.parts import RunState
 from raysoft.kernels.portable import actor_environment
-from raysoft.types import RoundRecord, Tensors
+from raysoft.types import GlobalModel, RoundRecord
 
 if TYPE_CHECKING:
     from raysoft.distributed.placement import Reservation
@@ -63,7 +63,7 @@ class RemoteCoordinator:
         """See Coordinator.snapshot."""
         return self._call("snapshot")
 
-    def finish(self) -> tuple[Tensors, dict[str, Any]]:
+    def finish(self) -> tuple[GlobalModel, dict[str, Any]]:
         """See Coordinator.finish."""
         return self._call("finish")
 

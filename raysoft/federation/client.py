@@ -193,6 +193,7 @@ class Worker:
         shards = {client: self.workload.partition.indices(client) for client in clients}
         data = self.workload.data.train
         batches = pack_batches(self.rng, data, shards, clients, pack.tick, counts, train.batch_size) if jobs else ()
+        self.trainer.rebase(down.base)
         trained = self.trainer.train(list(jobs.values()), batches, train) if jobs else ()
         results = dict(zip(clients, trained, strict=True))
         samples_K = sum(batch.mask_KB.sum(axis=1) for batch in batches)
@@ -336,6 +337,7 @@ class Worker:
         """Additive counts on a fixed shard of the evaluation split."""
         split = getattr(self.workload.data, self.config.eval.split)
         shard = split.take(np.arange(request.start, request.stop)).trim()
+        self.trainer.rebase(down.base)
         return self.trainer.evaluate(down.common, shard, self.config.eval.batch_size), None
 
     def evaluate_clients(self, down: Broadcast, request: EvaluateClientsRequest) -> tuple[Array, None]:
@@ -346,13 +348,14 @@ class Worker:
         limit, partition = self.config.metrics.client_samples, self.workload.partition
         drawn = [client_sample(self.rng, k, partition.indices(k), limit) for k in request.clients]
         samples = self.workload.data.train.take(np.concatenate(drawn)).trim()
+        self.trainer.rebase(down.base)
         counts_N3 = self.trainer.evaluate_samples(down.common, samples, self.config.eval.batch_size)
         edges = np.cumsum([len(index) for index in drawn])[:-1]
         return np.array([part.sum(axis=0) for part in np.split(counts_N3, edges)]), None
 
     def _view(self, down: Broadcast, tick: int, client: int, state: ClientState) -> View:
         with blamed("method", self.config, tick, client):
-            view = self.method.view(down, client, state.rank, tick)
+            view = self.method.view(down, client, state.rank, tick, state.method)
             check_view(self.config, view)
         return view
 

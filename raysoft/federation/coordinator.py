@@ -23,7 +23,7 @@ from raysoft.federation.stage_errors import ended_by_plug_in
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
 from raysoft.methods.building import build_method
 from raysoft.rng import Rng
-from raysoft.types import RoundRecord, Tensors
+from raysoft.types import GlobalModel, RoundRecord
 from raysoft.wireless.link import Devices, Link
 
 
@@ -80,12 +80,13 @@ class Coordinator:
         """All that the rounds so far have changed; immutable, so the next round may go on beside its use."""
         return self.state
 
-    def finish(self) -> tuple[Tensors, dict[str, Any]]:
-        """Evaluate client by client, check the shared base; the global values and run totals."""
+    def finish(self) -> tuple[GlobalModel, dict[str, Any]]:
+        """Evaluate client by client, check the shared base; the global model and run totals."""
         by_client = evaluate_clients(self.parts, self.state.server)
         self.executor.verify()
         bits = value_bits(registry.options("codec", self.config.codec))
-        return self.state.server.theta, {"dense_bits_total": self.state.dense_bits, "value_bits": bits, **by_client}
+        model = self.parts.method.model(self.state.server)
+        return model, {"dense_bits_total": self.state.dense_bits, "value_bits": bits, **by_client}
 
     def fetch_base(self) -> Any:
         """The frozen base, for the export of the adapter."""

@@ -98,14 +98,19 @@ def weighted_product(
 
 
 def covariance_metrics(
-    space: ParamSpace, mode: str, rng: Rng, start: Tensors, mean: Update, sums: ProductSums
+    space: ParamSpace, mode: str, rng: Rng, start: Tensors, mean: Update | None, sums: ProductSums
 ) -> dict[str, float | None]:
-    """aggregation_covariance = ||s Cov||^2 / ||ideal||^2; applied_ratio and applied_cosine of the step taken."""
+    """aggregation_covariance = ||s Cov||^2 / ||ideal||^2; applied_ratio and applied_cosine of the step taken.
+
+    `mean`: the change of the factors; None where the mean of the products is the step itself.
+    """
     covariance = ideal = applied = inner = 0.0
     for number, pair in enumerate(space.pairs):
         right = _right(pair, number, mode, rng)
         a0, b0 = start[pair.a].astype(np.float64), start[pair.b].astype(np.float64)
-        step = space.scale * weighted_product(pair, a0, b0, [mean], [1.0], right)
+        step = sums.received[pair.module]
+        if mean is not None:
+            step = space.scale * weighted_product(pair, a0, b0, [mean], [1.0], right)
         wanted = sums.ideal[pair.module]
         covariance += float(np.sum((sums.received[pair.module] - step) ** 2))
         ideal += float(np.sum(wanted**2))

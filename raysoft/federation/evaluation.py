@@ -14,7 +14,7 @@ from raysoft.data.base import Partition
 from raysoft.federation.client import EvaluateClientsRequest, EvaluateRequest
 from raysoft.federation.parts import Parts
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, ServerState
+from raysoft.types import Array, Broadcast, GlobalModel, ServerState
 
 CLIENT_LIMIT = 1000  # of a larger population a keyed sample is evaluated
 WORST_SHARE = 0.1
@@ -27,12 +27,17 @@ def evaluate(parts: Parts, server: ServerState, tick: int) -> dict[str, float] |
         return None
     size, items = config.eval.batch_size, parts.info.eval_items
     requests = [EvaluateRequest(start, min(start + size, items)) for start in range(0, items, size)]
-    down = parts.executor.put(Broadcast(version=server.version, common=server.theta))
+    down = parts.executor.put(broadcast_of(parts.method.model(server), server.version))
     total: dict[str, float] = {}
     for counts, _ in parts.executor.map("evaluate", down, requests):
         for name, value in counts.items():
             total[name] = total.get(name, 0.0) + value
     return total
+
+
+def broadcast_of(model: GlobalModel, version: int) -> Broadcast:
+    """A model as the stages of evaluation take it."""
+    return Broadcast(version=version, common=model.theta, base=model.base)
 
 
 def scores(counts: dict[str, float] | None, bits_per_byte: bool) -> tuple[float | None, float | None, dict[str, float]]:
@@ -52,7 +57,7 @@ def evaluate_clients(parts: Parts, server: ServerState) -> dict[str, float]:
     """
     if not parts.config.metrics.clients:
         return {}
-    down = parts.executor.put(Broadcast(version=server.version, common=server.theta))
+    down = parts.executor.put(broadcast_of(parts.method.model(server), server.version))
     requests = client_requests(parts.config, parts.info.partition)
     replies = parts.executor.map("evaluate_clients", down, requests)
     return spread(np.concatenate([counts for counts, _ in replies]), parts.info.bits_per_byte)

@@ -177,9 +177,10 @@ def _covariance(parts: Parts, r: Round) -> dict[str, float | None]:
         return {"aggregation_covariance": None}
     mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, r.cohort)
     server = r.before.server
-    measured = covariance_metrics(parts.info.space, mode, parts.rng, server.theta, r.folded, r.products)
     change = parts.method.change(server, r.folded)
-    if change is not r.folded:  # the step taken is not the mean of the factors
+    mean = None if change is None else r.folded
+    measured = covariance_metrics(parts.info.space, mode, parts.rng, server.theta, mean, r.products)
+    if change is not None and change is not r.folded:  # the step taken is not the mean of the factors
         applied = covariance_metrics(parts.info.space, mode, parts.rng, server.theta, change, r.products)
         measured |= {name: applied[name] for name in ("applied_ratio", "applied_cosine")}
     return measured

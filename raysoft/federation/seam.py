@@ -250,7 +250,7 @@ def check_server(config: RunConfig, tick: int, before: ServerState, after: Serve
     if set(after.theta) != set(before.theta):
         strange = sorted(set(after.theta) ^ set(before.theta))
         raise _fault("method", config, tick, f"aggregates other values than it had, e.g. {strange[0]}")
-    for name, value in [*after.theta.items(), *after.extra.items()]:
+    for name, value in [*after.theta.items(), *after.extra.items(), *after.base.items()]:
         old = before.theta.get(name)
         if old is not None and np.shape(value) != np.shape(old):
             raise _fault(

@@ -13,6 +13,7 @@ from raysoft.methods.folds import Fold, Sum
 from raysoft.types import (
     Broadcast,
     Downlink,
+    GlobalModel,
     LocalJob,
     LossTerm,
     ParamSpace,
@@ -54,7 +55,7 @@ class Averaging:
         """The global model, and what the server says besides."""
         return Broadcast(server.version, server.theta, {} if self.side is None else self.side(server))
 
-    def view(self, down: Broadcast, client: int, rank: int, tick: int) -> View:
+    def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
         """The client's cut of the broadcast; what it receives is what the method changes, as float32."""
         start = cut_to_rank(down.common, self.space, rank)
         changes = frozenset(start) if self.changes is None else self.changes
@@ -70,15 +71,21 @@ class Averaging:
         """The change of what was trained; nothing is remembered."""
         return Upload(difference(view.start, end, view.trains))
 
-    def change(self, server: ServerState, folded: Tensors) -> Tensors:
+    def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
         """The mean change, as it is folded or made of it."""
         return folded if self.change_of is None else self.change_of(server, folded)
+
+    def model(self, server: ServerState) -> GlobalModel:
+        """The values, and what was merged into the base."""
+        return GlobalModel(server.theta, server.base)
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """Add the mean change, then what the method does besides. Nobody arrived: nothing changes."""
         if received.folded is None:
             return server
-        after = add_change(server, self.change(server, received.folded), self.config.server_lr)
+        change = self.change(server, received.folded)
+        assert change is not None  # a method that gives none has an `aggregate` of its own
+        after = add_change(server, change, self.config.server_lr)
         return after if self.then is None else self.then(server, after, received)
 
 

@@ -17,7 +17,19 @@ from raysoft.config import Plugin, Positive, Section, registry
 from raysoft.errors import ConfigError
 from raysoft.methods.folds import Fold
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, LocalJob, ParamSpace, Reception, ServerState, Tensors, Update, Upload, View
+from raysoft.types import (
+    Array,
+    Broadcast,
+    GlobalModel,
+    LocalJob,
+    ParamSpace,
+    Reception,
+    ServerState,
+    Tensors,
+    Update,
+    Upload,
+    View,
+)
 
 
 class MethodConfig(Section):
@@ -52,8 +64,8 @@ class Method(Protocol):
         """What the coordinator sends to everybody."""
         ...
 
-    def view(self, down: Broadcast, client: int, rank: int, tick: int) -> View:
-        """What both ends know of one client; the same on every process."""
+    def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
+        """What both ends know of one client; the same on every process. `memory`: as in `local`; None: empty."""
         ...
 
     def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
@@ -64,8 +76,15 @@ class Method(Protocol):
         """The change that the client wants to send, before any compression, given the values after its job."""
         ...
 
-    def change(self, server: ServerState, folded: Tensors) -> Tensors:
-        """The change that `aggregate` adds for what was folded, before `server_lr`; the diagnostics measure it."""
+    def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
+        """The change of the values that `aggregate` adds for what was folded, before `server_lr`, for diagnostics.
+
+        None where the mean of the clients' products is applied itself.
+        """
+        ...
+
+    def model(self, server: ServerState) -> GlobalModel:
+        """What is evaluated, exported and hashed."""
         ...
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:

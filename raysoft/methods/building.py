@@ -15,7 +15,7 @@ from raysoft.rng import Rng
 from raysoft.types import (
     Array,
     Broadcast,
-    Downlink,
+    GlobalModel,
     LocalJob,
     ParamSpace,
     Reception,
@@ -56,13 +56,13 @@ class WithExtras:
         more = {name: value for extra in self.extras.values() for name, value in extra.side(server).items()}
         return replace(down, side={**down.side, **more})
 
-    def view(self, down: Broadcast, client: int, rank: int, tick: int) -> View:
+    def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
         """The method's; values of the extras are charged as float32, at the client's rank."""
-        view = self.inner.view(down, client, rank, tick)
+        view = self.inner.view(down, client, rank, tick, _own("", memory or {}))
         sizes = {name: value.size for name, value in view.start.items()}
         more = 32 * sum(sizes[name.partition("/")[2]] for name in down.side if name.partition("/")[0] in self.extras)
         bits = view.downlink
-        return replace(view, downlink=Downlink(bits.values, bits.side + more))
+        return replace(view, downlink=replace(bits, side=bits.side + more))
 
     def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
         """The method's job, as the extras change it."""
@@ -83,9 +83,13 @@ class WithExtras:
             lost |= _named(name, upload.memory_if_lost)
         return replace(upload, memory_if_delivered=delivered, memory_if_lost=lost)
 
-    def change(self, server: ServerState, folded: Tensors) -> Tensors:
+    def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
         """The method's."""
         return self.inner.change(server, folded)
+
+    def model(self, server: ServerState) -> GlobalModel:
+        """The method's."""
+        return self.inner.model(server)
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """The method's step, then what the extras make of it."""

@@ -8,6 +8,7 @@ another order, since the checkpoint alone could not give the same logits.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from raysoft.config import LoraConfig
 from raysoft.errors import RaysoftError
 from raysoft.models.digest import adapter_sha256
 from raysoft.models.frozen import FrozenBase, as_float32, body_name, build_module, empty_module, quiet
-from raysoft.types import Array, ParamSpace, Tensors
+from raysoft.types import Array, GlobalModel, ParamSpace, Tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -43,6 +44,29 @@ def export_peft(theta: Tensors, base: FrozenBase, space: ParamSpace, lora: LoraC
     atomic.write_bytes(folder / WEIGHTS_FILE, blob)
     config = _peft_config(base, space, lora, saved, module)
     atomic.write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def as_adapter(space: ParamSpace, model: GlobalModel) -> tuple[ParamSpace, Tensors]:
+    """A model as one adapter of the untouched base: itself, or where something was merged, of the rank that takes.
+
+    Singular values below float32's rounding of the largest are left out.
+    """
+    if not model.base:
+        return space, model.theta
+    parts = []
+    for pair in space.pairs:
+        product = space.scale * model.theta[pair.b].astype(np.float64) @ model.theta[pair.a].astype(np.float64)
+        left, sigma, right = np.linalg.svd(model.base[pair.module].astype(np.float64) + product, full_matrices=False)
+        parts.append((left * sigma, right, int((sigma > np.finfo(np.float32).eps * sigma[0]).sum())))
+    rank = max(1, *(used for _, _, used in parts))
+    theta = {name: model.theta[name] for name in space.always_sent}
+    for pair, (left, right, _) in zip(space.pairs, parts, strict=True):
+        theta[pair.b], theta[pair.a] = np.zeros((pair.out_features, rank)), np.zeros((rank, pair.in_features))
+        most = min(rank, len(right))
+        theta[pair.b][:, :most], theta[pair.a][:most] = left[:, :most], right[:most]
+    theta = {name: value.astype(np.float32) for name, value in theta.items()}
+    shapes = {name: theta[name].shape for name in space.shapes}
+    return replace(space, shapes=shapes, rank=rank, scale=1.0), theta
 
 
 def _peft_config(
@@ -116,4 +140,4 @@ def save_base(base: FrozenBase, folder: Path) -> None:
         module.save_pretrained(folder)
 
 
-__all__ = ["adapter_sha256", "export_peft", "import_peft", "save_base"]
+__all__ = ["adapter_sha256", "as_adapter", "export_peft", "import_peft", "save_base"]

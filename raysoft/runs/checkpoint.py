@@ -259,7 +259,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_finite(checkpoint: Checkpoint, path: Path) -> None:
     """0.1 kept what a diverged round had left; the checkpoint before it is good."""
-    strange = [name for name, value in checkpoint.state.server.theta.items() if not is_sound(value)]
+    server = checkpoint.state.server
+    strange = [name for name, value in (*server.theta.items(), *server.base.items()) if not is_sound(value)]
     if strange:
         raise CheckpointDamagedError(f"{path}: its global model is not finite, or diverged (e.g. {strange[0]})")
 

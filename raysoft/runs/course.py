@@ -123,8 +123,8 @@ class Course:
                 position = self._keep(record, info.description)
                 if writer.due(tick, standing.config.rounds):
                     self._save(writer, coordinator, position, info.base_checksum)
-            theta, totals = coordinator.finish()
-            digest = export_adapter(coordinator.fetch_base(), info.space, theta, standing.config, standing.out.path)
+            model, totals = coordinator.finish()
+            digest = export_adapter(coordinator.fetch_base(), info.space, model, standing.config, standing.out.path)
             self._tell(writer)
         if standing.fresh and standing.config.executor == "ray" and not self._placed:
             warn_of_slow_start(standing.config, startup_s, standing.records)

@@ -12,7 +12,7 @@ from raysoft.rundir.checks import is_lost
 from raysoft.rundir.folder import REPORT, record_row
 from raysoft.runs.events import Events
 from raysoft.runs.trackers.fanout import Trackers
-from raysoft.types import RoundRecord, Tensors
+from raysoft.types import GlobalModel, RoundRecord
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class RunResult:
     split: str = "test"  # eval.split
 
 
-def export_adapter(base: Any, space: Any, theta: Tensors, config: RunConfig, folder: Path) -> str:
+def export_adapter(base: Any, space: Any, model: GlobalModel, config: RunConfig, folder: Path) -> str:
     """Write the adapter in the format of peft; the fingerprint of its values."""
-    from raysoft.models.adapter import export_peft
+    from raysoft.models.adapter import as_adapter, export_peft
     from raysoft.models.digest import adapter_sha256
 
+    space, theta = as_adapter(space, model)
     export_peft(theta, base, space, config.model.lora, folder / "adapter")
     return adapter_sha256(theta)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysoft.config import RunConfig
-from raysoft.types import RoundRecord, Tensors
+from raysoft.types import GlobalModel, RoundRecord
 
 if TYPE_CHECKING:
     from raysoft.federation.coordinator import Started
@@ -33,7 +33,7 @@ class Session(Protocol):
         """All that the rounds so far have changed."""
         ...
 
-    def finish(self) -> tuple[Tensors, dict[str, Any]]:
+    def finish(self) -> tuple[GlobalModel, dict[str, Any]]:
         """The global values and run totals."""
         ...
 

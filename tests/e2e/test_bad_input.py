@@ -107,7 +107,7 @@ def test_overrides(command, override, words):
         ("base: soft\n<<: {rounds: 3}\n", ["<<: unknown key"]),
         ("", ["must hold a mapping"]),
         ("base: soft\n---\nrounds: 3\n", ["another document"]),
-        ("base: soft\ntrain: {3: 4}\n", ["train.3"]),
+        ("base: soft\ntrain: {3: 4}\n", ["line 2", "key 3 must be text"]),
     ],
 )
 def test_files(command, tmp_path, text, words):
@@ -364,6 +364,9 @@ DAMAGED = {
     "counts that are words": (each_row(lambda row: {**row, "dropped": "x"}), "dropped must be a count"),
     "reasons that are a list": (each_row(lambda row: {**row, "drop_reasons": [1]}), "drop_reasons must map"),
     "a huge client": (each_row(lambda row: {**row, "metrics": {"clients": {"id": [10**30]}}}), "clients.id"),
+    "a loss that is a word": (each_row(lambda row: {**row, "loss": "x"}), "line 1: loss must be a number, got 'x'"),
+    "a loss beyond floats": (each_row(lambda row: {**row, "loss": 10**400}), "line 1: loss must be a number, got 1000"),
+    "energy beyond floats": (each_row(lambda row: {**row, "energy_j": 1e308}), "line 1: energy_j must be a number"),
     "metrics that are null": (of_summary(None, "metrics"), "metrics must be an object"),
     "a figure that is a word": (of_summary("x", "final_accuracy"), "final_accuracy must be a number"),
     "a figure beyond floats": (of_summary(10**400, "wall_time_s"), "wall_time_s must be a number"),
@@ -377,7 +380,6 @@ HARMLESS = {
     "no summary": lambda folder: (folder / "summary.json").unlink(),
     "a half-written line": lambda folder: (folder / "rounds.jsonl").open("a").write('{"round": 4'),
     "nulls": each_row(lambda row: {key: row[key] if key in ("round", "metrics") else None for key in row}),
-    "numbers beyond floats": each_row(lambda row: {**row, "loss": 10**400, "energy_j": 1e308}),
     "odd surroundings": lambda folder: (folder / "environment.json").write_text('{"libraries": 3, "cpus": []}'),
     "half a character": each_row(lambda row: {**row, "drop_reasons": {"\ud800": 1}}),
 }

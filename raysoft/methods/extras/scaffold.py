@@ -29,7 +29,7 @@ C = "scaffold/"
 class Config(ExtraConfig):
     """Nothing to choose; needs SGD without weight decay and clipping, whose steps the formula describes."""
 
-    TRAITS: ClassVar[Traits] = Traits(plain_sgd=True, side_sums=True)
+    TRAITS: ClassVar[Traits] = Traits(plain_sgd=True, side_sums=True, fixed_gauge=True)
 
 
 def steps_moved(steps: int, momentum: float) -> float:

@@ -108,6 +108,13 @@ class PackedLinear(nn.Module):
         self.factors: tuple[Tensor, Tensor] | None = None  # A [K, R, I], B [K, O, R]
         self.effective: Tensor | None = None  # one merged matrix for everybody (evaluation)
 
+    def rebase(self, change_OI: Tensor | None) -> None:
+        """From now on work with the frozen weight plus this; None: the frozen weight itself, which stays as it is."""
+        weight: Any = self.base.weight
+        frozen: Tensor = weight if isinstance(self.base, nn.Linear) else weight.t()
+        del self.weight_OI  # which may be registered as a parameter
+        self.weight_OI = frozen if change_OI is None else frozen + change_OI
+
     @property
     def weight(self) -> Tensor:
         """The frozen weight, for code that asks a layer for its dtype or device."""

@@ -54,12 +54,29 @@ class PackedTrainer:
         self.device = prepare(device, threads)
         self.layout = StackLayout(space)
         self.module: Any = build_module(base, str(self.device))
+        self._rebased = False
         self._separable: bool | None = None  # known from the first batch on
         self._linears = {pair.module: self._install_linear(pair) for pair in space.pairs}
         self._heads = {
             name: self._install_head(name)
             for name in dict.fromkeys(n.rpartition(".")[0] for n in space.shapes if n in space.always_sent)
         }
+
+    @torch.no_grad()
+    def rebase(self, base: Tensors) -> None:
+        """From now on work on W0 plus these changes, [O, I] by module; empty: on W0.
+
+        Raises RaysoftError where W0 is not float32: rounding would swallow small changes.
+        """
+        if not base and not self._rebased:
+            return
+        self._rebased = bool(base)
+        for module, layer in self._linears.items():
+            if base and layer.weight.dtype != torch.float32:
+                raise RaysoftError(
+                    f"this method merges into the base, whose {module} is {layer.weight.dtype}: it needs float32"
+                )
+            layer.rebase(torch.tensor(base[module], device=self.device) if base else None)
 
     # -- training ------------------------------------------------------------------------------------------------
 

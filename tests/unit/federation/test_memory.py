@@ -24,10 +24,10 @@ class Counting:
         self.given.append((view.tick, view.client, int(memory.get("arrived", 0))))
         return self.plain.local(view, memory, steps)
 
-    def upload(self, view, end, memory):
+    def upload(self, view, job, end, memory):
         arrived, lost = memory.get("arrived", np.zeros(())), memory.get("lost", np.zeros(()))
         return replace(
-            self.plain.upload(view, end, memory),
+            self.plain.upload(view, job, end, memory),
             memory_if_delivered={"arrived": np.asarray(arrived + 1.0), "lost": lost},
             memory_if_lost={"arrived": arrived, "lost": np.asarray(lost + 1.0)},
         )

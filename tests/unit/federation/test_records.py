@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from raysoft.config import registry
 from raysoft.config.presets import load_config
 from raysoft.federation.client import SILENT, SentUpdate
 from raysoft.federation.diagnostics import product_sums
@@ -35,7 +36,8 @@ COUNTS = {"count": 8.0, "correct": 6.0, "loss_sum": 4.0}
 def parts(bits_per_byte=False, *settings):
     config = load_config("soft", settings)
     info = SimpleNamespace(space=SPACE, bits_per_byte=bits_per_byte)
-    return SimpleNamespace(config=config, info=info, rng=Rng(0))
+    method = registry.build("method", config.method, SPACE)
+    return SimpleNamespace(config=config, info=info, rng=Rng(0), method=method)
 
 
 def report(client, loss=1.0):
@@ -234,3 +236,18 @@ def test_covariance_is_measured_as_the_packs_did_also_when_clients_were_dropped(
     _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(theta))))
     assert record.aggregation_covariance == pytest.approx(0.0, abs=1e-12), "one update is its own mean"
     assert record.metrics["applied_ratio"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("times", [1.0, 2.0])
+def test_the_step_that_is_measured_is_the_one_that_was_taken(times):
+    """Half the weight sent component 0 of B only: a method that makes twice of it takes a step of its full length."""
+    update = {PAIR.a: np.zeros((2, 2)), PAIR.b: np.array([[0.1, 0.0]] * 3)}
+    both = {"trained": [update, update], "mix": [0.5, 0.5], "weights": [0.5, 0.5]}
+    products = product_sums(SPACE, "exact", Rng(0), start=THETA, received=[update, {}], **both)
+    given = parts()
+    if times != 1.0:
+        given.method = SimpleNamespace(change=lambda server, folded: {n: times * v for n, v in folded.items()})
+    r = happened(folded={name: 0.5 * value for name, value in update.items()}, products=products)
+    _, record = recorded(given, replace(r, before=replace(r.before, server=ServerState(THETA))))
+    assert record.metrics["applied_ratio"] == pytest.approx(0.5 * times)
+    assert record.metrics["applied_cosine"] == pytest.approx(1.0)

@@ -79,9 +79,9 @@ def test_each_pack_is_told_what_became_of_its_clients():
 
 def test_sums_are_added_in_pack_order_and_nothing_is_nothing():
     big = {"x": np.array([1e16])}, {"x": np.array([1.0])}, {"x": np.array([-1e16])}
-    packs = [PackFold(one, None) for one in ({}, big[0], big[1], {}, big[2])]
+    packs = [PackFold(one, {}, None) for one in ({}, big[0], big[1], {}, big[2])]
     assert joined(Sum(), packs).folded["x"][0] == (1e16 + 1.0) - 1e16
-    assert joined(Sum(), [PackFold({}, None)] * 2) == joined(Sum(), []) == PackFold({}, None)
+    assert joined(Sum(), [PackFold({}, {}, None)] * 2) == joined(Sum(), []) == PackFold({}, {}, None)
     kept = [one.folded["x"].tolist() for one in packs if one.folded]
     assert kept == [one["x"].tolist() for one in big], "left alone"
 
@@ -90,7 +90,11 @@ def test_sums_are_added_in_pack_order_and_nothing_is_nothing():
 def test_groups_of_packs_add_up_to_what_the_packs_add_up_to(count, size):
     # Whole numbers: exact in whatever order.
     packs = [
-        PackFold({"x": np.array([float(k)])}, ProductSums({"m": np.ones(2) * k}, {"m": np.ones(2)}))
+        PackFold(
+            {"x": np.array([float(k)])},
+            {"s": np.ones(2) if k else np.zeros(2)},
+            ProductSums({"m": np.ones(2) * k}, {"m": np.ones(2)}),
+        )
         for k in range(count)
     ]
     groups = in_groups(packs, size)
@@ -98,6 +102,7 @@ def test_groups_of_packs_add_up_to_what_the_packs_add_up_to(count, size):
     assert max(map(len, groups)) <= size
     whole = joined(Sum(), [joined(Sum(), group) for group in groups])
     assert whole.folded["x"] == count * (count - 1) / 2
+    assert whole.side["s"].tolist() == [count - 1] * 2
     assert whole.products.received["m"].tolist() == [count * (count - 1) / 2] * 2
     assert whole.products.ideal["m"].tolist() == [count] * 2
 

@@ -178,7 +178,7 @@ def test_a_fold_that_fails_where_packs_were_trained_is_named():
 
     made, executor = coordinator("soft")
     executor.worker.method = replace(executor.worker.method, fold=Hostile())
-    with pytest.raises(RaysoftError, match="^method soft, round 1: ZeroDivisionError"):
+    with pytest.raises(RaysoftError, match=r"^method soft, round 1: ZeroDivisionError"):
         made.round(1)
     assert made.state.server.version == 0
 

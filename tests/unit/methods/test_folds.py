@@ -54,7 +54,7 @@ def clients(
 def in_parts(fold, arrived, cuts) -> dict:
     """Folded in packs that end at these places, joined as the coordinator joins them."""
     edges = [0, *sorted(min(cut, len(arrived)) for cut in cuts), len(arrived)]
-    packs = [PackFold(fold.part(arrived[a:b]), None) for a, b in zip(edges, edges[1:], strict=False)]
+    packs = [PackFold(fold.part(arrived[a:b]), {}, None) for a, b in zip(edges, edges[1:], strict=False)]
     return dict(joined(fold, packs).folded)
 
 
@@ -181,7 +181,7 @@ def test_parts_joined_in_order_are_the_whole(fold, seed, ranks, share, cuts):
 def test_parts_may_be_joined_in_groups_first(fold, seed, count, size):
     """As `join` runs where packs were folded, and the coordinator joins what comes of it."""
     arrived, _ = clients(seed, [1 + k % RANK for k in range(count)])
-    packs = [PackFold(fold.part([one]), None) for one in arrived]
+    packs = [PackFold(fold.part([one]), {}, None) for one in arrived]
     grouped = joined(fold, [joined(fold, group) for group in in_groups(packs, size)]).folded
     for name, value in fold.part(arrived).items():
         np.testing.assert_allclose(grouped[name], value, rtol=0, atol=1e-12)

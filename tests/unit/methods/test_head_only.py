@@ -33,7 +33,7 @@ def test_nothing_but_the_head_is_trained_sent_charged_and_counted():
     method, view, end = build(Config(), space()), view_of(update(0)), update(1)
     assert view.trains == method.local(view, {}, 5).trains == {"head"}
     assert view.downlink.total == view.dense_bits == 32 * 8
-    sent = method.upload(view, end, {}).update
+    sent = method.upload(view, method.local(view, {}, 5), end, {}).update
     assert set(sent) == {"head"}
     assert set(method.fold.part([Arrived(sent, 1.0, view.start)])) == {"head"}
 

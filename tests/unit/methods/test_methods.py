@@ -11,7 +11,6 @@ from raysoft.rng import Rng
 from raysoft.types import Outcome, Reception, ServerState, View
 from tests.unit.methods.spaces import PAIRS, space
 
-
 NOBODY = Outcome(np.array([]), np.array([]), np.array([]), (), 0.0)
 
 
@@ -134,7 +133,7 @@ def test_ffa_neither_trains_nor_sends_nor_charges_a():
     assert set(view.start) - view.trains == {"first.lora_A", "second.lora_A"}
     assert method.local(view, {}, 5).trains == view.trains
     assert view.downlink.total == view.dense_bits == 32 * (6 * 3 + 4 * 3 + 8)
-    update = method.upload(view, view.start, {}).update
+    update = method.upload(view, method.local(view, {}, 5), view.start, {}).update
     assert set(update) == {"first.lora_B", "second.lora_B", "head"}
 
 
@@ -153,13 +152,13 @@ def test_what_a_client_gets_trains_and_sends_is_cut_to_its_rank(module, rank):
     assert view.downlink.side == 0
     assert view.downlink.total == view.dense_bits == sum(32 * view.start[name].size for name in view.trains)
     end = {name: value + np.float32(0.5) for name, value in view.start.items()}
-    upload = method.upload(view, end, {})
+    upload = method.upload(view, job, end, {})
     assert set(upload.update) == view.trains
     for name, value in upload.update.items():
         assert value.dtype == np.float32
         change = end[name].astype(float) - view.start[name]
         np.testing.assert_array_equal(value, change.astype(np.float32))
-    assert upload.memory_if_delivered == upload.memory_if_lost == {}
+    assert upload.side == upload.memory_if_delivered == upload.memory_if_lost == {}
 
 
 @pytest.mark.parametrize("module", [soft, fedit, ffa, head_only])
