@@ -75,7 +75,7 @@ def allocator_round(clients: int, units: int) -> Callable[[], object]:
     context = AllocationContext(link, 0.4, 0.05, 1.0)
     allocator = registry.build("allocator", Plugin(name="tsfa", latency_budget_s=0.6), context)
     start, snr = arrays(clients)
-    reports = tuple(ClientReport(k, 0, 10, 8, 1.0, 8e7, 0, 0, curve(k, units)) for k in range(clients))
+    reports = tuple(ClientReport(k, 10, 8, 1.0, 8e7, 0, 0, curve(k, units)) for k in range(clients))
     gain = snr * LINK.snr_gap * LINK.noise_w_per_hz / 0.1
     who = Participants(
         clients_K=np.arange(clients),

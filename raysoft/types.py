@@ -75,7 +75,6 @@ class GlobalModel:
 class Broadcast:
     """Put once a round; a client's `View` is a pure function of it, of the client and of the client's rank."""
 
-    version: int
     common: Tensors
     side: Tensors = field(default_factory=dict)  # what both ends know besides the values, e.g. ORDER
     base: Tensors = field(default_factory=dict)  # see ServerState
@@ -210,7 +209,6 @@ class ClientReport:
     """The only per-client thing that always reaches the coordinator after training."""
 
     client: int
-    version: int
     samples: int
     rank: int
     loss: float

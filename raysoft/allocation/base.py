@@ -21,7 +21,7 @@ class AllocatorConfig(Section):
     """Options every allocator has."""
 
     latency_budget_s: Positive | None = None  # long-term mean round latency; None: no budget
-    outage_factor: Annotated[float, Field(gt=0, strict=False)] = 2.0
+    outage_factor: Annotated[float, Field(gt=0)] = 2.0
 
 
 @dataclass(frozen=True)

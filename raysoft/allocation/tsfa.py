@@ -57,7 +57,7 @@ class Config(AllocatorConfig):
     queue_init: Literal["zero", "steady"] = "zero"
     queue_start: NonNegative | None = None
     longest_round: Positive | None = None
-    certify: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None
+    certify: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,9 @@ class DataConfig(Section):
     natural_key: str | None = None
     samples_per_client: Annotated[int, Field(ge=1, le=10**7)] = 64  # virtual
     min_samples: Count = 2
-    validation_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
-    test_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.25
-    proxy_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.05
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    proxy_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_train_samples: Count | None = None
     max_test_samples: Count | None = None
 
@@ -149,7 +149,7 @@ class TrainConfig(Section):
 class DeviceConfig(Section):
     """The simulated devices. payload_scale and compute_scale let a tiny model stand for a large one."""
 
-    tx_power_dbm: Annotated[float, Field(ge=-60, le=80, strict=False)] = 20.0
+    tx_power_dbm: Annotated[float, Field(ge=-60, le=80)] = 20.0
     cpu_hz: Positive | Range = Range(low=5e8, high=2e9)
     cycles_per_sample: NonNegative = 1e6
     kappa: NonNegative = 1e-28
@@ -173,8 +173,8 @@ class ActorsConfig(Section):
     # A lost actor; drop_client also leaves out a client whose plug-in code raises.
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
     quorum: Unit = 0.5
-    timeout_s: Annotated[float, Field(gt=0, le=1e6, strict=False)] = 300.0
-    wait_for_nodes_s: Annotated[float, Field(ge=0, le=1e6, strict=False)] = 0.0  # for an autoscaler to add nodes
+    timeout_s: Annotated[float, Field(gt=0, le=1e6)] = 300.0
+    wait_for_nodes_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # for an autoscaler to add nodes
 
 
 class EvalConfig(Section):
@@ -258,7 +258,7 @@ class PlanConfig(Section):
     alpha: Literal["keep-scale", "rslora"] = "keep-scale"
     reference_rank: Rank = 8
     draws: Annotated[int, Field(ge=8, le=10**6)] = 256  # sampled rounds (cohorts and channels)
-    trim: Annotated[float, Field(ge=0, lt=0.5, strict=False)] = 0.05  # cut off each end before the mean latency
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.05  # cut off each end before the mean latency
     pilot_steps: Annotated[int, Field(ge=1, le=10**6)] = 20  # full-gradient steps, for the rank term
     pilot_rounds: Annotated[int, Field(ge=1, le=10**6)] = 4  # federated rounds, for the two other terms
     repetitions: Annotated[int, Field(ge=2, le=1000)] = 3  # of the federated pilot

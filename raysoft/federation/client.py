@@ -27,6 +27,7 @@ from raysoft.federation.seam import (
     blamed,
     check_curve,
     check_encoded,
+    check_part,
     check_size,
     check_upload,
     check_view,
@@ -203,7 +204,6 @@ class Worker:
             view, state = views[k], states[k]
             report = ClientReport(
                 client=client,
-                version=down.version,
                 samples=self.workload.partition.size(client),
                 rank=state.rank,
                 loss=float(results[client].loss) if client in results else math.nan,
@@ -306,14 +306,17 @@ class Worker:
             if received[k]:
                 start = pad_to_rank(self._view(down, pack.tick, client, state).start, space)
                 arrived.append(Arrived(received[k], request.mix[k], start))
+            if request.arrived[k]:
                 add_side(side, upload.side, space)
         with blamed("method", self.config, pack.tick):
             folded = self.method.fold.part(arrived)
+            check_part(self.config, pack.tick, folded, len(arrived))
         return states, PackFold(folded, side, self._products(down, request, trained, received))
 
-    def join(self, down: Broadcast, request: None, *packs: PackFold) -> tuple[PackFold, None]:
+    def join(self, down: Broadcast, tick: int, *packs: PackFold) -> tuple[PackFold, None]:
         """Neighbouring packs as one."""
-        return joined(self.method.fold, packs), None
+        with blamed("method", self.config, tick):
+            return joined(self.method.fold, packs), None
 
     def _products(
         self, down: Broadcast, request: FoldRequest, trained: TrainedPack, received: Sequence[Update]
@@ -356,14 +359,14 @@ class Worker:
     def _view(self, down: Broadcast, tick: int, client: int, state: ClientState) -> View:
         with blamed("method", self.config, tick, client):
             view = self.method.view(down, client, state.rank, tick, state.method)
-            check_view(self.config, view)
+            check_view(self.config, tick, client, view)
         return view
 
 
 def _nothing(view: View, state: ClientState) -> Upload:
     """No change, and nothing new to remember."""
     zeros = {name: np.zeros_like(view.start[name]) for name in view.start if name in view.trains}
-    return Upload(zeros, state.method, state.method)
+    return Upload(zeros, memory_if_delivered=state.method, memory_if_lost=state.method)
 
 
 def _where(stage: str, request: Any, handles: Sequence[Any]) -> str:

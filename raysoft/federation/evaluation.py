@@ -27,7 +27,7 @@ def evaluate(parts: Parts, server: ServerState, tick: int) -> dict[str, float] |
         return None
     size, items = config.eval.batch_size, parts.info.eval_items
     requests = [EvaluateRequest(start, min(start + size, items)) for start in range(0, items, size)]
-    down = parts.executor.put(broadcast_of(parts.method.model(server), server.version))
+    down = parts.executor.put(broadcast_of(parts.method.model(server)))
     total: dict[str, float] = {}
     for counts, _ in parts.executor.map("evaluate", down, requests):
         for name, value in counts.items():
@@ -35,9 +35,9 @@ def evaluate(parts: Parts, server: ServerState, tick: int) -> dict[str, float] |
     return total
 
 
-def broadcast_of(model: GlobalModel, version: int) -> Broadcast:
+def broadcast_of(model: GlobalModel) -> Broadcast:
     """A model as the stages of evaluation take it."""
-    return Broadcast(version=version, common=model.theta, base=model.base)
+    return Broadcast(model.theta, base=model.base)
 
 
 def scores(counts: dict[str, float] | None, bits_per_byte: bool) -> tuple[float | None, float | None, dict[str, float]]:
@@ -57,7 +57,7 @@ def evaluate_clients(parts: Parts, server: ServerState) -> dict[str, float]:
     """
     if not parts.config.metrics.clients:
         return {}
-    down = parts.executor.put(broadcast_of(parts.method.model(server), server.version))
+    down = parts.executor.put(broadcast_of(parts.method.model(server)))
     requests = client_requests(parts.config, parts.info.partition)
     replies = parts.executor.map("evaluate_clients", down, requests)
     return spread(np.concatenate([counts for counts, _ in replies]), parts.info.bits_per_byte)

@@ -157,19 +157,32 @@ def check_outcome(config: RunConfig, tick: int, outcome: Outcome, plan: Allocati
         raise _fault("uplink", config, tick, f"round_s is {outcome.round_s!r}")
 
 
-def check_view(config: RunConfig, view: Any) -> None:
-    """What a method says of a client: a View whose trained values are there."""
-    _check_type("method", config, getattr(view, "tick", 0), "view", view, View)
+def check_view(config: RunConfig, tick: int, client: int, view: Any) -> None:
+    """What a method says of a client: a View of it, whose trained values are there."""
+    _check_type("method", config, tick, "view", view, View, client)
+    if (view.tick, view.client) != (tick, client):
+        raise _fault("method", config, tick, f"gives the view of client {view.client} in round {view.tick}", client)
     strange = sorted(view.trains - set(view.start))
     if strange or not view.trains:
         what = f"trains {strange[0]}, which is not in its start" if strange else "trains nothing"
-        raise _fault("method", config, view.tick, what, view.client)
+        raise _fault("method", config, tick, what, client)
 
 
 def check_upload(config: RunConfig, view: View, upload: Any) -> None:
     """What a client wants to send: what it trained, neither less nor more, in its shapes."""
     _check_type("method", config, view.tick, "upload", upload, Upload, view.client)
     _check_values("method", config, view, "uploads", upload.update)
+    for name, value in upload.side.items():
+        if not is_sound(value):
+            what = f"sends {name} beside the update with values that are not finite or above {LARGEST:g}"
+            raise _fault("method", config, view.tick, what, view.client)
+
+
+def check_part(config: RunConfig, tick: int, part: Any, arrived: int) -> None:
+    """What a method's fold makes of a pack: something, if anybody arrived."""
+    _check_type("method", config, tick, "fold", part, Mapping)
+    if arrived and not part:
+        raise _fault("method", config, tick, f"folds {arrived} updates that arrived to nothing")
 
 
 def check_encoded(config: RunConfig, view: View, encoded: Any, codec: Codec, units: int) -> None:

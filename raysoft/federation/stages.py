@@ -165,7 +165,7 @@ class RoundSteps:
         requests = fold_requests(trained.packs, delivered.who, arrived_K, mix_K, cohort=cohort)
         parts = run("fold", down, requests, list(zip(trained.uploads, encoded.views, strict=True)))
         groups = in_groups([handle for _, handle in parts])
-        joint = run("join", down, [None] * len(groups), groups)
+        joint = run("join", down, [self.tick] * len(groups), groups)
         with self._blamed("method"):
             total = joined(self.parts.method.fold, (reply for reply, _ in joint))
         return total, [states for states, _ in parts]

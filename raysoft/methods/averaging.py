@@ -53,7 +53,7 @@ class Averaging:
 
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
         """The global model, and what the server says besides."""
-        return Broadcast(server.version, server.theta, {} if self.side is None else self.side(server))
+        return Broadcast(server.theta, {} if self.side is None else self.side(server))
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
         """The client's cut of the broadcast; what it receives is what the method changes, as float32."""

@@ -135,9 +135,9 @@ def _manifest(checkpoint: Checkpoint, state: Any, files: Mapping[str, bytes]) ->
 
 def taken_apart(value: Any, path: str, tensors: dict[str, Array]) -> Any:
     """Plain JSON with a name in the place of each array, which goes into `tensors` under that name."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         name = f"{len(tensors)}{path}"  # numbered: a key may hold a slash
-        tensors[name] = value
+        tensors[name] = np.asarray(value)
         return name
     if is_dataclass(value):
         return {one.name: taken_apart(getattr(value, one.name), f"{path}/{one.name}", tensors) for one in fields(value)}

@@ -116,7 +116,7 @@ class Asha(Section):
 
     name: Literal["asha"] = "asha"
     grace_rounds: Count | None = None  # no run stops before; default: a ninth of the rounds
-    reduction_factor: Annotated[float, Field(gt=1, le=100, strict=False)] = 3.0
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3.0
     brackets: Annotated[int, Field(ge=1, le=10)] = 1
 
 
@@ -124,7 +124,7 @@ class HyperBand(Section):
     """HyperBand (Li et al., JMLR 2018): synchronous halving; runs pause, and go on from their checkpoints."""
 
     name: Literal["hyperband"] = "hyperband"
-    reduction_factor: Annotated[float, Field(gt=1, le=100, strict=False)] = 3.0
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3.0
 
 
 class Pbt(Section):
@@ -132,8 +132,8 @@ class Pbt(Section):
 
     name: Literal["pbt"] = "pbt"
     interval_rounds: Count | None = None  # default: a fifth of the rounds
-    quantile: Annotated[float, Field(gt=0, le=0.5, strict=False)] = 0.25
-    resample: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.25
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
 
 
 SCHEDULERS: dict[str, type[Section]] = {"none": NoScheduler, "asha": Asha, "hyperband": HyperBand, "pbt": Pbt}

@@ -33,7 +33,7 @@ class Config(UplinkConfig):
     """
 
     late_tolerance: NonNegative = 0.1
-    sensitivity_dbm: Annotated[float, Field(ge=-300, le=300, strict=False)] | None = None  # weakest received power
+    sensitivity_dbm: Annotated[float, Field(ge=-300, le=300)] | None = None  # weakest received power
     packet_error: Literal["none", "snr"] = "none"
     waterfall: Positive = 0.023
 

@@ -14,8 +14,8 @@ from raysoft.config import Section
 from raysoft.errors import RaysoftError
 from raysoft.types import Array, ChannelState
 
-Decibel = Annotated[float, Field(ge=-300, le=300, strict=False)]
-Distance = Annotated[float, Field(ge=1, le=100_000, strict=False)]
+Decibel = Annotated[float, Field(ge=-300, le=300)]
+Distance = Annotated[float, Field(ge=1, le=100_000)]
 
 
 class ChannelConfig(Section):
@@ -27,21 +27,21 @@ class ChannelConfig(Section):
     reports tell its geometry, path loss and fading; without it they give its name and options.
     """
 
-    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12, strict=False)] = 1e6
+    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e6
     cell_radius_m: Distance = 250.0
     min_distance_m: Distance = 35.0  # clients are spread uniformly over the ring between the two
-    shadowing_db: Annotated[float, Field(ge=0, le=60, strict=False)] = 8.0
+    shadowing_db: Annotated[float, Field(ge=0, le=60)] = 8.0
     # Distance over which the correlation of two clients' shadowing falls to 1/e; null: independent clients.
-    shadowing_decorrelation_m: Annotated[float, Field(ge=0.1, le=1e6, strict=False)] | None = None
+    shadowing_decorrelation_m: Annotated[float, Field(ge=0.1, le=1e6)] | None = None
     noise_dbm_per_hz: Decibel = -174.0
     noise_figure_db: Decibel = 7.0
-    max_spectral_efficiency: Annotated[float, Field(ge=1e-3, le=1e3, strict=False)] = 7.4  # bit/s/Hz
+    max_spectral_efficiency: Annotated[float, Field(ge=1e-3, le=1e3)] = 7.4  # bit/s/Hz
     snr_gap_db: Decibel = 3.0
     interference_margin_db: Decibel = 3.0
-    csi_error: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    csi_error: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # The lag at which the autocorrelation J0 of the fading falls to 1/2; null: a fresh block every round.
-    correlation_time_rounds: Annotated[float, Field(ge=0.01, le=1e9, strict=False)] | None = None
-    control_rate_bps: Annotated[float, Field(ge=1, le=1e15, strict=False)] = 1e6
+    correlation_time_rounds: Annotated[float, Field(ge=0.01, le=1e9)] | None = None
+    control_rate_bps: Annotated[float, Field(ge=1, le=1e15)] = 1e6
 
     @model_validator(mode="after")
     def _distances(self) -> ChannelConfig:

@@ -25,7 +25,7 @@ class MacroConfig(ChannelConfig):
     """
 
     path_loss_at_1km_db: Decibel = 128.1
-    path_loss_exponent: Annotated[float, Field(gt=0, le=10, strict=False)] = 3.76
+    path_loss_exponent: Annotated[float, Field(gt=0, le=10)] = 3.76
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from raysoft.wireless.propagation import gain, positions, standard_shadowing
 LIGHT_M_PER_S = 3.0e8  # the value the report uses
 ENVIRONMENT_HEIGHT_M = 1.0
 ALWAYS_LOS_M = 18.0
-Spread = Annotated[float, Field(ge=0, le=60, strict=False)]
+Spread = Annotated[float, Field(ge=0, le=60)]
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ UMA = Scenario(63.0, (28.0, 22.0, 20.0), (28.0, 40.0, 20.0), 9.0, (13.54, 39.08,
 class CellularConfig(ChannelConfig):
     """Options of both scenarios. `shadowing_db` holds without line of sight, `los_shadowing_db` with it."""
 
-    carrier_hz: Annotated[float, Field(ge=5e8, le=1e11, strict=False)] = 3.5e9
-    bs_height_m: Annotated[float, Field(gt=1, le=200, strict=False)] = 10.0
-    ut_height_m: Annotated[float, Field(ge=1.5, le=13, strict=False)] = 1.5
+    carrier_hz: Annotated[float, Field(ge=5e8, le=1e11)] = 3.5e9
+    bs_height_m: Annotated[float, Field(gt=1, le=200)] = 10.0
+    ut_height_m: Annotated[float, Field(ge=1.5, le=13)] = 1.5
     los_shadowing_db: Spread = 4.0
     k_factor_db: Decibel = 9.0  # mean over clients in line of sight
     k_factor_std_db: Spread = 5.0

@@ -14,7 +14,7 @@ class Config(CellularConfig):
     """Options of `uma`."""
 
     shadowing_db: Spread = 6.0
-    bs_height_m: Annotated[float, Field(gt=1, le=200, strict=False)] = 25.0
+    bs_height_m: Annotated[float, Field(gt=1, le=200)] = 25.0
     k_factor_std_db: Spread = 3.5
 
 

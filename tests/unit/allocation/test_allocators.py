@@ -26,9 +26,9 @@ CHANNEL = rayleigh.build(rayleigh.Config(), RNG)
 DEVICES = Devices(DeviceConfig(), RNG)
 CONTEXT = AllocationContext(LINK, kept_fraction=0.4, min_kept_fraction=0.05, payload_scale=1.0)
 MODULES = {name: registry.plugin("allocator", name) for name in registry.ALLOCATORS}
-FINITE = [name for name, module in MODULES.items() if getattr(module, "NEEDS_CHANNEL", True)]  # with a band to share
-BUDGETED = {name for name, module in MODULES.items() if getattr(module, "NEEDS_BUDGET", False)}
-READING = {name for name, module in MODULES.items() if module.Config.reads_curves}
+FINITE = [name for name, module in MODULES.items() if module.Config.TRAITS.needs_channel]  # with a band to share
+BUDGETED = {name for name, module in MODULES.items() if module.Config.TRAITS.needs_budget}
+READING = {name for name, module in MODULES.items() if module.Config.TRAITS.reads_curves}
 
 
 def build(name, context=CONTEXT, **options):
@@ -44,12 +44,12 @@ def report(client, tick, units=24, fixed=64, scale=1.0):
     curve = masked_curve(1000 * tick + client, units, fixed=fixed)
     return ClientReport(
         client=client,
-        version=tick,
         samples=10,
         rank=8,
         loss=1.0,
         cycles=CYCLES,
         downlink_bits=0,
+        dense_bits=0,
         curve=replace(curve, error_J=curve.error_J * scale),
     )
 

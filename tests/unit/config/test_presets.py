@@ -50,6 +50,9 @@ ABOUT = {
     "fedit-8bit": {"method", "codec", "allocator"},
     "fedit-4bit": {"method", "codec", "allocator"},
     "ffa": {"method", "codec", "allocator"},
+    "rolora": {"method", "codec", "allocator"},
+    "lora-fair": {"method", "codec", "allocator"},
+    "flora": {"method", "codec", "allocator"},
     "ideal": {"method", "codec", "allocator", "uplink"},
     "soft-plus": {"codec", "allocator"},
 }

@@ -154,10 +154,10 @@ def test_a_lost_result_is_made_again_from_the_stages_before():
     encoded = work.map("encode", None, [None] * 2, [(handle,) for _, handle in trained])
     crew.lost = {trained[1][1].ref, encoded[1][1].ref}  # a node took both with it
     before = len(crew.started)
-    summed = work.map("sum", None, [None] * 2, [(handle,) for _, handle in encoded])
+    summed = work.map("fold", None, [None] * 2, [(handle,) for _, handle in encoded])
     assert clients(summed) == [(0, 1), (2, 3)]
     stages = [stage for _, stage, who in crew.started[before:] if who == (2, 3)]
-    assert stages == ["sum", "encode", "train", "encode", "sum"]
+    assert stages == ["fold", "encode", "train", "encode", "fold"]
     assert not crew.replaced, "nobody has died"
 
 
@@ -254,13 +254,13 @@ def test_a_call_may_need_several_handles_and_gets_them_in_order():
     work = dispatcher(crew)
     trained = work.map("train", None, REQUESTS[:3])
     refs = [handle.ref for _, handle in trained]
-    work.map("combine", None, [None], [tuple(handle for _, handle in trained)])
+    work.map("join", None, [None], [tuple(handle for _, handle in trained)])
     assert crew.given == refs
     crew.lost = {refs[0]}
     before = len(crew.started)
-    work.map("combine", None, [None], [tuple(handle for _, handle in trained)])
+    work.map("join", None, [None], [tuple(handle for _, handle in trained)])
     stages = [stage for _, stage, _ in crew.started[before:]]
-    assert stages == ["combine", "train", "train", "train", "combine"], "which one was lost is not known"
+    assert stages == ["join", "train", "train", "train", "join"], "which one was lost is not known"
     assert crew.given[0] not in refs
 
 

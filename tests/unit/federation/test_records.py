@@ -42,7 +42,7 @@ def parts(bits_per_byte=False, *settings):
 
 def report(client, loss=1.0):
     curve = Curve(32, np.array([0, 100, 200, 400]), np.array([4.0, 2.0, 1.0, 0.0]))
-    return ClientReport(client, 0, 10, 2, loss, 1e6, downlink_bits=320, dense_bits=256, curve=curve)
+    return ClientReport(client, 10, 2, loss, 1e6, downlink_bits=320, dense_bits=256, curve=curve)
 
 
 def sent(bits, mask, error=0.25, finite=True):

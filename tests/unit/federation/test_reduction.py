@@ -24,7 +24,7 @@ PACKS = [Pack(3, (1, 4)), Pack(3, (6, 7)), Pack(3, (9,))]
 
 def report(client, samples=10, finite=True):
     curve = Curve(0, np.array([0, 8]), np.array([1.0, 0.0]))
-    return ClientReport(client, 0, samples, 8, 1.0, 1.0, 0, 0, curve, finite=finite)
+    return ClientReport(client, samples, 8, 1.0, 1.0, 0, 0, curve, finite=finite)
 
 
 def who(clients, weights):
