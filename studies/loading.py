@@ -13,7 +13,7 @@ from raysoft.quantities import quantity
 from raysoft.rundir.reading import Run, read_run
 from raysoft.types import Array
 from studies.recorded import read_recorded
-from studies.settings import Experiment, Setting, Task
+from studies.settings import Experiment, GoneJob, Setting, Task
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,15 @@ def read_results(experiments: Sequence[Experiment], outcomes: Sequence[JobOutcom
         missing: dict[str, tuple[int, ...]] = {}
         kept = []
         for job, outcome in zip(jobs, outcomes[start : start + len(jobs)], strict=True):
+            if outcome.folder is None and isinstance(job, GoneJob):
+                continue
             if outcome.folder is None:
                 missing[job.label] = (*missing.get(job.label, ()), job.config.seed)
                 continue
             if outcome.folder not in cache:
                 cache[outcome.folder] = light(read_run(outcome.folder))
             runs[job.label][job.config.seed] = cache[outcome.folder]
-            if outcome.folder.name in recorded.runs:
-                kept.append(job.label)
+            kept.append((job.label, outcome.folder.name))
         out[experiment.name] = Results(experiment, runs, missing, recorded.remark(kept))
         start += len(jobs)
     return out
@@ -121,9 +122,21 @@ def light(run: Run) -> Run:
 
 def found_only(jobs: Sequence[Job], store: Path) -> list[JobOutcome]:
     """Outcomes of what the store holds, without running anything."""
-    keys = [key_of(job.config) for job in jobs]
-    known = find(store, {key: job.config for key, job in zip(keys, jobs, strict=True)})
-    return [JobOutcome(job, known.get(key), reused=key in known) for key, job in zip(keys, jobs, strict=True)]
+    gone = gone_outcomes(jobs, store)
+    keys = {at: key_of(job.config) for at, job in enumerate(jobs) if at not in gone}
+    known = find(store, {key: jobs[at].config for at, key in keys.items()})
+    return [
+        gone[at] if at in gone else JobOutcome(job, known.get(keys[at]), reused=keys[at] in known)
+        for at, job in enumerate(jobs)
+    ]
+
+
+def gone_outcomes(jobs: Sequence[Job], store: Path) -> dict[int, JobOutcome]:
+    """Outcomes by position of all jobs whose option is no longer there: the published folder, where STORE has it."""
+    folders = {at: store / job.folder for at, job in enumerate(jobs) if isinstance(job, GoneJob)}
+    return {
+        at: JobOutcome(jobs[at], folder if folder.is_dir() else None, reused=True) for at, folder in folders.items()
+    }
 
 
 def by_seed(runs: Mapping[int, Run], metric: Metric, upto_s: float | None = None) -> dict[int, float]:

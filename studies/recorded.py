@@ -1,6 +1,7 @@
 """Published runs whose numbers today's code no longer gives, named in recorded.json with a commit that reruns them.
 
-A plug-in whose numbers change raises its revision, so that older runs are not found again. Those behind the study's
+Some are of options that are no longer there (`gone` in the file): they are found by the name of their folder only. And
+a plug-in whose numbers change raises its revision, so that older runs are not found again. Those behind the study's
 tables then stand as they were recorded, marked as such below every table they are in; `make study-fresh` runs them
 anew. recorded.json holds the commit, the reason, and every run with its closing numbers; the records themselves are in
 the archive of published runs.
@@ -24,6 +25,7 @@ from raysoft.comparison.store import find, key_of
 from raysoft.config import RunConfig
 from raysoft.rundir.folder import write_atomic
 from raysoft.rundir.reading import read_run
+from studies.settings import GoneJob
 
 FILE = Path(__file__).parent / "recorded.json"
 NUMBERS = ("final_accuracy", "final_bits_per_byte", "uplink_mb", "simulated_s", "energy_j")
@@ -31,24 +33,25 @@ NUMBERS = ("final_accuracy", "final_bits_per_byte", "uplink_mb", "simulated_s", 
 
 @dataclass(frozen=True)
 class Recorded:
-    """recorded.json. `runs`: closing numbers by folder name."""
+    """recorded.json. `runs`: closing numbers by folder name; `gone`: the same of options that are no longer there."""
 
     commit: str
     reason: str
     runs: Mapping[str, Mapping[str, float | None]]
+    gone: Recorded | None = None
 
-    def remark(self, labels: Sequence[str]) -> str:
-        """What to say below a table that has runs of these arms."""
-        if not labels:
-            return ""
-        names = "; ".join(dict.fromkeys(labels))
-        return f"Recorded at commit {self.commit[:7]}, not found by today's code ({self.reason}): {names}."
+    def remark(self, runs: Sequence[tuple[str, str]]) -> str:
+        """What to say below a table that has these runs, (label, folder) each; nothing of those found today."""
+        names = "; ".join(dict.fromkeys(label for label, folder in runs if folder in self.runs))
+        own = f"Recorded at commit {self.commit[:7]}, not found by today's code ({self.reason}): {names}."
+        return " ".join(text for text in (own if names else "", self.gone.remark(runs) if self.gone else "") if text)
 
 
 def read_recorded(path: Path = FILE) -> Recorded:
     """The file. Raises ValueError or KeyError where it is damaged."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    return Recorded(found["commit"], found["reason"], found["runs"])
+    gone = found.get("gone")
+    return Recorded(found["commit"], found["reason"], found["runs"], None if gone is None else Recorded(**gone))
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def older_revisions() -> Iterator[None]:
 
 def recorded_outcomes(jobs: Sequence[Job], store: Path, recorded: Recorded) -> dict[int, JobOutcome]:
     """Outcomes by position of the jobs that STORE answers with a recorded run only."""
-    revised = {at: job.config for at, job in enumerate(jobs) if job.config.revisions()}
+    revised = {at: job.config for at, job in enumerate(jobs) if not isinstance(job, GoneJob) and job.config.revisions()}
     today = _found(revised, store)
     with older_revisions():
         older = _found({at: config for at, config in revised.items() if at not in today}, store)
@@ -84,7 +87,7 @@ def freeze(jobs: Sequence[Job], store: Path, commit: str, reason: str) -> dict[s
     every = Recorded("", "", {folder.name: {} for folder in store.iterdir() if folder.is_dir()})
     folders = {one.folder for one in recorded_outcomes(jobs, store, every).values() if one.folder is not None}
     runs = {folder.name: numbers_of(folder) for folder in sorted(folders)}
-    return {"commit": commit, "reason": reason, "runs": runs}
+    return {"commit": commit, "reason": reason, "runs": runs, "gone": json.loads(FILE.read_text()).get("gone")}
 
 
 def numbers_of(folder: Path) -> dict[str, float | None]:

@@ -103,6 +103,20 @@ EQUAL_PLUS = {
     "python-source": "allocator.name=equal allocator.latency_budget_s=0.3 codec.kept_fraction=0.5",
 }
 
+# Options that brought nothing measurable and are no longer there: their published runs, by seed.
+GONE = {
+    "digits": {
+        "component weights": ("component-weights-s0-6e885dc5", "component-weights-s1-6984570e"),
+        "age bonus 1": ("age-bonus-1-s0-de7a02d3", "age-bonus-1-s1-e6866005"),
+        "random share 0.25": ("random-share-0.25-s0-6199512e", "random-share-0.25-s1-112fb94a"),
+    },
+    "python-source": {
+        "component weights": ("component-weights-s0-a28b9e79", "component-weights-s1-ae04d0cf"),
+        "age bonus 1": ("age-bonus-1-s0-7f725078", "age-bonus-1-s1-9f5d9e30"),
+        "random share 0.25": ("random-share-0.25-s0-59d8b7f0", "random-share-0.25-s1-3e380a10"),
+    },
+}
+
 IDEAL = "method.name=fedit codec.name=identity allocator.name=ideal uplink.name=ideal"
 FIXED = "allocator.name=minmax allocator.latency_budget_s=null codec.min_kept_fraction=0.01"
 DENSE = "method.name=fedit codec.name=identity allocator.name=minmax"
@@ -110,13 +124,32 @@ DENSE = "method.name=fedit codec.name=identity allocator.name=minmax"
 
 @dataclass(frozen=True)
 class Setting:
-    """One arm of an experiment. `point`: where it lies on the experiment's axis (kept fraction, budget, V, rank)."""
+    """One arm of an experiment. `point`: where it lies on the experiment's axis (kept fraction, budget, V, rank).
+
+    `gone`: of an arm whose option is no longer there, the folders of its published runs, seed by seed.
+    """
 
     label: str
     arm: Arm
     seeds: int
     family: str = ""
     point: float = 0.0
+    gone: tuple[str, ...] = ()
+
+    def job(self, seed: int) -> Job:
+        """The run of a seed."""
+        config = self.arm.config(seed)
+        return GoneJob(self.label, config, self.gone[seed]) if self.gone else Job(self.label, config)
+
+
+@dataclass(frozen=True)
+class GoneJob(Job):
+    """A published run whose option is no longer there: found by the name of its folder, and never run.
+
+    `config` lacks the option.
+    """
+
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +164,7 @@ class Experiment:
     def jobs(self) -> list[Job]:
         """All runs, seed by seed, so that an interrupted study has whole seeds."""
         return [
-            Job(one.label, one.arm.config(seed))
+            one.job(seed)
             for seed in range(max(one.seeds for one in self.settings))
             for one in self.settings
             if seed < one.seeds
@@ -243,9 +276,7 @@ def options(task: Task) -> Experiment:
         ("re-orthogonalised", f"{tenth} method.reorthogonalize=true"),
         ("re-orthogonalised, transport", f"{tenth} method.reorthogonalize=true codec.error_feedback=transport"),
         ("server lr 1.5", f"{tenth} method.server_lr=1.5"),
-        ("component weights", f"{tenth} method.sender_weights=component"),
-        ("age bonus 1", f"{tenth} codec.age_bonus=1.0"),
-        ("random share 0.25", f"{tenth} codec.random_share=0.25"),
+        *((label, tenth) for label in GONE[task.name]),
         ("shared mask", f"{tenth} method.shared_mask=true"),
         ("4 bit", eight),
         ("4 bit, rotated", f"{eight} codec.quantizer=rotated"),
@@ -256,7 +287,10 @@ def options(task: Task) -> Experiment:
         ("ecsq, re-orthogonalised", f"{FIXED} codec.name=ecsq codec.kept_fraction=0.8 method.reorthogonalize=true"),
     ]
     return Experiment(
-        f"options-{task.name}", task, tuple(setting(task, name, over, 2) for name, over in rows), reference="soft"
+        f"options-{task.name}",
+        task,
+        tuple(replace(setting(task, name, over, 2), gone=GONE[task.name].get(name, ())) for name, over in rows),
+        reference="soft",
     )
 
 

@@ -22,7 +22,7 @@ from raysoft.comparison.batch import Job, JobOutcome, run_batch
 from raysoft.terminal.comparison_console import BatchDisplay
 from raysoft.terminal.console import stdout
 from studies.archive import unpack
-from studies.loading import found_only
+from studies.loading import found_only, gone_outcomes
 from studies.recorded import read_recorded, recorded_outcomes
 from studies.settings import Scale, everything
 
@@ -76,7 +76,7 @@ def main() -> int:
         print("--publish: a short study is no result; leave out --short", file=sys.stderr)
         return 2
     store = args.out / "runs"
-    known = recorded_outcomes(jobs, store, read_recorded())
+    known = gone_outcomes(jobs, store) | recorded_outcomes(jobs, store, read_recorded())
     others = [job for at, job in enumerate(jobs) if at not in known]
     if args.read_only:
         found = found_only(others, store)

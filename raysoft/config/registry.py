@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +43,14 @@ KINDS: dict[str, dict[str, str]] = {
     "uplink": UPLINKS,
     "channel": CHANNELS,
     "extra": EXTRAS,  # in a list of the method's
+}
+# What a plug-in has to be. A channel needs `state` alone.
+_PROTOCOLS = {
+    "method": "raysoft.methods.base:Method",
+    "extra": "raysoft.methods.extras.base:Extra",
+    "codec": "raysoft.codecs.base:Codec",
+    "allocator": "raysoft.allocation.base:Allocator",
+    "uplink": "raysoft.uplinks.base:Uplink",
 }
 _GROUPS = {
     "method": "raysoft.methods",
@@ -97,7 +106,32 @@ def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
 
 def build(kind: str, section: Plugin, *args: Any) -> Any:
     """The plug-in itself: `module.build(config, *args)`."""
-    return plugin(kind, section.name).build(options(kind, section), *args)
+    built = plugin(kind, section.name).build(options(kind, section), *args)
+    if section.name not in KINDS[kind]:
+        check_protocol(kind, section.name, built)
+    return built
+
+
+def check_protocol(kind: str, name: str, built: Any) -> None:
+    """Raise ConfigError where a plug-in of another package lacks what is asked of it, or takes other arguments."""
+    if kind not in _PROTOCOLS:
+        return
+    home, _, protocol = _PROTOCOLS[kind].partition(":")
+    for asked, value in vars(getattr(import_module(home), protocol)).items():
+        if asked.startswith("_"):
+            continue
+        found: Any = getattr(built, asked, None)
+        what = "" if hasattr(built, asked) else "is missing"
+        if not what and callable(value):
+            wanted = [one.name for one in list(signature(value).parameters.values())[1:]]
+            try:
+                signature(found).bind(*wanted)
+            except (TypeError, ValueError):
+                what = f"takes other arguments than ({', '.join(wanted)})"
+        if what:
+            raise ConfigError(
+                f"{kind}.name", f"{name} is written for another raysoft: `{asked}` {what}; see docs/plugins.md"
+            )
 
 
 def resolve(tree: dict[str, Any]) -> RunConfig:
