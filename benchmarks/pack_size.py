@@ -28,7 +28,7 @@ import transformers
 from raysoft.config import LoraConfig, TrainConfig
 from raysoft.data.base import StepBatch
 from raysoft.federation.sampling import make_packs
-from raysoft.methods.base import initial_theta
+from raysoft.methods.initial import initial_theta
 from raysoft.models.base import FrozenBase, freeze
 from raysoft.models.targets import lora_space
 from raysoft.models.trainers.packed_lora import PackedTrainer

@@ -2,6 +2,8 @@
 
 The fraction is the codec's `kept_fraction`, rounded down to the menu, at least one unit. The slowest channel decides
 how long the round takes.
+
+Source: this project's.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What TSFA would do without its queue: good channels cannot pay for bad ones. Where even the least does not fit, the
 round is as fast as it can be.
+
+Source: this project's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """No channel at all: everybody sends everything at once. The reference that other allocators are compared with.
 
 Bandwidth is nan ("no such number", null in records); a round takes as long as the slowest client computes.
+
+Source: this project's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A fixed fraction of everybody's bits, and the bandwidth that ends the round earliest (see `solvers/fdma.py`).
 
 The fraction is the codec's `kept_fraction`, rounded down to the menu, at least one unit.
+
+Source: this project's.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Uniform between the codec's `min_kept_fraction` and 1, keyed by client and round: what adapting the fraction to channel
 and update is worth.
+
+Source: this project's.
 """
 
 from __future__ import annotations

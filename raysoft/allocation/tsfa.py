@@ -1,8 +1,10 @@
 """TSFA, online stage: how much everybody sends, and over which bandwidth, under a long-term latency budget.
 
-Idea after Kim and Choi, "Two-Stage Wireless Federated LoRA Fine-Tuning with Sparsified Orthogonal Updates"
-(arXiv 2505.00333; version 1: "Communication-Efficient Wireless Federated Fine-Tuning for Large-Scale AI Models"):
-drift plus penalty (Lyapunov optimisation). A virtual queue remembers how far the rounds so far overran the budget,
+Source: after Kim and Choi, "Two-Stage Wireless Federated LoRA Fine-Tuning with Sparsified Orthogonal Updates", arXiv
+2505.00333.
+
+Its version 1: "Communication-Efficient Wireless Federated Fine-Tuning for Large-Scale AI Models". The idea is drift
+plus penalty (Lyapunov optimisation). A virtual queue remembers how far the rounds so far overran the budget,
 
     Z_(t+1) = max(Z_t + tau_t - budget, 0)          tau_t: realised round latency,
 

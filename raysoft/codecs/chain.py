@@ -1,5 +1,7 @@
 """Codecs one after another: the first picks what travels, `topk` thins it out, `quantize` writes what is left.
 
+Source: this project's; members have their own.
+
 Encoding runs the list forwards, decoding backwards. Allowed are
 
 * one codec that picks: identity, rank_components, topk, randomk, svd (or quantize alone);

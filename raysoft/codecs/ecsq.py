@@ -1,10 +1,12 @@
 """Entropy-coded scalar quantisation of the factors in units of the weights they change: SOFT taken to its rate limit.
 
+Source: this project's; quantiser with a dead zone: Sullivan, IEEE Trans. Inf. Theory 42(5), 1996.
+
 An entry of column b_j moves the product by ||a_j||, an entry of row a_j by ||b_j||. Entries are measured in these units
 and rounded with one step for the whole model; then every bit is spent where it lowers the error in effective weights
 most (reverse water-filling; to first order exact where rows of A, and columns of B, are orthogonal). A component whose
-entries all round to zero is dropped, so sparsification is the coarse end of this codec. ECSQ with a dead zone:
-Sullivan, IEEE Trans. Inf. Theory 42(5), 1996. Arithmetic: measure/steps.py; entropy coder: wire/symbols.py.
+entries all round to zero is dropped, so sparsification is the coarse end of this codec.
+Arithmetic: measure/steps.py; entropy coder: wire/symbols.py.
 
 Payload: head tensors, kind, step, gains, symbols, zeros up to the bits of the menu. Units are steps, a third of an
 octave apart. Values are read with one gain a factor: `projection` leaves the least error of one client, `unbiased`

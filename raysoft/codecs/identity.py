@@ -1,4 +1,7 @@
-"""Everything is sent: the dense uplink, at `bits_per_value` bits a value."""
+"""Everything is sent: the dense uplink, at `bits_per_value` bits a value.
+
+Source: this project's.
+"""
 
 from __future__ import annotations
 

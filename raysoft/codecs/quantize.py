@@ -1,8 +1,9 @@
 """All entries at few bits: the units are the resolutions 2, 3, ..., `bits` of the quantiser.
 
+Source: stochastic levels as in QSGD; Alistarh et al., NeurIPS 2017 (arXiv 1610.02132).
+
 Every column of B and row of A has its own scale. Errors are 4 times smaller a bit, roughly; those of the stochastic
-quantiser are expectations.
-The decoder knows the resolution from the unit.
+quantiser are expectations. The decoder knows the resolution from the unit.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Random-k: a random support, told by a 64-bit seed instead of a mask.
 
+Source: Konecny et al., "Federated Learning: Strategies for Improving Communication Efficiency", arXiv 1610.05492.
+
 * `unit: component`: random rank components, the same share of every matrix shape; the baseline of `rank_components`.
 * `unit: entry`: random factor entries.
 * `unbiased`: the receiver multiplies by n/k, so that the expected factor deltas are the update's (relative variance

@@ -1,4 +1,7 @@
-"""Sparsification by rank components: the codec of SOFT (Kim and Choi, arXiv 2505.00333).
+"""Sparsification by rank components, the codec of SOFT: the most important pairs travel, the others stay at home.
+
+Source: Kim and Choi, "Two-Stage Wireless Federated LoRA Fine-Tuning with Sparsified Orthogonal Updates", arXiv
+2505.00333.
 
 A component (b_j, a_j) travels whole or not at all; what is not sent keeps the broadcast's value. The payload is the
 kept pairs and a mask of ceil(log2 C(N, n)) bits. Units are counts n of components (65 of them where N > 64); larger

@@ -1,10 +1,12 @@
 """Low-rank truncation of the update, matrix by matrix.
 
+Source: this project's, after Eckart and Young, Psychometrika 1936.
+
 The server averages factors, so the truncation has to be one of (dB, dA), not of the product s (B A - B0 A0). The two
 factor changes are truncated to rank t each in the metric of effective weights: with the SVD dB A = U S V^T (QR kernel,
 no O x I matrix), U_t U_t^T dB is the X of rank t that minimises ||(dB - X) A||_F (Eckart-Young); likewise dA V_t V_t^T
-with B dA = U' S' V^T. Sent are U_t [O, t] and U_t^T dB [t, R], and
-V_t [I, t] and dA V_t [R, t]: t (O + R) + t (R + I) values a matrix, against R (O + I).
+with B dA = U' S' V^T. Sent are U_t [O, t] and U_t^T dB [t, R], and V_t [I, t] and dA V_t [R, t]: t (O + R) + t (R + I)
+values a matrix, against R (O + I).
 
 Units are t = 1, 2, ... as far as this is shorter than the factors themselves; the last unit sends the factors as they
 are. Quantised, every column of a sent factor is a block.

@@ -1,4 +1,6 @@
-"""Top-k sparsification of single factor entries (Stich et al., NeurIPS 2018; FLASC, arXiv 2406.05233).
+"""Top-k: the largest single entries of the factors travel.
+
+Source: Stich et al., "Sparsified SGD with Memory", NeurIPS 2018; on LoRA factors FLASC, arXiv 2406.05233.
 
 The server averages factors, so it is always entries of (dB, dA) that travel; `of` says by what they are ranked:
 

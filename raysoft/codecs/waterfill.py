@@ -1,6 +1,8 @@
 """Every column of B and row of A at its own resolution: what matters gets bits, what does not gets none.
 
-Reverse water-filling (Shannon 1959; Cover and Thomas, section 10.3): the error of a vector falls about four times a
+Source: this project's, by reverse water-filling; Cover and Thomas, Elements of Information Theory, section 10.3.
+
+Reverse water-filling (Shannon 1959): the error of a vector falls about four times a
 bit, so the bits that lower the error in effective weights the most for their cost are those that leave every vector
 the same weighted error. A column db_j counts ||db_j||^2 ||a_j||^2, a row da_j counts ||da_j||^2 ||b_j||^2; both are
 rounded as in wire/rotated.py to 1..`max_bits` bits a value, or stay at home (0 bits), so this is sparsification and

@@ -89,9 +89,15 @@ class Plugin(BaseModel):
         return dict(self.model_extra or {})
 
     @classmethod
-    def of(cls, name: str, checked: Section) -> Plugin:
-        """The section of options that the plug-in's own Config has checked, every default written out."""
-        section = cls(name=name, **checked.model_dump(mode="json"))
+    def of(cls, name: str, checked: Section, *, bare: bool = False) -> Plugin:
+        """The section of options that the plug-in's own Config has checked, every default written out.
+
+        `bare`: but for LATER options at their defaults, which leave the hash as it was without them.
+        """
+        tree = checked.model_dump(mode="json")
+        fields = type(checked).model_fields
+        later = {one for one in checked.LATER if bare and getattr(checked, one) == fields[one].default}
+        section = cls(name=name, **{key: value for key, value in tree.items() if key not in later})
         section._checked = checked
         return section
 

@@ -16,7 +16,7 @@ from inspect import signature
 from types import ModuleType
 from typing import Any
 
-from raysoft.config.base import PLUGINS, Plugin
+from raysoft.config.base import PLUGINS, Plugin, Section
 from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.gone import without_gone
 from raysoft.config.sections import RunConfig, TrainConfig
@@ -83,7 +83,10 @@ def plugin(kind: str, name: str) -> ModuleType:
 
 
 def _of_today(kind: str, name: str, module: ModuleType) -> ModuleType:
-    """The module of another package, unless it declares itself as 0.1 had it: that would be passed over."""
+    """The module of another package. Raises ConfigError where it is none, or declares itself as 0.1 had it."""
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Section) and callable(getattr(module, "build", None))):
+        raise ConfigError(f"{kind}.name", f"{name} has no `Config` (a Section) or no `build`; see docs/plugins.md")
     flags = [
         flag
         for flag in ("NEEDS_HEAD", "TRAINS_LORA", "NEEDS_CHANNEL", "NEEDS_BUDGET", "SHARES_BAND")
@@ -152,7 +155,6 @@ def traits(kind: str, section: Plugin) -> Traits:
     return found
 
 
-@cache
 def with_trait(kind: str, has: Callable[[Traits], bool]) -> tuple[str, ...]:
     """Built-in plug-ins that have a trait whatever their options."""
     return tuple(name for name in KINDS[kind] if has(plugin(kind, name).Config.TRAITS))

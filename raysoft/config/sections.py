@@ -324,6 +324,18 @@ class RunConfig(Section):
             tree["revisions"] = revisions
         return tree
 
+    def default_of(self, key: str) -> Any:
+        """What an option (`codec.scope`) has in plain JSON where nobody sets it; None where it has no default."""
+        section: Any = self
+        *path, option = key.split(".")
+        for name in path:
+            section = getattr(section, name, None)
+            section = section.checked if isinstance(section, Plugin) else section
+        found = type(section).model_fields.get(option) if isinstance(section, Section) else None
+        if found is None or found.is_required():
+            return None
+        return json.loads(json.dumps(found.get_default(), default=str))
+
     def even_packs(self) -> bool:
         """Whether the cohort does not come out in whole packs, and is cut into nearly equal ones."""
         size = self.actors.pack_size

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from raysoft.config import PLUGINS, DataConfig, RunConfig, UserFile
+from raysoft.config import PLUGINS, DataConfig, Plugin, RunConfig, UserFile
 from raysoft.config.identity import DATA, MODEL, TASK, TASK_VERSIONS, revisions_of, version_text
 from raysoft.data import files
 from raysoft.errors import ConfigError
@@ -59,6 +59,8 @@ def _files_in(value: Any, key: str) -> Iterator[tuple[str, UserFile]]:
     elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from _files_in(item, f"{key}.{name}")
+    elif isinstance(value, Plugin) and value.checked is not None:  # an extra, a member of a chain
+        yield from _files_in(value.checked, key)
     elif fields := getattr(type(value), "model_fields", None):
         for name in fields:
             yield from _files_in(getattr(value, name), f"{key}.{name}")

@@ -9,7 +9,8 @@ from raysoft.allocation.base import Allocator
 from raysoft.config import RunConfig
 from raysoft.federation.executor import Executor
 from raysoft.federation.workload import WorkloadInfo
-from raysoft.methods.base import Method, initial_theta
+from raysoft.methods.base import Method
+from raysoft.methods.initial import initial_theta
 from raysoft.rng import Rng
 from raysoft.types import Array, ClientState, ServerState
 from raysoft.uplinks.base import Uplink

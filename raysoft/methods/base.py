@@ -13,10 +13,9 @@ from typing import Annotated, ClassVar, Protocol
 import numpy as np
 from pydantic import Field, field_validator
 
-from raysoft.config import Plugin, Positive, Section, registry
+from raysoft.config import Plugin, Positive, RunConfig, Section, registry
 from raysoft.errors import ConfigError
 from raysoft.methods.folds import Fold
-from raysoft.rng import Rng
 from raysoft.types import (
     Array,
     Broadcast,
@@ -47,9 +46,15 @@ class MethodConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"an extra is named once at most, got {', '.join(names)}")
         try:
-            return [Plugin.of(extra.name, registry.options("extra", extra, extra.name)) for extra in extras]
+            checked = [registry.options("extra", extra, extra.name) for extra in extras]
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        return [Plugin.of(extra.name, one, bare=True) for extra, one in zip(extras, checked, strict=True)]
+
+    def revision_in(self, run: RunConfig) -> int:
+        """The latest one of the method and its extras."""
+        extras: list[int] = [one.checked.revision_in(run) for one in self.extras if one.checked is not None]
+        return max(self.REVISION, *extras) if extras else self.REVISION
 
 
 class Method(Protocol):
@@ -90,39 +95,6 @@ class Method(Protocol):
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """The next global model."""
         ...
-
-
-def initial_theta(space: ParamSpace, head: Tensors, init: str, rng: Rng) -> dict[str, Array]:
-    """Start of training: B = 0, A drawn, head from the base. Keyed per matrix; rank r gives the first r rows of r_max.
-
-    `init`: "peft" = Kaiming-uniform with a = sqrt(5) (bound 1/sqrt(I)), "gaussian" = N(0, 1/I), "orthogonal" =
-    orthonormal rows times the RMS row norm of the peft start.
-    """
-    theta: dict[str, Array] = {}
-    for number, pair in enumerate(space.pairs):
-        # Row by row, so that a smaller rank is a prefix of a larger one.
-        rows, fan_in = space.shapes[pair.a]
-        if init == "gaussian":
-            a = rng.normal("lora_init", number, np.arange(rows), size=fan_in) / np.sqrt(fan_in)
-        else:
-            a = (2.0 * rng.uniform("lora_init", number, np.arange(rows), size=fan_in) - 1.0) / np.sqrt(fan_in)
-        if init == "orthogonal":
-            a = _gram_schmidt(a) * np.sqrt(1.0 / 3.0)
-        theta[pair.a] = a.astype(np.float32)
-        theta[pair.b] = np.zeros(space.shapes[pair.b], dtype=np.float32)
-    for name in sorted(space.always_sent):
-        theta[name] = np.asarray(head[name], dtype=np.float32)
-    return theta
-
-
-def _gram_schmidt(rows: Array) -> Array:
-    """Orthonormal rows whose first r depend on the first r inputs only (as far as the dimension allows)."""
-    q, triangular = np.linalg.qr(rows.T)
-    ortho = (q * np.where(np.diag(triangular) < 0, -1.0, 1.0)).T
-    if ortho.shape[0] < rows.shape[0]:  # more rows than dimensions: the rest cannot be orthogonal
-        rest = rows[ortho.shape[0] :]
-        ortho = np.concatenate([ortho, rest / np.linalg.norm(rest, axis=1, keepdims=True)])
-    return ortho
 
 
 def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array]:

@@ -53,14 +53,15 @@ class WithExtras:
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
         """The method's, with what extras say besides."""
         down = self.inner.broadcast(server, tick)
-        more = {name: value for extra in self.extras.values() for name, value in extra.side(server).items()}
+        more = {f"{name}/{key}": one for name, extra in self.extras.items() for key, one in extra.side(server).items()}
         return replace(down, side={**down.side, **more})
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
         """The method's; values of the extras are charged as float32, at the client's rank."""
         view = self.inner.view(down, client, rank, tick, _own("", memory or {}))
         sizes = {name: value.size for name, value in view.start.items()}
-        more = 32 * sum(sizes[name.partition("/")[2]] for name in down.side if name.partition("/")[0] in self.extras)
+        told = [(key, one) for name in self.extras for key, one in _side(name, down.side).items()]
+        more = 32 * sum(sizes.get(key, one.size) for key, one in told)
         bits = view.downlink
         return replace(view, downlink=replace(bits, side=bits.side + more))
 
@@ -68,20 +69,25 @@ class WithExtras:
         """The method's job, as the extras change it."""
         job = self.inner.local(view, _own("", memory), steps)
         for name, extra in self.extras.items():
-            job = extra.local(job, view, _own(name, memory), self._draw("local", name, view))
+            job = extra.local(
+                job, replace(view, side=_side(name, view.side)), _own(name, memory), self._draw("local", name, view)
+            )
         return job
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         """The method's upload, with what extras add; each remembers under its own name."""
         upload = self.inner.upload(view, job, end, _own("", memory))
+        side = dict(upload.side)
         delivered, lost = _named("", upload.memory_if_delivered), _named("", upload.memory_if_lost)
         for name, extra in self.extras.items():
             mine = _own(name, memory)
-            before = replace(upload, memory_if_delivered=mine, memory_if_lost=mine)
-            upload = extra.upload(before, job, end, view, mine, self._draw("upload", name, view))
+            before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine)
+            own = replace(view, side=_side(name, view.side))
+            upload = extra.upload(before, job, end, own, mine, self._draw("upload", name, view))
+            side |= {f"{name}/{key}": value for key, value in upload.side.items()}
             delivered |= _named(name, upload.memory_if_delivered)
             lost |= _named(name, upload.memory_if_lost)
-        return replace(upload, memory_if_delivered=delivered, memory_if_lost=lost)
+        return replace(upload, side=side, memory_if_delivered=delivered, memory_if_lost=lost)
 
     def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
         """The method's."""
@@ -94,12 +100,17 @@ class WithExtras:
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """The method's step, then what the extras make of it."""
         proposed = self.inner.aggregate(server, received, tick)
-        for extra in reversed(list(self.extras.values())):
-            proposed = extra.step(server, proposed, received)
+        for name, extra in reversed(list(self.extras.items())):
+            proposed = extra.step(server, proposed, replace(received, side=_side(name, received.side)))
         return proposed
 
     def _draw(self, hook: str, name: str, view: View) -> np.random.Generator:
         return self.rng(f"extra.{name}.{hook}", view.tick, view.client)
+
+
+def _side(name: str, side: Tensors) -> dict[str, Array]:
+    """What an extra sent, or is sent, besides."""
+    return {key.removeprefix(f"{name}/"): value for key, value in side.items() if key.startswith(f"{name}/")}
 
 
 def _own(name: str, memory: Tensors) -> dict[str, Array]:

@@ -1,8 +1,9 @@
 """FFA-LoRA: federated LoRA with A frozen at its shared start.
 
-Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", arXiv 2403.12313. Only B is trained and sent:
-half the traffic (exactly, where a matrix is square), and the mean of the products is exact because A is shared. A
-travels as a seed. Uploaded: the change of B and of a trained head.
+Source: Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", arXiv 2403.12313.
+
+Only B is trained and sent: half the traffic (exactly, where a matrix is square), and the mean of the products is exact
+because A is shared. A travels as a seed. Uploaded: the change of B and of a trained head.
 """
 
 from raysoft.methods.averaging import Averaging, factor_names

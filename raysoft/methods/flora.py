@@ -1,7 +1,9 @@
 """FLoRA: the clients' factors are stacked, so that their products add up exactly, and merged into the base.
 
-Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations", NeurIPS 2024
-(arXiv 2409.05976). With B_stack = [B_1 ... B_K] and A_stack = [p_1 A_1; ...], B_stack A_stack = sum_k p_k B_k A_k, for
+Source: Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations",
+NeurIPS 2024 (arXiv 2409.05976).
+
+With B_stack = [B_1 ... B_K] and A_stack = [p_1 A_1; ...], B_stack A_stack = sum_k p_k B_k A_k, for
 clients of any rank. Every round begins with B = 0 and a fresh A, which travels as a seed; what was learned is in the
 base, W0 + the sum of all merged products. So a client has to receive what was merged since it last took part: the
 stacks, or the change of the base itself where that is smaller. Uploaded: both factors and a trained head.
@@ -16,8 +18,9 @@ import numpy as np
 
 from raysoft.config import Traits
 from raysoft.methods.averaging import Averaging
-from raysoft.methods.base import MethodConfig, initial_theta
+from raysoft.methods.base import MethodConfig
 from raysoft.methods.folds import STACK, Stack
+from raysoft.methods.initial import initial_theta
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, LocalJob, ParamSpace, Reception, ServerState, Tensors, Upload, View
 

@@ -1,8 +1,11 @@
 """Head only: LoRA stays at its start (B = 0, so no matrix changes), the trained head is averaged.
 
-The baseline for runs that train a head: what the head explains without any adapter. FedAvg (McMahan et al., AISTATS
-2017) on the head alone. Uploaded, and charged on the downlink: the head. Codec and allocator have nothing to leave
-out; the head is always sent whole, at the codec's `head_bits` a value.
+Source: FedAvg on the head alone; McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+Data", AISTATS 2017 (arXiv 1602.05629).
+
+The baseline for runs that train a head: what the head explains without any adapter. Uploaded, and charged on the
+downlink: the head. Codec and allocator have nothing to leave out; the head is always sent whole, at the codec's
+`head_bits` a value.
 """
 
 from typing import ClassVar

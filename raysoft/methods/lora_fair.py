@@ -1,6 +1,8 @@
 """LoRA-FAIR, in its exact form: the mean of A stays, B is corrected so that B A is nearest to the mean of the products.
 
-Bian et al., "LoRA-FAIR: Federated LoRA Fine-Tuning with Aggregation and Initialization Refinement", arXiv 2411.14961.
+Source: Bian et al., "LoRA-FAIR: Federated LoRA Fine-Tuning with Aggregation and Initialization Refinement",
+arXiv 2411.14961.
+
 Averaging A and B apart is biased by their covariance over clients. With W* = sum_k p_k B_k A_k, the means A~ and B~,
 M = sum_k p_k B_k (A_k A~^T) and G = A~ A~^T, the server broadcasts A~ and B~ + dB with
 

@@ -1,9 +1,11 @@
 """Coordinate-wise median: a mean that a minority of clients cannot move far, whatever they send.
 
-Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", ICML 2018 (arXiv 1803.01498),
-on the changes of LoRA factors. The median of a value is over the clients that sent some of its rank component: over
-all of them it would be zero wherever fewer than half sent. Every client counts the same. Uploaded: the change of A,
-of B and of a trained head.
+Source: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", ICML 2018 (arXiv
+1803.01498).
+
+Here on the changes of LoRA factors. The median of a value is over the clients that sent some of its rank component:
+over all of them it would be zero wherever fewer than half sent. Every client counts the same. Uploaded: the change of
+A, of B and of a trained head.
 """
 
 from typing import ClassVar

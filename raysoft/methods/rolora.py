@@ -1,9 +1,10 @@
 """RoLoRA: the factors take turns, B in odd rounds and A in even ones.
 
-Chen et al., "Robust Federated Finetuning of LLMs via Alternating Optimization of LoRA", arXiv 2502.01755. Only the
-active factor is trained and sent, so that the mean of the products is exact in every round and two rounds cost one of
-FedIT's. B is first: with B = 0 the gradient of A is zero. A trained head travels in every round. Clients keep nothing
-between rounds, so the broadcast is charged with both factors.
+Source: Chen et al., "Robust Federated Finetuning of LLMs via Alternating Optimization of LoRA", arXiv 2502.01755.
+
+Only the active factor is trained and sent, so that the mean of the products is exact in every round and two rounds cost
+one of FedIT's. B is first: with B = 0 the gradient of A is zero. A trained head travels in every round. Clients keep
+nothing between rounds, so the broadcast is charged with both factors.
 """
 
 from typing import ClassVar

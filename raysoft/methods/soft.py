@@ -1,7 +1,9 @@
-"""SOFT: sparsified orthogonal fine-tuning, the namesake of this project.
+"""SOFT: a penalty keeps rank components nearly orthogonal, so that the unimportant ones need not be sent.
 
-Kim and Choi, "Two-Stage Wireless Federated LoRA Fine-Tuning with Sparsified Orthogonal Updates"
-(arXiv 2505.00333; version 1: "Communication-Efficient Wireless Federated Fine-Tuning for Large-Scale AI Models").
+Source: Kim and Choi, "Two-Stage Wireless Federated LoRA Fine-Tuning with Sparsified Orthogonal Updates", arXiv
+2505.00333.
+
+Its version 1: "Communication-Efficient Wireless Federated Fine-Tuning for Large-Scale AI Models".
 Clients train both LoRA factors with a penalty that keeps rank components nearly orthogonal, so that the norm of a
 component is close to its singular value and unimportant components can be left out without an SVD (the
 `rank_components` codec). The server averages what arrives; what a client did not send keeps the broadcast's value.

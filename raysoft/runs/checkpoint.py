@@ -130,7 +130,7 @@ def _manifest(checkpoint: Checkpoint, state: Any, files: Mapping[str, bytes]) ->
         "drops": checkpoint.drops,
         "identity": checkpoint.identity,
     }
-    return json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False).encode()
+    return json.dumps({**content, "checksum": checksum_of(content)}, indent=1, allow_nan=False).encode()
 
 
 def taken_apart(value: Any, path: str, tensors: dict[str, Array]) -> Any:
@@ -246,7 +246,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         checksum = manifest.pop("checksum")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointDamagedError(f"{path}: is damaged (not the JSON that was written)") from None
-    if checksum != _checksum(manifest):
+    if checksum != checksum_of(manifest):
         raise CheckpointDamagedError(f"{path}: is damaged (its checksum does not agree)")
     if manifest["format"] != FORMAT:
         reader = READS_FORMAT_1 if manifest["format"] == 1 else "the version that wrote it"
@@ -317,16 +317,6 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest without its `checksum`."""
     return _sha256(json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
-
-
-# A field that is added to the state must be added here too: a checkpoint without it would resume another run.
-assert {item.name for item in fields(RunState)} == {
-    "server",
-    "allocator",
-    "clients",
-    "clock_s",
-    "sent_counts",
-    "dense_bits",
-}

@@ -134,6 +134,8 @@ def _refuse_changes(before: Mapping[str, Any], config: RunConfig, may_change: Co
     old, new = dict(_leaves(before)), dict(_leaves(config.result_keys()))
     if config.rounds < max(at_round, 0):
         raise ConfigError(MAY_GROW, f"must be at least {at_round}, the round of the checkpoint, got {config.rounds}")
+    # An option that the checkpoint does not know had no other value than today's default.
+    old |= {key: value for key, value in new.items() if key not in old and value == config.default_of(key)}
     allowed = {MAY_GROW, *may_change}
     kinds = sorted({key for key in old.keys() | new.keys() if key.startswith("revisions.")})
     for tree in (old, new):

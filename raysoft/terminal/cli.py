@@ -323,11 +323,11 @@ def report(folders: given.Folders, out: given.ReportOut = None) -> None:
 
 @app.command(name="list")
 def list_names(matrix: given.Matrix = False) -> None:
-    """List presets, methods, codecs, allocators, uplinks and channels."""
+    """List presets and plug-ins: methods, extras, codecs, allocators, uplinks, channels, each with idea and source."""
     from raysoft.terminal import console as display
 
     console = display.stdout()
-    console.print(display.matrix_table() if matrix else display.names_table())
+    console.print(display.matrix(console.width) if matrix else display.names_table())
 
 
 def main() -> None:

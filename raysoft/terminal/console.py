@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from raysoft.config import RunConfig, merge
+from raysoft.config import RunConfig, registry
+from raysoft.config.presets import describe_preset, preset_names
 from raysoft.errors import ConfigError
 from raysoft.quantities import number, percent, quantity
 from raysoft.rundir.folder import PLAN
@@ -29,6 +31,7 @@ from raysoft.rundir.reading import planned_rank
 from raysoft.rundir.summary import accuracy_name, final_words
 from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
+from raysoft.terminal import listing
 from raysoft.types import RoundRecord
 
 
@@ -281,58 +284,63 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:>{width}}  {text}" for name, text in rows)
 
 
-def names_table() -> Table:
-    """Every short name with its first sentence."""
-    from raysoft.config import registry
-    from raysoft.config.presets import describe_preset, preset_names
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("kind", "name", "what it is"):
-        table.add_column(column, no_wrap=column != "what it is")
+def names_table() -> Group:
+    """Every preset, and every plug-in with its idea and source."""
+    presets, plug_ins = _table("preset", "what it is"), Table(box=None, pad_edge=False)
     for name in preset_names():
-        table.add_row("preset", name, describe_preset(name))
-    for kind in registry.KINDS:
+        presets.add_row(name, Text(describe_preset(name)))
+    for column in ("kind", "name"):
+        plug_ins.add_column(column, no_wrap=True)
+    plug_ins.add_column("what it is", ratio=3)
+    plug_ins.add_column("source", ratio=2)
+    for kind in listing.KINDS:
         for name in registry.names(kind):
-            table.add_row(kind, name, first_sentence(registry.plugin(kind, name).__doc__))
-    return table
+            doc = registry.plugin(kind, name).__doc__
+            plug_ins.add_row(kind, name, Text(listing.idea(doc)), Text(listing.source(doc)))
+    return Group(presets, "", plug_ins)
 
 
-def first_sentence(doc: str | None) -> str:
-    """A docstring's first sentence on one line."""
-    return " ".join((doc or "").split("\n\n")[0].split())
+def matrix(width: int) -> Group:
+    """A grid for every two kinds of plug-ins, then every refusal with its reason; `width`: columns of the terminal."""
+    asked, reasons = listing.Compatibility(), _table("refused", "because")
+    shown: list[Table | str] = []
+    everything = []
+    for kinds in combinations(listing.KINDS, 2):
+        refused = listing.refusals(asked, kinds)
+        for (one, two), error in refused.items():
+            reasons.add_row(f"{kinds[0]} {one} + {kinds[1]} {two}", Text(str(error)))
+        if "channel" in kinds and not refused:
+            everything.append(" x ".join(kinds))
+        else:
+            shown += [_grid(kinds, refused, width), ""]
+    lines = [f"Without exception: {', '.join(everything)}.", ""] if everything else []
+    return Group(*shown, *map(Text, lines), reasons, "", *map(Text, listing.notes()))
 
 
-def matrix_table() -> Table:
-    """Which pairs of plug-ins the registry accepts, found by asking it."""
-    from raysoft.config import registry
-    from raysoft.config.presets import load_tree
-
+def _table(name: str, text: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("pair", "accepted", "refused, because"):
-        table.add_column(column, no_wrap=column != "refused, because")
-    tree = merge(load_tree("soft"), {"model": {"lora": {"train_head": True}}})  # some methods need a head to train
-    for first, second in (("allocator", "uplink"), ("method", "codec"), ("uplink", "channel")):
-        for one in registry.names(first):
-            for two in registry.names(second):
-                pair = {first: _section(tree, first, one), second: _section(tree, second, two)}
-                if ("allocator" not in pair and two == "ideal") or (one == "ideal" and first == "uplink"):
-                    pair["allocator"] = {"name": "ideal"}
-                try:
-                    registry.resolve({**tree, **pair})
-                    table.add_row(f"{first} {one} + {second} {two}", "yes", "")
-                except ConfigError as error:
-                    table.add_row(f"{first} {one} + {second} {two}", "no", str(error))
+    table.add_column(name, no_wrap=True)
+    table.add_column(text)
     return table
 
 
-def _section(tree: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
-    """The preset's section where the name agrees, else a minimal one."""
-    if tree[kind]["name"] == name:
-        return tree[kind]
-    extra: dict[str, Any] = {"latency_budget_s": 0.22} if kind == "allocator" and name != "ideal" else {}
-    if kind == "codec" and name == "chain":
-        extra = {"codecs": [{"name": "rank_components"}, {"name": "quantize"}]}
-    return {"name": name, **extra}
+def _grid(kinds: Sequence[str], refused: Collection[tuple[str, str]], width: int) -> Table:
+    """The kind with more names across where they fit, else down."""
+    down, across = sorted(kinds, key=lambda kind: len(registry.names(kind)))
+    if _label(down, across) + sum(len(name) + 2 for name in registry.names(across)) > width:
+        down, across = across, down
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column(f"{down} x {across}", no_wrap=True)
+    for name in registry.names(across):
+        grid.add_column(name, no_wrap=True)
+    for row in registry.names(down):
+        pairs = [(row, name) if down == kinds[0] else (name, row) for name in registry.names(across)]
+        grid.add_row(row, *("no" if pair in refused else "yes" for pair in pairs))
+    return grid
+
+
+def _label(down: str, across: str) -> int:
+    return max(len(f"{down} x {across}"), *(len(name) for name in registry.names(down)))
 
 
 class _Console(Console):

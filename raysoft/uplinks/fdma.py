@@ -5,6 +5,8 @@
 The rate follows from the *true* gain, while bandwidth and bits were planned on the reported one. Who is late or too
 weak is lost, and the server has waited for them until the deadline. With perfect CSI and neither `deadline_s`,
 `sensitivity_dbm` nor `packet_error` set, nobody is lost.
+
+Source: this project's.
 """
 
 from __future__ import annotations

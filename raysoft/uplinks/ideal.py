@@ -1,4 +1,7 @@
-"""Uplink `ideal`: a perfect wire. Everything arrives at once and costs nothing; only computing takes time."""
+"""Uplink `ideal`: a perfect wire. Everything arrives at once and costs nothing; only computing takes time.
+
+Source: this project's.
+"""
 
 from __future__ import annotations
 

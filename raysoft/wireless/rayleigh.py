@@ -1,4 +1,7 @@
-"""Channel `rayleigh`: macro-cell path loss, shadowing, and Rayleigh fading |h|^2 ~ Exp(1) per round."""
+"""Channel `rayleigh`: macro-cell path loss, shadowing, and Rayleigh fading |h|^2 ~ Exp(1) per round.
+
+Source: path loss of 3GPP TR 36.942, section 4.5.2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Channel `rician`: macro-cell path loss, shadowing, and a direct path of power ratio K over the scattered waves."""
+"""Channel `rician`: macro-cell path loss, shadowing, and a direct path of power ratio K over the scattered waves.
+
+Source: path loss of 3GPP TR 36.942, section 4.5.2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Channel `static`: path loss and shadowing only, no fading. Gains never change."""
+"""Channel `static`: path loss and shadowing only, no fading. Gains never change.
+
+Source: path loss of 3GPP TR 36.942, section 4.5.2.
+"""
 
 from __future__ import annotations
 

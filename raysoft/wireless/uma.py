@@ -1,4 +1,7 @@
-"""Channel `uma`: urban macro cell of 3GPP TR 38.901, antenna above the roofs."""
+"""Channel `uma`: urban macro cell of 3GPP TR 38.901, antenna above the roofs.
+
+Source: 3GPP TR 38.901 (V17.0.0).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Channel `umi`: street canyon of 3GPP TR 38.901, antenna below the roofs."""
+"""Channel `umi`: street canyon of 3GPP TR 38.901, antenna below the roofs.
+
+Source: 3GPP TR 38.901 (V17.0.0).
+"""
 
 from __future__ import annotations
 

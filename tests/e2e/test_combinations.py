@@ -1,14 +1,18 @@
-"""Every codec with every allocator and method, and odd but legal settings: whole runs whose records must add up.
+"""Any two plug-ins of two kinds together, and odd but legal settings: whole runs whose records must add up.
 
-Each run is tiny (digits, two rounds) and checked against the identities that any run obeys, never against recorded
-numbers. Warnings are errors here: a user could do nothing about them.
+The pairs are those of a covering array (tests/covering.py), a tenth of which runs in the quick suite. What cannot go
+together is refused, by the right setting and for the right reason. Each run is tiny (digits, two rounds) and checked
+against the identities that any run obeys, never against recorded numbers. Warnings are errors here: a user could do
+nothing about them.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +20,15 @@ import numpy as np
 import pytest
 
 from raysoft.allocation.tsfa import WARM_UP
-from raysoft.config import Plugin, RunConfig, registry
+from raysoft.config import Plugin, RunConfig, Traits, registry
+from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.presets import load_config
-from raysoft.config.traits import Traits
-from raysoft.errors import RaysoftError
+from raysoft.errors import ConfigError, RaysoftError
 from raysoft.runs.run import run
+from raysoft.terminal.listing import KINDS, Compatibility
+from tests import noisy_sum
 from tests.conftest import records, summary
-
-
-def traits(kind: str, name: str) -> Traits:
-    """What a plug-in needs of the others, at its defaults."""
-    return registry.traits(kind, Plugin(name=name))
-
+from tests.covering import Pair, covering, pairs_of
 
 TINY = [
     "executor=inline",
@@ -40,26 +41,89 @@ TINY = [
     "tracking.tensorboard=false",
     "actors.pack_size=2",
 ]
-# Every codec as it is, and three of them in other ways that change what is sent.
-CODECS = {
-    **{name: [f"codec.name={name}"] for name in registry.CODECS},
-    "topk update": ["codec.name=topk", "codec.of=update"],
-    "randomk entries": ["codec.name=randomk", "codec.unit=entry"],
-    "randomk unbiased": ["codec.name=randomk", "codec.unbiased=true"],
-    "chain": ["codec={name: chain, codecs: [{name: topk}, {name: quantize}]}"],
+NONE = "none"
+# The values of every kind: each plug-in as it is, and some in other ways, which send or need something else.
+VALUES: dict[str, dict[str, dict[str, Any]]] = {
+    "method": {
+        **{name: {"name": name} for name in registry.METHODS},
+        "soft one order": {"name": "soft", "shared_mask": True},
+        "soft in singular coordinates": {"name": "soft", "reorthogonalize": True},
+    },
+    "extra": {NONE: {}, **{name: {"name": name} for name in registry.EXTRAS}},
+    "codec": {
+        **{name: {"name": name} for name in registry.CODECS},
+        "chain": {"name": "chain", "codecs": [{"name": "topk"}, {"name": "quantize"}]},
+        "topk update": {"name": "topk", "of": "update"},
+        "topk remembered": {"name": "topk", "error_feedback": True},
+        "rank_components remembered": {"name": "rank_components", "error_feedback": "transport"},
+        "randomk entries": {"name": "randomk", "unit": "entry"},
+        "randomk unbiased": {"name": "randomk", "unbiased": True},
+    },
+    "allocator": {name: {"name": name} for name in registry.ALLOCATORS},
+    "uplink": {name: {"name": name} for name in (*registry.UPLINKS, "noisy_sum")},
+    "channel": {name: {"name": name} for name in registry.CHANNELS},
 }
-# Every allocator, over the uplink that goes with it.
-ALLOCATORS = {
-    name: [f"allocator.name={name}", f"uplink.name={'fdma' if traits('allocator', name).needs_channel else 'ideal'}"]
-    for name in registry.ALLOCATORS
-}
-# Methods that train the factors; those of the head alone are among the odd settings.
-METHODS = [name for name in registry.METHODS if not traits("method", name).needs_head]
-MATRIX = list(itertools.product(METHODS, CODECS, ALLOCATORS))
-# Without a GPU and in seconds: every codec with every method, and every allocator with every codec or nearly so.
-FAST = [
-    (m, c, list(ALLOCATORS)[(i + j) % len(ALLOCATORS)]) for i, m in enumerate(METHODS) for j, c in enumerate(CODECS)
-]
+# A budget that the dense uplink with values beside it can meet over every channel.
+ROOMY = "allocator.latency_budget_s=2"
+IDEAL = ["allocator.name=ideal", "uplink.name=ideal"]
+
+
+@cache
+def traits(kind: str, value: str) -> Traits:
+    """What a plug-in needs of the others."""
+    section = VALUES[kind][value]
+    found: Traits = noisy_sum.Config.TRAITS if value == "noisy_sum" else registry.traits(kind, Plugin(**section))
+    return found
+
+
+def works(run: Mapping[str, str]) -> bool:
+    """Whether no clash of the table is between the plug-ins that are chosen so far."""
+    named = {kind: value for kind, value in run.items() if value != NONE}
+    chosen = Chosen(
+        names=named,
+        traits={kind: traits(kind, value) for kind, value in named.items() if kind != "extra"},
+        extras={value: traits(kind, value) for kind, value in named.items() if kind == "extra"},
+        plain_sgd=True,
+        train_head=True,
+        latency_budget_s=0.3,
+        others=registry.with_trait,
+    )
+    return not any(clash.when(chosen) for clash in CLASHES if set(clash.kinds) <= set(named))
+
+
+RUNS, IMPOSSIBLE = covering({kind: list(values) for kind, values in VALUES.items()}, works, seed=0)
+QUICK = len(RUNS) // 10
+
+
+def settings_of(run: Mapping[str, str]) -> list[str]:
+    """The overrides of a run, with what its plug-ins need besides."""
+    words = [ROOMY] + [
+        f"{kind}.{key}={value if key == 'name' else json.dumps(value)}"
+        for kind in run
+        if kind != "extra"
+        for key, value in VALUES[kind][run[kind]].items()
+    ]
+    if run["extra"] != NONE:
+        words.append(f"method.extras={json.dumps([VALUES['extra'][run['extra']]])}")
+        words += ["train.clip_norm=null"] if traits("extra", run["extra"]).plain_sgd else []
+    return words + (["model.lora.train_head=true"] if traits("method", run["method"]).needs_head else [])
+
+
+@pytest.fixture(autouse=True)
+def _noisy_sum(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The analog uplink among the built-in ones."""
+    with monkeypatch.context() as patch:
+        patch.setitem(registry.UPLINKS, "noisy_sum", "tests.noisy_sum")
+        _forget()
+        yield
+    _forget()
+
+
+def _forget() -> None:
+    for known in (registry.names, registry.plugin, registry.with_trait):
+        known.cache_clear()
+
+
 EVERYBODY_OUT = ["channel.bandwidth_hz=1", "allocator.name=equal"]
 ODD = {
     "mixed ranks": ["model.lora.rank={low: 2, high: 8}"],
@@ -71,7 +135,7 @@ ODD = {
         "model.lora.train_head=true",
         "method.name=head_only",
         "codec.head_bits=8",
-        *ALLOCATORS["ideal"],
+        *IDEAL,
     ],
     "ecsq, head only": ["codec.name=ecsq", "model.lora.train_head=true", "method.name=head_only"],
     "ecsq, mixed ranks, trained head in 8 bits, error feedback": [
@@ -116,9 +180,12 @@ ODD = {
 
 
 class Counted:
-    """A codec whose payloads are noted, and must be read as what their `received` says."""
+    """A codec whose payloads are noted, and must be read as what their `received` says.
 
-    def __init__(self, codec: Any, seen: list[Any]) -> None:
+    Also noted: how many values travel at full length, which is what SCAFFOLD sends beside a payload.
+    """
+
+    def __init__(self, codec: Any, seen: list[tuple[Any, int]]) -> None:
         self._codec, self._seen = codec, seen
 
     def __getattr__(self, name: str) -> Any:
@@ -126,7 +193,7 @@ class Counted:
 
     def encode(self, update: Any, view: Any, memory: Any, units: int, rng: Any) -> Any:
         encoded = self._codec.encode(update, view, memory, units, rng)
-        self._seen.append(encoded.payload)
+        self._seen.append((encoded.payload, sum(view.start[name].size for name in view.trains)))
         read = self._codec.decode(encoded.payload, view, units)
         assert set(read) == set(encoded.received) == view.trains
         assert all(read[name].tobytes() == value.tobytes() for name, value in encoded.received.items())
@@ -135,19 +202,20 @@ class Counted:
 
 def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, report: bool = False) -> RunConfig:
     """Run, and hold the records against what every run obeys."""
-    build, payloads = registry.build, []
+    build, sent = registry.build, []
 
     def counting(kind: str, *args: Any) -> Any:
         built = build(kind, *args)
-        return Counted(built, payloads) if kind == "codec" else built
+        return Counted(built, sent) if kind == "codec" else built
 
     monkeypatch.setattr(registry, "build", counting)
     run(load_config("soft", [*TINY, *overrides]), folder, report=report)
     config = load_config(str(folder / "config.yaml"))
     rows = records(folder)
     check_records(config, rows)
-    assert all(len(one.data) == -(-one.num_bits // 8) for one in payloads)
-    on_the_air = sum(one.num_bits for one in payloads) * config.device.payload_scale
+    assert all(len(payload.data) == -(-payload.num_bits // 8) for payload, _ in sent)
+    beside = 32 if "scaffold" in {extra["name"] for extra in config.method.options()["extras"]} else 0
+    on_the_air = sum(payload.num_bits + beside * values for payload, values in sent) * config.device.payload_scale
     assert math.isclose(sum(row["uplink_bits"] for row in rows), on_the_air, rel_tol=1e-12, abs_tol=len(rows))
     return config
 
@@ -208,15 +276,99 @@ def check_queue(budget_s: float, rows: list[dict[str, Any]]) -> None:
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-@pytest.mark.parametrize(("method", "codec", "allocator"), FAST)
-def test_plugins_work_together(tmp_path, monkeypatch, method, codec, allocator):
-    ran(tmp_path / "run", [f"method.name={method}", *CODECS[codec], *ALLOCATORS[allocator]], monkeypatch)
+def id_of(run: Mapping[str, str]) -> str:
+    return "-".join(run.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "codec", "allocator"), [one for one in MATRIX if one not in FAST])
-def test_all_other_plugins_work_together(tmp_path, monkeypatch, method, codec, allocator):
-    ran(tmp_path / "run", [f"method.name={method}", *CODECS[codec], *ALLOCATORS[allocator]], monkeypatch)
+@pytest.mark.parametrize(
+    "chosen",
+    [pytest.param(one, marks=[pytest.mark.slow] if n >= QUICK else [], id=id_of(one)) for n, one in enumerate(RUNS)],
+)
+def test_plugins_work_together(tmp_path, monkeypatch, chosen):
+    ran(tmp_path / "run", settings_of(chosen), monkeypatch)
+
+
+FOLLOWERS = {"rank_components", "rank_components remembered"}
+ANALOG = ("uplink", "noisy_sum")
+MOVING = {"flora": "name=flora", "rolora": "name=rolora", "soft in singular coordinates": "reorthogonalize=true"}
+# Every two that cannot go together: the setting at which they are refused, and some words of the reason.
+REFUSED = {
+    (("allocator", "ideal"), ("uplink", "fdma")): ("allocator.name", "ideal has no channel limit"),
+    **{
+        (("allocator", name), ("uplink", uplink)): ("uplink.name", f"{uplink} has no bandwidth to share")
+        for name in VALUES["allocator"]
+        for uplink in ("ideal", "noisy_sum")
+        if name != "ideal"
+    },
+    **{
+        (("method", "soft one order"), ("codec", name)): (
+            "method.shared_mask",
+            f"{VALUES['codec'][name]['name']} does not",
+        )
+        for name in VALUES["codec"]
+        if name not in FOLLOWERS
+    },
+    **{
+        (("method", name), ("codec", "topk remembered")): ("codec.error_feedback", f"method.{setting} changes between")
+        for name, setting in MOVING.items()
+    },
+    (("method", "rolora"), ("codec", "rank_components remembered")): ("codec.error_feedback", "rolora does not train"),
+    **{
+        (("method", name), ("extra", "scaffold")): ("method.extras", f"method.{setting} changes between")
+        for name, setting in MOVING.items()
+    },
+    **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
+    **{
+        (("codec", name), ANALOG): ("codec.name", f"{VALUES['codec'][name]['name']}, as it is set, sends other entries")
+        for name in VALUES["codec"]
+        if name not in {"identity", *FOLLOWERS}
+    },
+    (("extra", "scaffold"), ANALOG): ("uplink.name", "scaffold sends exact values beside the update"),
+}
+PLAIN = {
+    "method": "fedit",
+    "extra": NONE,
+    "codec": "identity",
+    "allocator": "equal",
+    "uplink": "fdma",
+    "channel": "static",
+}
+
+
+@pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: "-".join(value for _, value in pair))
+def test_what_cannot_work_together_is_refused_with_the_reason(pair):
+    field, words = REFUSED[pair]
+    wire = {"allocator": "ideal", "uplink": "ideal"} if dict(pair).get("uplink", "fdma") != "fdma" else {}
+    with pytest.raises(ConfigError) as refused:
+        load_config("soft", settings_of({**PLAIN, **wire, **dict(pair)}))
+    assert refused.value.field == field
+    assert words in str(refused.value)
+
+
+def every_pair(values: Mapping[str, Iterable[str]]) -> set[Pair]:
+    return {
+        pair
+        for one, two in combinations(KINDS, 2)
+        for pair in product(product([one], values[one]), product([two], values[two]))
+    }
+
+
+def test_every_pair_is_run_or_refused():
+    assert {kind for clash in CLASHES for kind in clash.kinds} <= set(KINDS) == set(registry.KINDS)
+    assert set(IMPOSSIBLE) == set(REFUSED)
+    assert {pair for one in RUNS for pair in pairs_of(one, KINDS)} == every_pair(VALUES) - set(REFUSED)
+
+
+def test_the_registry_says_the_same_of_each_two_plug_ins():
+    """What `raysoft list --matrix` shows: no array and no table of clashes, each pair is asked in some company."""
+    asked = Compatibility()
+    pairs = every_pair(registry.KINDS)
+    refused = {pair: error for pair in sorted(pairs) if (error := asked.refusal(dict(pair))) is not None}
+    alone = (("codec", "rank_components"), ANALOG)  # needs method.shared_mask=true, which is no default
+    assert set(refused) == (set(REFUSED) & pairs) | {alone}
+    for pair, error in refused.items():
+        field, words = REFUSED.get(pair, ("codec.name", "rank_components, as it is set, sends other entries"))
+        assert (error.field, words in str(error)) == (field, True), pair
 
 
 @pytest.mark.parametrize("case", ODD)
@@ -246,8 +398,18 @@ def test_a_report_of_the_largest_energies(tmp_path, monkeypatch):
     "overrides",
     [
         ["model.lora.rank={low: 2, high: 8}", "train.steps={low: 1, high: 3}", "codec.error_feedback=true"],
-        [*CODECS["chain"], "codec.error_feedback=true", "model.lora.train_head=true", "codec.head_bits=8"],
-        [*CODECS["randomk unbiased"], "channel={name: umi}", "channel.csi_error=0.3", "uplink.packet_error=snr"],
+        [
+            "codec={name: chain, codecs: [{name: topk}, {name: quantize}], error_feedback: true}",
+            "model.lora.train_head=true",
+            "codec.head_bits=8",
+        ],
+        [
+            "codec.name=randomk",
+            "codec.unbiased=true",
+            "channel={name: umi}",
+            "channel.csi_error=0.3",
+            "uplink.packet_error=snr",
+        ],
         ["allocator.name=random", "data.partition=virtual", "data.clients=1000000", "train.optimizer=adamw"],
     ],
 )

@@ -32,21 +32,24 @@ class Extra(Protocol):
     """Built from (config, ExtraContext); holds no state. `Plain` answers all of it with "nothing to add"."""
 
     def side(self, server: ServerState) -> Tensors:
-        """What the server sends to everybody besides the values, at r_max; charged as float32."""
+        """What the server sends to everybody besides the values, charged as float32.
+
+        Called like the values of the model they belong to, at r_max: a client of a smaller rank is charged its part.
+        """
         ...
 
     def local(self, job: LocalJob, view: View, memory: Tensors, rng: np.random.Generator) -> LocalJob:
-        """What the client trains. `memory`: what this extra remembers of it; `view.side` holds what `side` gave."""
+        """What the client trains. `memory`: what this extra remembers of it; `view.side` is what `side` gave."""
         ...
 
     def upload(
         self, upload: Upload, job: LocalJob, end: Tensors, view: View, memory: Tensors, rng: np.random.Generator
     ) -> Upload:
-        """What the client sends; its memories are this extra's own."""
+        """What the client sends; `upload.side` and the memories are this extra's own."""
         ...
 
     def step(self, before: ServerState, proposed: ServerState, received: Reception) -> ServerState:
-        """The next global model, given the one proposed so far."""
+        """The next global model, given the one proposed so far; `received.side`: the sums of this extra's own."""
         ...
 
 

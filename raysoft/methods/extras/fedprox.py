@@ -1,7 +1,8 @@
 """FedProx: clients are held near the model they received.
 
-Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020 (arXiv 1812.06127): the local loss has the
-additional term mu / 2 ||w - w_t||^2 over the values that are trained. Nothing more is sent.
+Source: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020 (arXiv 1812.06127).
+
+The local loss has the additional term mu / 2 ||w - w_t||^2 over the values that are trained. Nothing more is sent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """SCAFFOLD: control variates take the drift out of local steps, in a form that is right under momentum.
 
-Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020 (arXiv 1910.06378).
+Source: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020 (arXiv
+1910.06378).
+
 A client steps along g - c_k + c. Its new control variate is the mean gradient of its steps, read off what it moved:
 
     c_k+ = c_k - c + (w_t - w_k) / (eta a),   a = sum_{s < tau} (1 - beta^(tau - s)) / (1 - beta),
@@ -49,7 +51,7 @@ class Scaffold(Plain):
 
     def side(self, server: ServerState) -> Tensors:
         """c, zero at first."""
-        return {C + name: self._c(server, name) for name in server.theta}
+        return {name: self._c(server, name) for name in server.theta}
 
     def local(self, job: LocalJob, view: View, memory: Tensors, rng: np.random.Generator) -> LocalJob:
         """The gradient of every step plus c - c_k."""
@@ -66,16 +68,16 @@ class Scaffold(Plain):
             start, moved = view.start[name].astype(np.float64), steps_moved(job.steps, self.context.train.momentum)
             gradient = (start - end[name]) / (self._rate(name) * moved)
             change = (gradient - mean[name]).astype(np.float32)
-            side[C + name] = change
+            side[name] = change
             after[name] = self._own(memory, view, name) + change
-        return replace(upload, side={**upload.side, **side}, memory_if_delivered=after, memory_if_lost=memory)
+        return replace(upload, side=side, memory_if_delivered=after, memory_if_lost=memory)
 
     def step(self, before: ServerState, proposed: ServerState, received: Reception) -> ServerState:
         """c moves by what arrived, divided by all clients that there are."""
         moved = {
-            C + name: (self._c(before, name) + received.side[C + name] / self.context.clients).astype(np.float32)
+            C + name: (self._c(before, name) + received.side[name] / self.context.clients).astype(np.float32)
             for name in before.theta
-            if C + name in received.side
+            if name in received.side
         }
         return replace(proposed, extra={**proposed.extra, **moved})
 
@@ -85,8 +87,7 @@ class Scaffold(Plain):
 
     def _mean(self, view: View) -> Tensors:
         """c at the client's rank."""
-        whole = {name.removeprefix(C): value for name, value in view.side.items() if name.startswith(C)}
-        return cut_to_rank(whole, self.context.space, view.rank)
+        return cut_to_rank(view.side, self.context.space, view.rank)
 
     def _own(self, memory: Tensors, view: View, name: str) -> Array:
         """c_k, zero at first and after a change of rank."""

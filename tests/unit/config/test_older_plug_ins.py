@@ -92,6 +92,16 @@ def test_flags_that_are_traits_now_are_named(monkeypatch, tmp_path, source, flag
         load_config("soft", [f"allocator={{name: old_{flag.lower()}, latency_budget_s: 0.3}}"])
 
 
+@pytest.mark.parametrize(
+    ("name", "source"), [("empty", "build = None"), ("odd", "class Config: pass\ndef build(*_): ...")]
+)
+def test_a_module_that_is_no_plug_in_is_named(monkeypatch, tmp_path, name, source):
+    monkeypatch.syspath_prepend(make_package(tmp_path / "site", "channels", f"{name}_channel", source))
+    registry.names.cache_clear()
+    with pytest.raises(ConfigError, match=rf"channel\.name: {name}_channel has no `Config`"):
+        load_config("soft", [f"channel={{name: {name}_channel}}"])
+
+
 def test_what_is_here_is_what_the_protocols_ask_for():
     """The check that other packages go through accepts every built-in plug-in."""
     config = load_config("soft", ["codec={name: identity}"])

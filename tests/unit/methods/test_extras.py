@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raysoft.config import Plugin, TrainConfig
+from raysoft.config import Plugin, TrainConfig, registry
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
+from raysoft.federation.content import user_files
 from raysoft.methods.building import WithExtras, build_method
 from raysoft.methods.extras.fedprox import Proximal
 from raysoft.methods.extras.scaffold import C, steps_moved
@@ -16,6 +17,7 @@ from raysoft.models.targets import lora_space
 from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.types import Outcome, Reception, ServerState
 from tests.packs import make_base, make_batches, make_jobs
+from tests.plug_in_packages import make_package
 from tests.rounds import rounds_of
 from tests.unit.methods.spaces import space
 
@@ -192,6 +194,38 @@ def test_extras_are_named_in_the_hash_and_none_leave_it_alone():
         with pytest.raises(ConfigError, match=match):
             load_config("soft", [f"method.extras={words}"])
     assert isinstance(one.method.checked.extras[0], Plugin)
+
+
+MEASURED = """
+from typing import ClassVar
+from raysoft.config import NonNegative, UserFile
+from raysoft.methods.extras import fedprox
+from raysoft.methods.extras.base import ExtraConfig
+
+class Config(ExtraConfig):
+    REVISION: ClassVar[int] = 2
+    LATER: ClassVar[tuple[str, ...]] = ("late",)
+    trace: UserFile
+    late: NonNegative = 0.0
+
+def build(config, context):
+    return fedprox.FedProx(fedprox.Config())
+"""
+
+
+def test_revision_later_and_files_of_an_extra_count(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(make_package(tmp_path / "site", "extras", "measured", MEASURED))
+    registry.names.cache_clear()
+    trace = tmp_path / "trace.csv"
+    trace.write_text("1")
+    config, same, other = (
+        load_config("soft", [f"method.extras=[{{name: measured, trace: '{trace}'{more}}}]"])
+        for more in ("", ", late: 0.0", ", late: 1.0")
+    )
+    registry.names.cache_clear()
+    assert config.revisions() == {"method": 2}
+    assert config.config_hash() == same.config_hash() != other.config_hash()
+    assert user_files(config) == {"method.extras.0.trace": str(trace)}
 
 
 def test_the_trainer_adds_the_linear_term_to_every_gradient():

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from raysoft.federation.pack_folds import PackFold, in_groups, joined
 from raysoft.methods.averaging import Averaging
-from raysoft.methods.base import MethodConfig, initial_theta, pad_to_rank
+from raysoft.methods.base import MethodConfig, pad_to_rank
 from raysoft.methods.folds import COVERED, EACH, MIX, STACK, Arrived, Covered, Each, Stack, Sum
+from raysoft.methods.initial import initial_theta
 from raysoft.rng import Rng
 from raysoft.types import LoraPair, Outcome, ParamSpace, Reception, ServerState
 

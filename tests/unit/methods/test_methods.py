@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from raysoft.methods import fedit, ffa, head_only, soft
-from raysoft.methods.base import Method, add_change, cut_to_rank, difference, initial_theta, pad_to_rank
+from raysoft.methods.base import Method, add_change, cut_to_rank, difference, pad_to_rank
+from raysoft.methods.initial import initial_theta
 from raysoft.methods.soft import Config, OrthogonalityPenalty
 from raysoft.rng import Rng
 from raysoft.types import Outcome, Reception, ServerState, View

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.federation.workload import prepare
-from raysoft.methods.base import initial_theta
+from raysoft.methods.initial import initial_theta
 from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.rng import Rng
 from tests import architectures, tolerances

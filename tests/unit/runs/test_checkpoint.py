@@ -234,7 +234,7 @@ def test_a_state_of_other_fields_is_damage(tmp_path):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest.pop("checksum")
     del manifest["state"]["dense_bits"]
-    text = json.dumps({**manifest, "checksum": module._checksum(manifest)})
+    text = json.dumps({**manifest, "checksum": module.checksum_of(manifest)})
     (path / "manifest.json").write_text(text)
     with pytest.raises(CheckpointDamagedError, match="other fields than RunState has"):
         load(path)

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rundir.reading import read_run
+from raysoft.runs.checkpoint import CHECKPOINTS, newest, save
 from raysoft.runs.resuming import find_resumable
 from raysoft.runs.run import resume, run
 from raysoft.terminal import endings
@@ -122,3 +124,13 @@ def test_a_refused_resume_does_not_advise_to_resume(mine):
         begin_and_fail(mine)
     assert endings.how_to_go_on == [f"go on with: raysoft resume {mine}"]
     endings.forget()
+
+
+def test_an_option_that_came_later_is_completed_with_its_default(mine):
+    """A checkpoint of a version without `train.momentum`: at the default it goes on, at another value it does not."""
+    before, _ = newest(mine / CHECKPOINTS, mine / "rounds.jsonl")
+    train = {key: value for key, value in before.config["train"].items() if key != "momentum"}
+    save(replace(before, config={**before.config, "train": train}), mine / CHECKPOINTS)
+    assert find_resumable(mine, ["rounds=3"]).config.train.momentum == 0.9
+    with pytest.raises(ConfigError, match=r"train\.momentum was None, is 0\.5"):
+        find_resumable(mine, ["rounds=3", "train.momentum=0.5"])
