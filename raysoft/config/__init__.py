@@ -84,4 +84,3 @@ __all__ = [
     "merge_section",
     "parse_section",
 ]
-# X

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -190,7 +190,8 @@ class RoundSteps:
     ) -> ServerState:
         """The next global model."""
         counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
-        received = Reception(delivered.outcome, trained.reports, folded, side, counts)
+        outcome = replace(delivered.outcome, arrived_K=delivered.arrived_K)  # and finite after decoding
+        received = Reception(outcome, trained.reports, folded, side, counts)
         with self._blamed("method"):
             server = self.parts.method.aggregate(self.state.server, received, self.tick)
             check_server(self.parts.config, self.tick, self.state.server, server)

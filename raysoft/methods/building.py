@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raysoft.config import RunConfig, registry
+from raysoft.errors import ConfigError
 from raysoft.methods.base import Method, MethodConfig
 from raysoft.methods.extras.base import Extra, ExtraContext
 from raysoft.methods.folds import Fold
@@ -30,6 +31,12 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     """What `config.method` says, for so many registered clients."""
     options: MethodConfig = registry.options("method", config.method)
     method: Method = registry.build("method", config.method, space)
+    if registry.traits("uplink", config.uplink).analog and not method.fold.linear:
+        raise ConfigError(
+            "uplink.name",
+            f"{config.uplink.name} adds up on the air what is sent, and method.name={config.method.name} folds it to "
+            "more than a sum; use a digital uplink",
+        )
     if not options.extras:
         return method
     context = ExtraContext(space, config.train, clients)
@@ -57,10 +64,16 @@ class WithExtras:
         return replace(down, side={**down.side, **more})
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
-        """The method's; values of the extras are charged as float32, at the client's rank."""
+        """The method's; values of the extras are charged as float32, at the client's rank.
+
+        What belongs to values that are not trained is left out.
+        """
         view = self.inner.view(down, client, rank, tick, _own("", memory or {}))
         sizes = {name: value.size for name, value in view.start.items()}
-        told = [(key, one) for name in self.extras for key, one in _side(name, down.side).items()]
+        idle = sizes.keys() - view.trains
+        dropped = {f"{name}/{key}" for name in self.extras for key in _side(name, view.side) if key in idle}
+        view = replace(view, side={key: one for key, one in view.side.items() if key not in dropped})
+        told = [(key, one) for name in self.extras for key, one in _side(name, view.side).items()]
         more = 32 * sum(sizes.get(key, one.size) for key, one in told)
         bits = view.downlink
         return replace(view, downlink=replace(bits, side=bits.side + more))

@@ -3,14 +3,15 @@
 Source: Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations",
 NeurIPS 2024 (arXiv 2409.05976).
 
-With B_stack = [B_1 ... B_K] and A_stack = [p_1 A_1; ...], B_stack A_stack = sum_k p_k B_k A_k, for
-clients of any rank. Every round begins with B = 0 and a fresh A, which travels as a seed; what was learned is in the
-base, W0 + the sum of all merged products. So a client has to receive what was merged since it last took part: the
-stacks, or the change of the base itself where that is smaller. Uploaded: both factors and a trained head.
+With B_stack = [B_1 ... B_K] and A_stack = [p_1 A_1; ...], B_stack A_stack = sum_k p_k B_k A_k, for clients of any
+rank. Every round begins with B = 0 and a fresh A, drawn as peft draws it, which travels as a seed; what was learned is
+in the base, W0 + the sum of all merged products. So a client has to receive what was merged since it last took part:
+the stacks, or the change of the base itself where that is smaller. Uploaded: both factors and a trained head.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from raysoft.methods.initial import initial_theta
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, LocalJob, ParamSpace, Reception, ServerState, Tensors, Upload, View
 
+SEED = "flora/seed"
 VERSION = "base_version"  # how much of the base a client has, int64 []
 
 
@@ -73,11 +75,21 @@ class FLoRA(Averaging):
             for name in self.space.always_sent
         }
         version = server.version + 1
-        theta = initial_theta(self.space, heads, "peft", Rng(version))
+        seed = server.extra.get(SEED, _seed(server.theta, self.space))
+        theta = initial_theta(self.space, heads, "peft", Rng(int(seed) + version))
         sent = zip(received.reports, received.outcome.arrived_K, strict=True)
         width = sum(pair.out_features + pair.in_features for pair in self.space.pairs)
         bits = 32 * width * sum(report.rank for report, arrived in sent if arrived)
-        return replace(server, theta=theta, version=version, base=base, base_bits=(*server.base_bits, bits))
+        extra = {**server.extra, SEED: seed}
+        return replace(
+            server, theta=theta, version=version, extra=extra, base=base, base_bits=(*server.base_bits, bits)
+        )
+
+
+def _seed(theta: Tensors, space: ParamSpace) -> Array:
+    """Of all fresh A of a run: made of the first one, which the run's own seed has drawn; int64 []."""
+    digest = hashlib.sha256(b"".join(theta[pair.a].tobytes() for pair in space.pairs))
+    return np.array(int(digest.hexdigest()[:12], 16), dtype=np.int64)
 
 
 def build(config: Config, space: ParamSpace) -> FLoRA:

@@ -77,7 +77,7 @@ class Covered:
     """sum_k mix_k x_kj / sum_k mix_k [k sent j]: a rank component's mean over the clients that sent some of it."""
 
     space: ParamSpace
-    linear: bool = True
+    linear: bool = False  # the weights have to be exact
 
     def part(self, arrived: Sequence[Arrived]) -> dict[str, Array]:
         """The sums, and beside them the weight that sent each component, [R] a matrix."""

@@ -149,6 +149,14 @@ def test_it_doubles_the_traffic_both_ways():
     assert any(np.abs(value).max() > 0 for name, value in states[-1].server.extra.items() if name.startswith(C))
 
 
+def test_what_is_not_trained_costs_nothing():
+    """With FFA only B is trained: c and the change of c_k of B alone travel."""
+    _, _, plain = rounds_of("ffa", NO_CLIP, "train.lr=1e-3", count=1)
+    _, _, with_it = rounds_of("ffa", NO_CLIP, "train.lr=1e-3", SCAFFOLD, count=1)
+    assert with_it[0].uplink_bits == 2 * plain[0].uplink_bits
+    assert with_it[0].downlink_bits == 2 * plain[0].downlink_bits
+
+
 @pytest.mark.parametrize("word", ["train.optimizer=adamw", "train.weight_decay=0.1", "train.clip_norm=1.0"])
 def test_it_needs_plain_steps(word):
     with pytest.raises(ConfigError, match=r"method\.extras: scaffold needs train\.optimizer=sgd"):

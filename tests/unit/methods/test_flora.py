@@ -47,8 +47,14 @@ def test_the_products_add_up_exactly_for_any_ranks(words):
     first, last = states[1].server, states[-1].server
     assert all((last.theta[pair.b] == 0).all() for pair in parts.info.space.pairs), "every round begins anew"
     assert any((first.theta[pair.a] != last.theta[pair.a]).any() for pair in parts.info.space.pairs)
+    assert first.extra["flora/seed"] == last.extra["flora/seed"]
     ranks = [np.linalg.matrix_rank(value.astype(float), tol=1e-7) for value in first.base.values()]
     assert 8 < max(ranks) <= 24, "three clients of up to rank 8"
+
+
+def test_every_run_draws_its_own_fresh_rows():
+    one, two = (rounds_of("flora", f"seed={seed}", count=1)[1][-1].server for seed in (0, 1))
+    assert any((one.theta[name] != two.theta[name]).any() for name in one.theta if name.endswith("lora_A"))
 
 
 def test_who_was_away_pays_for_what_it_missed():
