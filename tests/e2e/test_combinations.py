@@ -120,7 +120,7 @@ def _noisy_sum(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _forget() -> None:
-    for known in (registry.names, registry.plugin, registry.with_trait):
+    for known in (registry.names, registry.plugin):
         known.cache_clear()
 
 
