@@ -300,6 +300,7 @@ class Reception:
     folded: Tensors | None = None  # what the method's fold makes of what arrived, float64; None: nothing arrived
     side: Tensors = field(default_factory=dict)  # sums of `Upload.side`, at r_max, float64
     sent_counts: Array | None = None  # of how many clients each rank component arrived, int64 [N], where known
+    mix_K: Array | None = None  # factor of each update in what was folded; 0: it is not in there
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ class Config(CodecConfig):
         """As the first member follows an order; what later ones thin out or quantise is not plain."""
         first: Traits = _options(self.codecs[0]).traits
         plain = super().traits.plain_values and len(self.codecs) == 1
-        return replace(super().traits, follows_order=first.follows_order, plain_values=plain)
+        whole = first.sends_components and all(member.name != "topk" for member in self.codecs)
+        return replace(super().traits, follows_order=first.follows_order, sends_components=whole, plain_values=plain)
 
     @field_validator("codecs", mode="after")
     @classmethod

@@ -25,7 +25,7 @@ class Config(CodecConfig):
     """No options of its own."""
 
     rotates: ClassVar[bool] = True
-    TRAITS: ClassVar[Traits] = Traits(sends_everything=True)
+    TRAITS: ClassVar[Traits] = Traits(sends_everything=True, sends_components=True)
 
 
 @dataclass(frozen=True)

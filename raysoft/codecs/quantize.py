@@ -21,6 +21,7 @@ from raysoft.codecs.measure.factors import Factors, Layout, Sent
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.config import Traits
 from raysoft.types import Array, ParamSpace
 
 FIRST = 2
@@ -30,6 +31,7 @@ class Config(CodecConfig):
     """The finest resolution."""
 
     rotates: ClassVar[bool] = True
+    TRAITS: ClassVar[Traits] = Traits(sends_components=True)
 
     bits: Annotated[int, Field(ge=FIRST, le=15)] = 8
 

@@ -15,7 +15,7 @@ float16 rounding is left out of the expectation; the quantiser's noise is in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -31,6 +31,7 @@ from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.rank_components import component_bits
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.config import Traits
 from raysoft.kernels.lowrank import paired_gram
 from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace
@@ -43,6 +44,11 @@ class Config(CodecConfig):
 
     unit: Literal["component", "entry"] = "component"
     unbiased: bool = False
+
+    @property
+    def traits(self) -> Traits:
+        """Whole components, or single entries."""
+        return replace(super().traits, sends_components=self.unit == "component")
 
     @model_validator(mode="after")
     def _memory_needs_bias(self) -> Config:

@@ -54,12 +54,12 @@ class Config(CodecConfig):
     scope: Scope = "model"
     matched: bool = True  # false: columns of B and rows of A are chosen apart (see unmatched.py), to compare with
 
-    TRAITS: ClassVar[Traits] = Traits(follows_order=True)
+    TRAITS: ClassVar[Traits] = Traits(follows_order=True, sends_components=True)
 
     @property
     def traits(self) -> Traits:
         """An order is one of whole components."""
-        return replace(super().traits, follows_order=self.matched)
+        return replace(super().traits, follows_order=self.matched, sends_components=self.matched)
 
     def revision_in(self, run: RunConfig) -> int:
         """See `told_revision`."""

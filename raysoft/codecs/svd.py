@@ -27,6 +27,7 @@ from raysoft.codecs.measure.factors import Factors, Group, Layout, Sent, Spread
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.wire.quantizer import ValueCoder, Values
+from raysoft.config import Traits
 from raysoft.kernels.lowrank import product_svd
 from raysoft.types import Array, ParamSpace
 
@@ -38,6 +39,7 @@ class Config(CodecConfig):
     """No options of its own."""
 
     rotates: ClassVar[bool] = True
+    TRAITS: ClassVar[Traits] = Traits(sends_components=True)
 
 
 @dataclass(frozen=True)

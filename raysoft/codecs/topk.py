@@ -14,7 +14,7 @@ Ties go to the smaller index. The payload is the values and a mask of ceil(log2 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -35,6 +35,7 @@ from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_code
 from raysoft.codecs.state import StateCodec
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.config import Traits
 from raysoft.types import Array, ParamSpace
 
 
@@ -49,6 +50,11 @@ class Config(CodecConfig):
 
     of: Literal["update", "factors"] = "factors"
     fallback: Literal["broadcast", "zero"] = "broadcast"
+
+    @property
+    def traits(self) -> Traits:
+        """The state of one factor alone has no zero to fall to."""
+        return replace(super().traits, needs_both_factors="fallback=zero" if self.fallback == "zero" else "")
 
     @model_validator(mode="after")
     def _no_memory(self) -> Config:

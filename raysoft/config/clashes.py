@@ -18,6 +18,7 @@ class Chosen:
     extras: Mapping[str, Traits]
     plain_sgd: bool
     train_head: bool
+    lora_init: str
     latency_budget_s: float | None
     others: Callable[[str, Callable[[Traits], bool]], tuple[str, ...]]
 
@@ -113,6 +114,30 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: (
             f"{c.traits['codec'].remembers_products.partition('=')[2]} sends what it remembers as a change of B, which "
             f"{c.name('method')} does not train in every round; use error_feedback=false"
+        ),
+    ),
+    Clash(
+        ("method",),
+        lambda c: c.traits["method"].base_drift and c.lora_init != "peft",
+        lambda c: "model.lora.init",
+        lambda c: f"must be peft with {c.name('method')}, which draws A so in every round, got {c.lora_init}",
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].leaves_out_factor and c.traits["codec"].needs_both_factors,
+        lambda c: _key("codec", c.traits["codec"].needs_both_factors),
+        lambda c: (
+            f"{c.traits['codec'].needs_both_factors.partition('=')[2]} needs a method that sends both factors, which "
+            f"{c.name('method')} does not"
+        ),
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].whole_components and not c.traits["codec"].sends_components,
+        lambda c: "codec.name",
+        lambda c: (
+            f"{c.names['codec']}, as it is set, sends single entries or none, so that {c.name('method')} cannot "
+            f"tell who sent a component; use {c.with_trait('codec', lambda t: t.sends_components)}"
         ),
     ),
     Clash(

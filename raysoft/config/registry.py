@@ -174,6 +174,7 @@ def _check_pairs(config: RunConfig) -> None:
         extras={section.name: traits("extra", section) for section in extras},
         plain_sgd=_is_plain_sgd(config.train),
         train_head=config.model.lora.train_head,
+        lora_init=config.model.lora.init,
         latency_budget_s=options("allocator", config.allocator).latency_budget_s,
         others=with_trait,
     )

@@ -21,6 +21,9 @@ class Traits:
     common_order: str = ""  # all clients send the first components of one order, which the server gives
     moves_gauge: str = ""  # the coordinates of the factors change between rounds
     alternates: bool = False  # trains and sends other values in other rounds, B not always among them
+    leaves_out_factor: bool = False  # A or B is not sent
+    whole_components: bool = False  # needs to know who sent a component, which single entries do not tell
+    base_drift: bool = False  # merges into the base, and draws fresh factors as peft does
     single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
     # Extras
     plain_sgd: bool = False  # needs SGD without weight decay and clipping
@@ -30,6 +33,8 @@ class Traits:
     follows_order: bool = False  # can send the first components of a given order
     remembers_factors: str = ""  # keeps changes of the factors' coordinates from round to round
     remembers_products: str = ""  # keeps changes of the product, which it can only send as changes of B
+    sends_components: bool = False  # whole ones: nothing of a component, or all of it
+    needs_both_factors: str = ""
     sends_everything: bool = False  # whatever it is told
     plain_values: bool = True  # float32 as they are, which a radio can add up
     # Allocators

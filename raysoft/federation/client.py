@@ -31,6 +31,7 @@ from raysoft.federation.seam import (
     check_size,
     check_upload,
     check_view,
+    is_sound,
     norm_of,
 )
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
@@ -154,7 +155,9 @@ class Worker:
 
     def build(self) -> None:
         """Build the model now instead of in the first stage."""
-        _ = self.trainer
+        trainer = self.trainer
+        if registry.traits("method", self.config.method).base_drift:
+            trainer.check_rebase()
 
     def verify(self) -> None:
         """Raise RaysoftError if the base weights are not what they were when they were loaded."""
@@ -229,7 +232,7 @@ class Worker:
             upload = self.method.upload(view, job, end, state.method)
             check_upload(self.config, view, upload)
         norm = norm_of(upload.update)
-        finite = norm <= LARGEST  # not for nan
+        finite = norm <= LARGEST and all(map(is_sound, upload.side.values()))  # not for nan
         if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
             upload = _nothing(view, state)
         with blamed("codec", self.config, view.tick, view.client):
@@ -304,8 +307,7 @@ class Worker:
             else:
                 states[client] = replace(state, method=upload.memory_if_lost, codec=encoded.if_lost[k])
             if received[k]:
-                start = pad_to_rank(self._view(down, pack.tick, client, state).start, space)
-                arrived.append(Arrived(received[k], request.mix[k], start))
+                arrived.append(Arrived(received[k], request.mix[k], down.common))
             if request.arrived[k]:
                 add_side(side, upload.side, space)
         with blamed("method", self.config, pack.tick):

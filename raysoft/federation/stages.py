@@ -191,7 +191,7 @@ class RoundSteps:
         """The next global model."""
         counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
         outcome = replace(delivered.outcome, arrived_K=delivered.arrived_K)  # and finite after decoding
-        received = Reception(outcome, trained.reports, folded, side, counts)
+        received = Reception(outcome, trained.reports, folded, side, counts, delivered.mix_K)
         with self._blamed("method"):
             server = self.parts.method.aggregate(self.state.server, received, self.tick)
             check_server(self.parts.config, self.tick, self.state.server, server)

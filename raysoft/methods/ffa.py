@@ -6,6 +6,9 @@ Only B is trained and sent: half the traffic (exactly, where a matrix is square)
 because A is shared. A travels as a seed. Uploaded: the change of B and of a trained head.
 """
 
+from typing import ClassVar
+
+from raysoft.config import Traits
 from raysoft.methods.averaging import Averaging, factor_names
 from raysoft.methods.base import MethodConfig
 from raysoft.types import ParamSpace
@@ -13,6 +16,8 @@ from raysoft.types import ParamSpace
 
 class Config(MethodConfig):
     """Nothing beyond the common options."""
+
+    TRAITS: ClassVar[Traits] = Traits(leaves_out_factor=True)
 
 
 def build(config: Config, space: ParamSpace) -> Averaging:

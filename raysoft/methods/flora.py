@@ -32,7 +32,9 @@ VERSION = "base_version"  # how much of the base a client has, int64 []
 class Config(MethodConfig):
     """Nothing beyond the common options."""
 
-    TRAITS: ClassVar[Traits] = Traits(moves_gauge="name=flora", single_updates="the products of each client's factors")
+    TRAITS: ClassVar[Traits] = Traits(
+        moves_gauge="name=flora", base_drift=True, single_updates="the products of each client's factors"
+    )
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ class FLoRA(Averaging):
         version = server.version + 1
         seed = server.extra.get(SEED, _seed(server.theta, self.space))
         theta = initial_theta(self.space, heads, "peft", Rng(int(seed) + version))
-        sent = zip(received.reports, received.outcome.arrived_K, strict=True)
+        assert received.mix_K is not None
+        stacked = zip(received.reports, received.mix_K, strict=True)
         width = sum(pair.out_features + pair.in_features for pair in self.space.pairs)
-        bits = 32 * width * sum(report.rank for report, arrived in sent if arrived)
+        bits = 32 * width * sum(report.rank for report, mix in stacked if mix > 0)
         extra = {**server.extra, SEED: seed}
         return replace(
             server, theta=theta, version=version, extra=extra, base=base, base_bits=(*server.base_bits, bits)

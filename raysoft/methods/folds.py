@@ -20,7 +20,10 @@ COVERED, STACK, EACH, MIX = "covered/", "stack/", "each/", "mix/"
 
 @dataclass(frozen=True)
 class Arrived:
-    """One update that counts: at r_max, with its factor in the mean and the values it started from."""
+    """One update that counts: at r_max, with its factor in the mean and the values it started from.
+
+    Components that a client of a smaller rank does not have keep the broadcast's value.
+    """
 
     update: Update
     mix: float

@@ -19,7 +19,7 @@ from raysoft.types import ParamSpace
 class Config(MethodConfig):
     """Nothing beyond the common options."""
 
-    TRAITS: ClassVar[Traits] = Traits(needs_head=True, trains_lora=False)
+    TRAITS: ClassVar[Traits] = Traits(leaves_out_factor=True, needs_head=True, trains_lora=False)
 
 
 def build(config: Config, space: ParamSpace) -> Averaging:

@@ -22,7 +22,7 @@ from raysoft.types import Array, ParamSpace, ServerState, Tensors
 class Config(MethodConfig):
     """Nothing beyond the common options."""
 
-    TRAITS: ClassVar[Traits] = Traits(single_updates="each client's own update")
+    TRAITS: ClassVar[Traits] = Traits(whole_components=True, single_updates="each client's own update")
 
 
 def median_of_senders(b_KOR: Array, a_KRI: Array) -> tuple[Array, Array]:

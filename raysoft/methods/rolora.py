@@ -18,7 +18,7 @@ from raysoft.types import ParamSpace
 class Config(MethodConfig):
     """Nothing beyond the common options."""
 
-    TRAITS: ClassVar[Traits] = Traits(moves_gauge="name=rolora", alternates=True)
+    TRAITS: ClassVar[Traits] = Traits(leaves_out_factor=True, moves_gauge="name=rolora", alternates=True)
 
 
 def build(config: Config, space: ParamSpace) -> Averaging:

@@ -135,9 +135,11 @@ def _manifest(checkpoint: Checkpoint, state: Any, files: Mapping[str, bytes]) ->
 
 def taken_apart(value: Any, path: str, tensors: dict[str, Array]) -> Any:
     """Plain JSON with a name in the place of each array, which goes into `tensors` under that name."""
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
         name = f"{len(tensors)}{path}"  # numbered: a key may hold a slash
-        tensors[name] = np.asarray(value)
+        tensors[name] = value
         return name
     if is_dataclass(value):
         return {one.name: taken_apart(getattr(value, one.name), f"{path}/{one.name}", tensors) for one in fields(value)}
@@ -154,7 +156,7 @@ def put_together(hint: Any, tree: Any, tensors: Mapping[str, Array]) -> Any:
     if tree is None:
         return None
     if hint is np.ndarray:
-        return tensors[tree]
+        return tensors[tree] if isinstance(tree, str) else np.asarray(tree)
     if isinstance(hint, type) and is_dataclass(hint):
         hints = get_type_hints(hint)
         if set(tree) != {one.name for one in fields(hint)}:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from raysoft.config import RunConfig, apply_override
+from raysoft.config import RunConfig
 from raysoft.config.identity import differences, first_identity
+from raysoft.config.presets import with_overrides
 from raysoft.config.registry import resolve
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError, RaysoftError
@@ -56,8 +57,7 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
         stored = resolve(tree)
     except ConfigError as error:
         raise ConfigError("", f"{folder / CONFIG}: {error}") from None
-    for text in overrides:
-        tree = apply_override(tree, text)
+    tree = with_overrides(tree, overrides)
     config = resolve(tree)
     checkpoint, damaged = newest(folder / CHECKPOINTS, folder / ROUNDS)
     before = stored.result_keys() if checkpoint is None else checkpoint.config

@@ -21,7 +21,6 @@ from typing import ClassVar
 import numpy as np
 
 from raysoft.config import Traits
-from raysoft.methods.base import cut_to_rank
 from raysoft.methods.extras.base import ExtraConfig, ExtraContext, Plain
 from raysoft.types import Array, LocalJob, Reception, ServerState, Tensors, Upload, View
 
@@ -55,7 +54,8 @@ class Scaffold(Plain):
 
     def local(self, job: LocalJob, view: View, memory: Tensors, rng: np.random.Generator) -> LocalJob:
         """The gradient of every step plus c - c_k."""
-        own = {name: self._mean(view)[name] - self._own(memory, view, name) for name in view.trains}
+        mean = self._mean(view)
+        own = {name: mean[name] - self._own(memory, view, name) for name in view.trains}
         both = {name: own[name] + job.linear[name] for name in own} if job.linear else own
         return replace(job, linear=both)
 
@@ -86,8 +86,8 @@ class Scaffold(Plain):
         return np.zeros_like(server.theta[name]) if known is None else known
 
     def _mean(self, view: View) -> Tensors:
-        """c at the client's rank."""
-        return cut_to_rank(view.side, self.context.space, view.rank)
+        """c at the client's rank, of what is trained."""
+        return {name: value[tuple(map(slice, view.start[name].shape))] for name, value in view.side.items()}
 
     def _own(self, memory: Tensors, view: View, name: str) -> Array:
         """c_k, zero at first and after a change of rank."""

@@ -64,19 +64,20 @@ class PackedTrainer:
 
     @torch.no_grad()
     def rebase(self, base: Tensors) -> None:
-        """From now on work on W0 plus these changes, [O, I] by module; empty: on W0.
-
-        Raises RaysoftError where W0 is not float32: rounding would swallow small changes.
-        """
+        """From now on work on W0 plus these changes, [O, I] by module; empty: on W0."""
         if not base and not self._rebased:
             return
         self._rebased = bool(base)
         for module, layer in self._linears.items():
-            if base and layer.weight.dtype != torch.float32:
+            layer.rebase(torch.tensor(base[module], device=self.device) if base else None)
+
+    def check_rebase(self) -> None:
+        """Raises RaysoftError where W0 is not float32: rounding would swallow small changes of it."""
+        for module, layer in self._linears.items():
+            if layer.weight.dtype != torch.float32:
                 raise RaysoftError(
                     f"this method merges into the base, whose {module} is {layer.weight.dtype}: it needs float32"
                 )
-            layer.rebase(torch.tensor(base[module], device=self.device) if base else None)
 
     # -- training ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 
 from raysoft.config import Plugin, TrainConfig, registry
 from raysoft.config.presets import load_config
-from raysoft.errors import ConfigError
+from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.content import user_files
 from raysoft.methods.building import WithExtras, build_method
 from raysoft.methods.extras.fedprox import Proximal
@@ -155,6 +155,21 @@ def test_what_is_not_trained_costs_nothing():
     _, _, with_it = rounds_of("ffa", NO_CLIP, "train.lr=1e-3", SCAFFOLD, count=1)
     assert with_it[0].uplink_bits == 2 * plain[0].uplink_bits
     assert with_it[0].downlink_bits == 2 * plain[0].downlink_bits
+
+
+@pytest.mark.parametrize("preset", ["fedit", "ffa"])
+def test_it_goes_with_tiers(preset):
+    words = (NO_CLIP, "train.lr=1e-3", SCAFFOLD, "model.lora.rank={low: 2, high: 8}")
+    _, _, records = rounds_of(preset, *words, count=2)
+    assert [record.participants for record in records] == [3, 3]
+
+
+def test_a_client_that_diverges_is_left_out(tmp_path):
+    """Its control variate is not finite either: the round goes on without it, as it does without the extra."""
+    words = (NO_CLIP, "train.lr=1e12", "train.steps={low: 1, high: 40}", "train.max_update_norm=null")
+    for more in ((), (SCAFFOLD,)):
+        with pytest.raises(RaysoftError, match=r"no client's update is finite|diverged|not finite"):
+            rounds_of("fedit", *words, *more, count=3)
 
 
 @pytest.mark.parametrize("word", ["train.optimizer=adamw", "train.weight_decay=0.1", "train.clip_norm=1.0"])

@@ -110,6 +110,7 @@ def test_what_remembers_coordinates_is_refused():
     for words, field in (
         (["codec.error_feedback=true"], r"codec\.error_feedback"),
         (["method.extras=[{name: scaffold}]", "train.clip_norm=null"], r"method\.extras"),
+        (["model.lora.init=orthogonal"], r"model\.lora\.init"),
     ):
         with pytest.raises(ConfigError, match=f"{field}: .*flora"):
             load_config("flora", words)

@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysoft.methods.lora_fair import correction
+from raysoft.methods.folds import Arrived
+from raysoft.methods.lora_fair import Config, build, correction
+from raysoft.types import ServerState
+from tests.rounds import rounds_of
+from tests.unit.methods.spaces import space
 
 
 def drawn(seed, clients=4, out=7, rank=3, into=6):
@@ -65,6 +69,24 @@ def test_a_large_ridge_is_fedit_and_rows_of_zeros_are_no_obstacle():
     for ridge in (0.0, 0.01):
         nothing = correction(b, np.zeros_like(a), b_stack, np.zeros_like(a_stack), ridge)
         assert (nothing == 0.0).all()
+
+
+def test_components_that_a_small_client_does_not_have_stay():
+    """One client of rank 2 of 4 that changes nothing: nothing of the global model changes."""
+    shape = space(4)
+    draws = np.random.default_rng(2)
+    theta = {name: draws.normal(size=size).astype(np.float32) for name, size in shape.shapes.items()}
+    nothing = {name: np.zeros(size, np.float32) for name, size in shape.shapes.items()}
+    method = build(Config(), shape)
+    folded = method.fold.part([Arrived(nothing, 0.25, theta), Arrived(nothing, 0.75, theta)])
+    change = method.change(ServerState(theta), folded)
+    assert max(np.abs(value).max() for value in change.values()) < 1e-6
+
+
+def test_a_round_of_small_clients_keeps_what_only_large_ones_have():
+    _, states, _ = rounds_of("lora-fair", "model.lora.rank={low: 2, high: 8}", "train.lr=1e-9", count=2)
+    for name, value in states[0].server.theta.items():
+        np.testing.assert_allclose(states[-1].server.theta[name], value, atol=1e-5)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.01])

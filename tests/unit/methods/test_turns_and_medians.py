@@ -61,3 +61,21 @@ def test_a_minority_cannot_move_the_median_out_of_what_the_others_sent():
     assert (found_b <= b[2:].max(axis=0)).all()
     assert (found_a >= a[2:].min(axis=0)).all()
     assert np.abs(b.mean(axis=0)).min() > 1e5, "the mean is lost"
+
+
+@pytest.mark.parametrize(
+    "codec", ["topk", "{name: randomk, unit: entry}", "ecsq", "waterfill", "{name: rank_components, matched: false}"]
+)
+def test_single_entries_do_not_tell_who_sent_a_component(codec):
+    word = f"codec={codec}" if "{" in codec else f"codec.name={codec}"
+    with pytest.raises(ConfigError, match=r"codec\.name: .*median cannot tell who sent a component"):
+        load_config("fedit", ["method.name=median", word])
+    load_config("fedit", ["method.name=median", "codec={name: randomk, unit: component}"])
+
+
+@pytest.mark.parametrize("method", ["ffa", "rolora", "head_only"])
+def test_the_state_of_one_factor_has_no_zero_to_fall_to(method):
+    with pytest.raises(ConfigError, match=rf"codec\.fallback: zero needs .*{method} does not"):
+        load_config(
+            "soft", [f"method.name={method}", "codec={name: topk, fallback: zero}", "model.lora.train_head=true"]
+        )

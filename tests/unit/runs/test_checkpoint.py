@@ -229,6 +229,13 @@ def test_a_state_with_other_fields_comes_back_whole(flights, versions, note, sha
     assert same(before, module.put_together(Later, tree, tensors))
 
 
+def test_scalars_of_numpy_come_back_as_numbers(tmp_path):
+    written = checkpoint(state=replace(state(), clock_s=np.float64(1.5), allocator={"queue_s": 2.5}))
+    read = load(save(written, tmp_path)).state
+    assert (type(read.clock_s), read.clock_s) == (float, 1.5)
+    assert read.allocator["queue_s"] == np.array(2.5)
+
+
 def test_a_state_of_other_fields_is_damage(tmp_path):
     path = save(checkpoint(), tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())

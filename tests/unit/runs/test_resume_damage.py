@@ -126,6 +126,11 @@ def test_a_refused_resume_does_not_advise_to_resume(mine):
     endings.forget()
 
 
+def test_another_plug_in_is_named_as_such(mine):
+    with pytest.raises(ConfigError, match=r"keeps its configuration, but .*method\.name was 'soft', is 'fedit'"):
+        find_resumable(mine, ["rounds=3", "method.name=fedit"])
+
+
 def test_an_option_that_came_later_is_completed_with_its_default(mine):
     """A checkpoint of a version without `train.momentum`: at the default it goes on, at another value it does not."""
     before, _ = newest(mine / CHECKPOINTS, mine / "rounds.jsonl")
