@@ -12,8 +12,9 @@ from raysoft.comparison.store import find, key_of
 from raysoft.quantities import quantity
 from raysoft.rundir.reading import Run, read_run
 from raysoft.types import Array
+from studies.gone import GoneJob
 from studies.recorded import read_recorded
-from studies.settings import Experiment, GoneJob, Setting, Task
+from studies.settings import Experiment, Setting, Task
 
 
 @dataclass(frozen=True)

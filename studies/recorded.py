@@ -25,7 +25,7 @@ from raysoft.comparison.store import find, key_of
 from raysoft.config import RunConfig
 from raysoft.rundir.folder import write_atomic
 from raysoft.rundir.reading import read_run
-from studies.settings import GoneJob
+from studies.gone import GoneJob
 
 FILE = Path(__file__).parent / "recorded.json"
 NUMBERS = ("final_accuracy", "final_bits_per_byte", "uplink_mb", "simulated_s", "energy_j")

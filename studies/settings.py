@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from raysoft.comparison.arms import Arm
 from raysoft.comparison.batch import Job
+from studies.gone import GONE, GoneJob
 
 # The published runs were made with packs of ten, which `auto` then was for every tiny model.
 PACKS = "actors.pack_size=10"
@@ -103,20 +104,6 @@ EQUAL_PLUS = {
     "python-source": "allocator.name=equal allocator.latency_budget_s=0.3 codec.kept_fraction=0.5",
 }
 
-# Options that brought nothing measurable and are no longer there: their published runs, by seed.
-GONE = {
-    "digits": {
-        "component weights": ("component-weights-s0-6e885dc5", "component-weights-s1-6984570e"),
-        "age bonus 1": ("age-bonus-1-s0-de7a02d3", "age-bonus-1-s1-e6866005"),
-        "random share 0.25": ("random-share-0.25-s0-6199512e", "random-share-0.25-s1-112fb94a"),
-    },
-    "python-source": {
-        "component weights": ("component-weights-s0-a28b9e79", "component-weights-s1-ae04d0cf"),
-        "age bonus 1": ("age-bonus-1-s0-7f725078", "age-bonus-1-s1-9f5d9e30"),
-        "random share 0.25": ("random-share-0.25-s0-59d8b7f0", "random-share-0.25-s1-3e380a10"),
-    },
-}
-
 IDEAL = "method.name=fedit codec.name=identity allocator.name=ideal uplink.name=ideal"
 FIXED = "allocator.name=minmax allocator.latency_budget_s=null codec.min_kept_fraction=0.01"
 DENSE = "method.name=fedit codec.name=identity allocator.name=minmax"
@@ -140,16 +127,6 @@ class Setting:
         """The run of a seed."""
         config = self.arm.config(seed)
         return GoneJob(self.label, config, self.gone[seed]) if self.gone else Job(self.label, config)
-
-
-@dataclass(frozen=True)
-class GoneJob(Job):
-    """A published run whose option is no longer there: found by the name of its folder, and never run.
-
-    `config` lacks the option.
-    """
-
-    folder: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from raysoft.federation.client import SentUpdate
 from raysoft.federation.diagnostics import ProductSums, covariance_metrics, covariance_mode
 from raysoft.federation.evaluation import scores
 from raysoft.federation.parts import Parts, RunState
-from raysoft.federation.reduction import arrived_components
 from raysoft.types import Allocation, Array, ClientReport, Outcome, Participants, RoundRecord, ServerState, Tensors
 
 CLIENT_DETAIL_LIMIT = 256  # larger cohorts are described by their first clients only, or a line would be megabytes
@@ -36,6 +35,7 @@ class Round:
     mix_K: Array  # factor of each update in the mean, sum 1 where anybody arrived
     bits_K: Array  # on the air
     sent: Mapping[int, SentUpdate]
+    sent_counts: Array | None  # of how many clients each rank component arrived, where known
     folded: Tensors | None
     products: ProductSums | None
     counts: dict[str, float] | None  # of the evaluation, if there was one
@@ -157,7 +157,7 @@ def _kept_mean(r: Round) -> float | None:
 
 def _starvation(r: Round, sent_K: Sequence[SentUpdate]) -> tuple[Array | None, dict[str, float]]:
     """How often each rank component arrived so far; share never sent, and entropy of the selection (1 = even)."""
-    counts, sent = r.before.sent_counts, arrived_components(r.who, r.sent, r.arrived_K)
+    counts, sent = r.before.sent_counts, r.sent_counts
     if sent is not None:
         counts = sent if counts is None else counts + sent
     if counts is None or counts.sum() == 0:

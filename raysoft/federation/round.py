@@ -31,8 +31,8 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     encoded = step.encode(trained, plan, down)
     delivered = step.deliver(plan, who, encoded.sent)
     total, states = step.fold(trained, encoded, delivered, down, cohort=len(cohort_K))
-    folded = step.receive(total.folded, encoded, delivered)
-    server = step.aggregate(trained, encoded, delivered, folded, total.side)
+    folded = step.receive(total.folded, delivered)
+    server = step.aggregate(trained, delivered, folded, total.side)
     remembered = step.observe(plan, delivered.outcome)
 
     after = replace(
@@ -55,6 +55,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
         mix_K=delivered.mix_K,
         bits_K=delivered.bits_K,
         sent=encoded.sent,
+        sent_counts=delivered.sent_counts,
         folded=folded,
         products=total.products,
         counts=evaluate(parts, server, tick),

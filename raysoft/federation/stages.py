@@ -82,6 +82,7 @@ class Delivered:
     bits_K: Array  # on the air
     arrived_K: Array  # delivered, and finite after decoding
     mix_K: Array  # factor of each update in the mean, 0 where it has not arrived
+    sent_counts: Array | None  # of how many clients each rank component arrived, where known
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ class RoundSteps:
         arrived_K = outcome.arrived_K & np.array([one.finite for one in sent_K], dtype=bool)
         weights_K = who.weights_K if plan.weights_K is None else plan.weights_K
         mix_K = normalised(np.where(arrived_K, weights_K, 0.0)) if outcome.mix_K is None else outcome.mix_K
-        return Delivered(who, outcome, bits_K, arrived_K, np.where(arrived_K, mix_K, 0.0))
+        counts = arrived_components(who, sent, arrived_K)
+        return Delivered(who, outcome, bits_K, arrived_K, np.where(arrived_K, mix_K, 0.0), counts)
 
     def fold(
         self, trained: Trained, encoded: Uploads, delivered: Delivered, down: Any, *, cohort: int
@@ -170,28 +172,24 @@ class RoundSteps:
             total = joined(self.parts.method.fold, (reply for reply, _ in joint))
         return total, [states for states, _ in parts]
 
-    def receive(self, total: Tensors, encoded: Uploads, delivered: Delivered) -> Tensors | None:
+    def receive(self, total: Tensors, delivered: Delivered) -> Tensors | None:
         """What the server has after the air, as its method wants it; None where nobody arrived."""
         if not total:
             return None
         config, tick = self.parts.config, self.tick
         support = None
         if self.parts.analog:
-            counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
-            support = support_of(total, self.parts.info.space, counts)
+            support = support_of(total, self.parts.info.space, delivered.sent_counts)
         with self._blamed("uplink"):
             received = self.parts.uplink.receive(Folded(total, support), delivered.outcome, tick, self.parts.rng)
             check_received(config, tick, total, received)
         with self._blamed("method"):
             return check_folded(config, tick, self.parts.method.fold.finish(received), self.parts.info.space)
 
-    def aggregate(
-        self, trained: Trained, encoded: Uploads, delivered: Delivered, folded: Tensors | None, side: Tensors
-    ) -> ServerState:
+    def aggregate(self, trained: Trained, delivered: Delivered, folded: Tensors | None, side: Tensors) -> ServerState:
         """The next global model."""
-        counts = arrived_components(delivered.who, encoded.sent, delivered.arrived_K)
         outcome = replace(delivered.outcome, arrived_K=delivered.arrived_K)  # and finite after decoding
-        received = Reception(outcome, trained.reports, folded, side, counts, delivered.mix_K)
+        received = Reception(outcome, trained.reports, folded, side, delivered.sent_counts, delivered.mix_K)
         with self._blamed("method"):
             server = self.parts.method.aggregate(self.state.server, received, self.tick)
             check_server(self.parts.config, self.tick, self.state.server, server)

@@ -77,7 +77,7 @@ class FLoRA(Averaging):
             for name in self.space.always_sent
         }
         version = server.version + 1
-        seed = server.extra.get(SEED, _seed(server.theta, self.space))
+        seed = server.extra[SEED] if SEED in server.extra else _seed(server.theta, self.space)
         theta = initial_theta(self.space, heads, "peft", Rng(int(seed) + version))
         assert received.mix_K is not None
         stacked = zip(received.reports, received.mix_K, strict=True)

@@ -13,6 +13,7 @@ from raysoft.federation.client import SILENT, SentUpdate
 from raysoft.federation.diagnostics import product_sums
 from raysoft.federation.parts import RunState
 from raysoft.federation.records import CLIENT_DETAIL_LIMIT, Round, record_of
+from raysoft.federation.reduction import arrived_components
 from raysoft.rng import Rng
 from raysoft.rundir.folder import record_row
 from raysoft.types import (
@@ -92,12 +93,14 @@ def happened(**changes):
             4: sent(232, [0, 0, 1, 1]),
             5: sent(232, [0, 0, 1, 1], finite=False),
         },
+        sent_counts=None,
         folded=None,
         products=None,
         counts=COUNTS,
         began=0.0,
     )
-    return replace(base, **changes)
+    made = replace(base, **changes)
+    return replace(made, sent_counts=arrived_components(made.who, made.sent, made.arrived_K))
 
 
 def recorded(given=None, r=None):
