@@ -29,7 +29,7 @@ import torch
 import transformers
 
 from raysoft.config.presets import load_config
-from raysoft.federation.client import TrainRequest
+from raysoft.federation.messages import TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor
 from raysoft.federation.sampling import cohort_candidates, make_packs, pack_batches

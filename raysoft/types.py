@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ Update = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class LoraPair:
-    """One adapted matrix: W0 [O, I] + scale * B [O, R] @ A [R, I]."""
+    """A low-rank block: one adapted matrix, W0 [O, I] + scale * B [O, R] @ A [R, I]."""
 
     module: str
     out_features: int
@@ -36,16 +37,61 @@ class LoraPair:
         """Parameter name of B, shape [O, R]."""
         return f"{self.module}.lora_B"
 
+    def shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Of A and B, in this order."""
+        return {self.a: (rank, self.in_features), self.b: (self.out_features, rank)}
+
+
+@dataclass(frozen=True)
+class DenseBlock:
+    """A parameter that is trained as it is, whatever a client's rank: a weight or bias of the head."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Of the parameter."""
+        return {self.name: self.shape}
+
+
+Block = LoraPair | DenseBlock
+
 
 @dataclass(frozen=True)
 class ParamSpace:
-    """What is trained; built once from the configuration and the base model."""
+    """What is trained, block by block; built once from the configuration and the base model.
 
-    shapes: Mapping[str, tuple[int, ...]]  # r_max layout; LoRA factors first, then the trained head
-    pairs: tuple[LoraPair, ...]
+    Low-rank blocks come first. Which values of a block are trained and travel in a round is for the method to say
+    (`View.trains`).
+    """
+
+    blocks: tuple[Block, ...]
     rank: int  # r_max
     scale: float  # s in W0 + s * B A, the same for every client
-    always_sent: frozenset[str] = frozenset()  # e.g. the classification head
+
+    @cached_property
+    def pairs(self) -> tuple[LoraPair, ...]:
+        """The low-rank blocks."""
+        return tuple(block for block in self.blocks if isinstance(block, LoraPair))
+
+    @cached_property
+    def dense(self) -> tuple[DenseBlock, ...]:
+        """The dense blocks."""
+        return tuple(block for block in self.blocks if isinstance(block, DenseBlock))
+
+    @cached_property
+    def always_sent(self) -> frozenset[str]:
+        """Names of what a codec sends whole wherever it is trained: the dense blocks."""
+        return frozenset(block.name for block in self.dense)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every parameter at r_max, in the order of the blocks."""
+        return self.shapes_at(self.rank)
+
+    def shapes_at(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """The same for a client of this rank."""
+        return {name: shape for block in self.blocks for name, shape in block.shapes(rank).items()}
 
     def num_values(self) -> int:
         """Number of trained scalars, P(r_max) + head."""
@@ -256,7 +302,8 @@ class Allocation:
     round_s: float
     control_bits_K: Array
     weights_K: Array | None = None
-    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)  # for the record alone
+    notes: Mapping[str, float] = field(default_factory=dict)  # what the allocator wants to see again in `observe`
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """A few rounds of a small run in this process, for tests that look at its states."""
 
 from raysoft.config.presets import load_config
+from raysoft.federation.clock.rounds import run_round
 from raysoft.federation.coordinator import build_parts
 from raysoft.federation.executor import InlineExecutor
 from raysoft.federation.parts import first_state
-from raysoft.federation.round import run_round
 from raysoft.federation.workload import with_pack_size
 
 SMALL = ("data.clients=6", "cohort.size=3", "train.steps=2", "eval.every=100", "metrics.clients=false", "rounds=4")

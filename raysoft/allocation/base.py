@@ -5,10 +5,11 @@ State (queues, budgets) is a mapping of arrays that the coordinator owns and che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
+import numpy as np
 from pydantic import Field
 
 from raysoft.config import Positive, Section
@@ -35,6 +36,18 @@ class AllocationContext:
 
 
 State = Mapping[str, Array]
+BACKLOG = "queue_s"
+"""A scalar of this name in an allocator's state is what it has overrun its budget by, in seconds; records quote it."""
+
+
+def kept_fractions(plan: Allocation, reports: Sequence[ClientReport]) -> Array:
+    """Share of the bits on its menu that each client may send, [K]; nan where it has none (only a head is trained)."""
+    return np.array(
+        [
+            report.curve.bits_J[int(units)] / report.curve.bits_J[-1] if report.curve.bits_J[-1] else np.nan
+            for report, units in zip(reports, plan.units_K, strict=True)
+        ]
+    )
 
 
 class Allocator(Protocol):

@@ -24,13 +24,13 @@ queue. If the fastest rounds exceed the budget on average, the queue grows linea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from raysoft.allocation.base import AllocationContext, AllocatorConfig, State
+from raysoft.allocation.base import BACKLOG, AllocationContext, AllocatorConfig, State
 from raysoft.allocation.cohort import Cohort, everyone
 from raysoft.allocation.solvers.inner import solve_inner
 from raysoft.allocation.solvers.menus import round_to_menu
@@ -82,11 +82,11 @@ class Tsfa:
     def init(self) -> State:
         """The queue before the first round."""
         if self.config.queue_init == "zero":
-            return {"queue_s": np.array(0.0)}
+            return {BACKLOG: np.array(0.0)}
         start = self.config.queue_start
         if start is not None:
-            return {"queue_s": np.array(start * self.budget_s)}
-        return {"queue_s": np.array(np.nan), "starts_s": np.zeros(0), "overrun_s": np.array(0.0)}
+            return {BACKLOG: np.array(start * self.budget_s)}
+        return {BACKLOG: np.array(np.nan), "starts_s": np.zeros(0), "overrun_s": np.array(0.0)}
 
     def select(self, candidates_K: Array, channel: ChannelState, state: State, tick: int, rng: Rng) -> Array:
         """All candidates, by client id: the coordinator has sampled uniformly."""
@@ -97,9 +97,10 @@ class Tsfa:
     ) -> Allocation:
         """Drift plus penalty for this round; units are whole, and the round ends by the optimal tau."""
         cohort = Cohort.of(self.config, self.context, reports, who)
-        queue_s = float(state["queue_s"])
+        queue_s = float(state[BACKLOG])
         if cohort.index.size == 0:
-            return cohort.nobody({"queue_s": 0.0 if np.isnan(queue_s) else queue_s})
+            notes = {BACKLOG: 0.0 if np.isnan(queue_s) else queue_s}
+            return replace(cohort.nobody(notes), notes=notes)
         problem, menus, penalty = cohort.problem()
         v, budget = self.config.v, self.budget_s
         found: dict[str, float] = {}
@@ -112,10 +113,11 @@ class Tsfa:
         longest_s = None if self.config.longest_round is None else self.config.longest_round * budget
         best = solve_online(problem, v, queue_s / budget**2, self.config.certify, longest_s)
         chosen, slack = round_to_menu(problem, menus, penalty, best.bits_K, best.tau_s)
-        return cohort.fastest_plan(
+        notes = {BACKLOG: queue_s, **found}
+        plan = cohort.fastest_plan(
             chosen,
             {
-                "queue_s": queue_s,
+                BACKLOG: queue_s,
                 "tau_s": best.tau_s,
                 "price_per_hz": best.price,
                 "objective": best.objective,
@@ -129,13 +131,14 @@ class Tsfa:
                 **found,
             },
         )
+        return replace(plan, notes=notes)
 
     def observe(self, plan: Allocation, outcome: Outcome, state: State) -> State:
         """The queue after the realised latency."""
-        queue = {"queue_s": np.array(next_queue(plan.diagnostics, outcome.round_s, self.budget_s))}
+        queue = {BACKLOG: np.array(next_queue(plan.notes, outcome.round_s, self.budget_s))}
         if not _warming_up(state):
             return queue
-        start_s = plan.diagnostics.get("queue_start_s")  # None: nobody could send, nothing was learned
+        start_s = plan.notes.get("queue_start_s")  # None: nobody could send, nothing was learned
         starts = np.append(state["starts_s"], [] if start_s is None else start_s)
         overrun = np.array(float(state["overrun_s"]) + outcome.round_s - self.budget_s)
         return queue if len(starts) >= WARM_UP else {**queue, "starts_s": starts, "overrun_s": overrun}
@@ -154,9 +157,9 @@ def _steady_queue(state: State, start_s: float) -> float:
     return max(float(np.median(np.append(state["starts_s"], start_s))) + float(state["overrun_s"]), 0.0)
 
 
-def next_queue(diagnostics: Mapping[str, float], round_s: float, budget_s: float) -> float:
+def next_queue(notes: Mapping[str, float], round_s: float, budget_s: float) -> float:
     """max(Z + tau - budget, 0), from the queue with which the plan was made."""
-    return max(diagnostics["queue_s"] + round_s - budget_s, 0.0)
+    return max(notes[BACKLOG] + round_s - budget_s, 0.0)
 
 
 def build(config: Config, context: AllocationContext) -> Tsfa:

@@ -27,7 +27,7 @@ from raysoft.codecs.base import Codec, CodecConfig
 from raysoft.codecs.measure.entries import diagonal_spread
 from raysoft.codecs.measure.factors import Factors, Layout, Sent, Spread
 from raysoft.codecs.memory.error_feedback import wrap
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values, block_peaks
 from raysoft.config import Plugin, RunConfig, Traits, parse_section
@@ -138,9 +138,9 @@ class Thinned:
         return self.first.follows_order
 
     @property
-    def support_sets_length(self) -> bool:
+    def lengths(self) -> Lengths:
         """As the first scheme."""
-        return self.first.support_sets_length
+        return self.first.lengths
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Every unit carried out; the expectation over the quantiser."""

@@ -36,5 +36,4 @@ class HeadCoder:
         if not layout.heads:
             return {}
         pieces = np.split(self.coder.read(reader, layout.head_sizes), np.cumsum(layout.head_sizes)[:-1])
-        shapes = layout.space.shapes
-        return {name: piece.reshape(shapes[name]) for name, piece in zip(layout.heads, pieces, strict=True)}
+        return {block.name: piece.reshape(block.shape) for block, piece in zip(layout.space.dense, pieces, strict=True)}

@@ -19,7 +19,7 @@ from raysoft.codecs.components import kept_sizes, kept_values, place_components
 from raysoft.codecs.identity import dense_bits, dense_errors, everything
 from raysoft.codecs.measure.factors import Factors, Layout, Sent
 from raysoft.codecs.memory.error_feedback import wrap
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.config import Traits
 from raysoft.types import Array, ParamSpace
@@ -50,7 +50,7 @@ class Quantize:
 
     bits: int
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = False
+    lengths: ClassVar[Lengths] = "fixed"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """One point a resolution."""

@@ -29,7 +29,7 @@ from raysoft.codecs.measure.entries import entry_moments, entry_values, kept_blo
 from raysoft.codecs.measure.factors import Factors, Layout, Part, Sent, split_flat
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.rank_components import component_bits
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.config import Traits
 from raysoft.kernels.lowrank import paired_gram
@@ -70,7 +70,7 @@ class RandomEntries:
 
     unbiased: bool
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = False
+    lengths: ClassVar[Lengths] = "fixed"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Expectation over supports and quantiser."""
@@ -122,7 +122,7 @@ class RandomComponents:
 
     unbiased: bool
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = False
+    lengths: ClassVar[Lengths] = "fixed"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Expectation over supports and quantiser."""

@@ -29,13 +29,13 @@ from raysoft.codecs.measure.importance import (
     Losses,
     Ranking,
     Scope,
-    follow_order,
     norm_scores,
+    rank_as_ordered,
     rank_components,
     rank_greedily,
 )
 from raysoft.codecs.memory.error_feedback import wrap
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.unmatched import Unmatched
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
@@ -82,7 +82,7 @@ class RankComponents:
     importance: Importance
     scope: Scope
     follows_order: ClassVar[bool] = True
-    support_sets_length: ClassVar[bool] = True
+    lengths: ClassVar[Lengths] = "joint"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Costs and errors of every count on the menu."""
@@ -133,7 +133,7 @@ class RankComponents:
     def _ranking(self, factors: Factors, lost: Losses, coder: ValueCoder) -> Ranking:
         cost = component_bits(factors.layout, factors.kind, coder)
         if factors.layout.order_N is not None:
-            return follow_order(lost, factors.layout.order_N)
+            return rank_as_ordered(lost, factors.layout)
         if self.importance == "gram_greedy":
             return rank_greedily(lost, cost, self.scope)
         scores = norm_scores(factors) if self.importance == "norm" else np.diagonal(lost.dropped, axis1=1, axis2=2)

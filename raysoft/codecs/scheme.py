@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from raysoft.codecs.measure.curves import convex_curve, told_counts_bits
 from raysoft.codecs.measure.factors import Factors, Layout, Sent, read_update, write_update, zeros
 from raysoft.codecs.wire.bits import BitReader, BitWriter
 from raysoft.codecs.wire.quantizer import BlockCoder, ValueCoder, Values
-from raysoft.types import ORDER, Array, Curve, ParamSpace, Payload, Tensors, Update, View
+from raysoft.types import Array, Curve, ParamSpace, Payload, Tensors, Update, View
 
+Lengths = Literal["fixed", "joint", "apart"]
 Take = Callable[[int], int]
 """Reads an integer of the given width from the back of the payload."""
 
@@ -64,10 +65,11 @@ class Scheme(Protocol):
         ...
 
     @property
-    def support_sets_length(self) -> bool:
-        """True: at a given unit the length may depend on the first side integer, whose width then does not.
+    def lengths(self) -> Lengths:
+        """What says how long a payload is at a given unit.
 
-        It then follows from how many of the unit's components (see `counts`) have each width.
+        fixed: the unit alone; joint: also the first side integer, whose width does not depend on it, by how many of
+        the unit's components (see `counts`) have each width; apart: the same, with a choice of its own for each factor.
         """
         ...
 
@@ -102,12 +104,10 @@ class SchemeCodec:
         """The parameter space at this rank. Raises ValueError for an order that the scheme cannot follow."""
         if view.rank not in self.layouts:
             self.layouts[view.rank] = Layout(self.space, view.rank)
-        layout, order = self.layouts[view.rank], view.side.get(ORDER)
-        if order is None:
-            return layout
-        if not self.scheme.follows_order:
+        layout = self.layouts[view.rank].seen_by(view)
+        if layout.order_N is not None and not self.scheme.follows_order:
             raise ValueError("this codec chooses its own support; only rank_components follows a given order")
-        return layout.following(order)
+        return layout
 
     def menu(self, update: Update, view: View, memory: Tensors) -> Curve:
         """The rate-distortion curve: bits exact, errors in squared effective weights."""
@@ -173,9 +173,9 @@ class SchemeCodec:
 
     def _told_bits(self, layout: Layout, kind: str) -> int:
         """What a report needs for the bits of the menu: which widths each step takes, where nothing else tells."""
-        if not self.scheme.support_sets_length or len(layout.groups) == 1 or layout.order_N is not None:
+        if self.scheme.lengths == "fixed" or len(layout.groups) == 1 or layout.order_N is not None:
             return 0  # both ends know the length at a unit before they read
-        choices = tuple(kind) if getattr(self.scheme, "separate", False) else (kind,)
+        choices = tuple(kind) if self.scheme.lengths == "apart" else (kind,)
         costs = [np.unique(layout.widths_L(choice)).size for choice in choices]
         return sum(told_counts_bits(layout.components, cost) for cost in costs)
 

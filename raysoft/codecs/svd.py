@@ -25,7 +25,7 @@ from raysoft.codecs.identity import dense_bits, dense_errors, everything
 from raysoft.codecs.measure.curves import MAX_UNITS, cheapest_first
 from raysoft.codecs.measure.factors import Factors, Group, Layout, Sent, Spread
 from raysoft.codecs.memory.error_feedback import wrap
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.wire.quantizer import ValueCoder, Values
 from raysoft.config import Traits
 from raysoft.kernels.lowrank import product_svd
@@ -47,7 +47,7 @@ class Svd:
     """See the module."""
 
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = False
+    lengths: ClassVar[Lengths] = "fixed"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Exact errors of every rank; the expectation over the quantiser."""

@@ -31,7 +31,7 @@ from raysoft.codecs.measure.entries import (
 )
 from raysoft.codecs.measure.factors import Factors, Layout, Sent, split_flat
 from raysoft.codecs.memory.error_feedback import wrap
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.state import StateCodec
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
@@ -69,7 +69,7 @@ class TopK:
 
     of: Literal["update", "factors"]
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = False
+    lengths: ClassVar[Lengths] = "fixed"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Exact errors of every count; the expectation over the quantiser."""

@@ -15,7 +15,7 @@ from raysoft.codecs.components import kept_sizes, kept_values, place_components
 from raysoft.codecs.measure.curves import count_of, counts
 from raysoft.codecs.measure.entries import diagonal_spread
 from raysoft.codecs.measure.factors import Factors, Layout, Sent, Spread
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Take, sent_components
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Take, sent_components
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.types import Array
@@ -28,8 +28,7 @@ class Unmatched:
 
     importance: Literal["norm", "update"]
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = True
-    separate: ClassVar[bool] = True  # each factor has a choice of its own, which a report has to tell
+    lengths: ClassVar[Lengths] = "apart"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """Every count carried out; the expectation over the quantiser."""

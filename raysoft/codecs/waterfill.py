@@ -29,7 +29,7 @@ from raysoft.codecs.measure.curves import MAX_UNITS
 from raysoft.codecs.measure.factors import Factors, Layout, Sent
 from raysoft.codecs.measure.gradings import Grades, grade
 from raysoft.codecs.memory.error_feedback import wrap
-from raysoft.codecs.scheme import Choice, Parcel, Plan, Scheme, Take, build_codec, sent_components
+from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values
 from raysoft.codecs.wire.rotated import FINEST, SCALE_BITS, restore_blocks, round_blocks
@@ -92,7 +92,7 @@ class Waterfill:
     bits: int
     max_bits: int
     follows_order: ClassVar[bool] = False
-    support_sets_length: ClassVar[bool] = False
+    lengths: ClassVar[Lengths] = "fixed"
 
     def curve(self, factors: Factors, coder: ValueCoder) -> tuple[Array, Array]:
         """The budgets, and the exact error of what would be sent for each."""

@@ -7,9 +7,9 @@ stays where it was made. A stage may run twice, on any process, with the same re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,20 @@ from raysoft.codecs.measure.report import quantize_curve
 from raysoft.config import RunConfig, registry
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.diagnostics import ProductSums, covariance_mode, product_sums
-from raysoft.federation.pack_folds import PackFold, add_side, joined
+from raysoft.federation.messages import (
+    NO_CURVE,
+    SILENT,
+    EncodedPack,
+    EncodeRequest,
+    EvaluateClientsRequest,
+    EvaluateRequest,
+    FoldRequest,
+    PackFold,
+    SentUpdate,
+    TrainedPack,
+    TrainRequest,
+)
+from raysoft.federation.reduction import add_side
 from raysoft.federation.sampling import client_rank, client_sample, local_steps, pack_batches
 from raysoft.federation.seam import (
     LARGEST,
@@ -38,100 +51,13 @@ from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
 from raysoft.methods.base import Method, pad_to_rank
 from raysoft.methods.building import build_method
-from raysoft.methods.folds import Arrived
+from raysoft.methods.folds import Arrived, Fold
+from raysoft.models.trainers.base import Trainer
+from raysoft.models.trainers.choice import trainer_for
 from raysoft.rng import Rng
-from raysoft.types import (
-    Array,
-    Broadcast,
-    ClientReport,
-    ClientState,
-    Curve,
-    LocalJob,
-    Pack,
-    Tensors,
-    Update,
-    Upload,
-    View,
-)
+from raysoft.types import Array, Broadcast, ClientReport, ClientState, LocalJob, Tensors, Update, Upload, View
 
 STAGES = ("train", "encode", "fold", "join", "evaluate", "evaluate_clients")
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """Train the clients of a pack from a broadcast. `states` holds only clients that remember something."""
-
-    pack: Pack
-    states: Mapping[int, ClientState]
-
-
-@dataclass(frozen=True)
-class TrainedPack:
-    """Handle of `train`: what each client of a pack wants to send, before compression, and its state before that."""
-
-    pack: Pack
-    uploads: tuple[Upload, ...]
-    states: tuple[ClientState, ...]
-
-
-@dataclass(frozen=True)
-class EncodeRequest:
-    """How many units each client of the pack may send; None: told not to send."""
-
-    units: tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class SentUpdate:
-    """What the coordinator learns of one encoded update: bits (0 where silent), is it finite, measurements."""
-
-    num_bits: int
-    finite: bool
-    relative_error: float
-    stats: Mapping[str, Array]
-    failed: str = ""  # what its codec raised, where that leaves the client out
-
-
-SILENT = SentUpdate(num_bits=0, finite=True, relative_error=1.0, stats={})
-NO_CURVE = Curve(0, np.zeros(1, dtype=np.int64), np.zeros(1))
-
-
-@dataclass(frozen=True)
-class EncodedPack:
-    """Handle of `encode`: each payload as the server reads it (None: silent), and what the codec remembers if it is
-    delivered, or lost."""
-
-    decoded: tuple[Update | None, ...]
-    if_delivered: tuple[Tensors, ...]
-    if_lost: tuple[Tensors, ...]
-
-
-@dataclass(frozen=True)
-class FoldRequest:
-    """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything.
-
-    `cohort` is the size of the whole cohort, of which this pack is a part.
-    """
-
-    mix: tuple[float, ...]
-    arrived: tuple[bool, ...]
-    weights: tuple[float, ...]
-    cohort: int
-
-
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """Evaluate the broadcast model on items start..stop of the evaluation split."""
-
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class EvaluateClientsRequest:
-    """Evaluate the broadcast model on some of the training samples of each of these clients."""
-
-    clients: tuple[int, ...]
 
 
 class Worker:
@@ -145,13 +71,10 @@ class Worker:
         self.codec: Codec = registry.build("codec", config.codec, workload.space)
 
     @cached_property
-    def trainer(self) -> Any:
-        """The packed trainer; torch is imported here, on the process that trains."""
-        from raysoft.models.trainers.packed_lora import PackedTrainer
-
-        return PackedTrainer(
-            self.workload.base, self.workload.space, self.config.train.device, self.config.actors.threads
-        )
+    def trainer(self) -> Trainer:
+        """What trains the blocks of this run; torch is imported here, on the process that trains."""
+        config, workload = self.config, self.workload
+        return trainer_for(workload.base, workload.space, config.train.device, config.actors.threads)
 
     def build(self) -> None:
         """Build the model now instead of in the first stage."""
@@ -363,6 +286,20 @@ class Worker:
             view = self.method.view(down, client, state.rank, tick, state.method)
             check_view(self.config, tick, client, view)
         return view
+
+
+def joined(fold: Fold, parts: Iterable[PackFold]) -> PackFold:
+    """From the first to the last."""
+    total: Tensors = {}
+    side: dict[str, Array] = {}
+    products: ProductSums | None = None
+    for part in parts:
+        total = fold.join(total, part.folded) if total and part.folded else total or part.folded
+        for name, value in part.side.items():
+            side[name] = side[name] + value if name in side else value
+        if part.products is not None:
+            products = part.products if products is None else products + part.products
+    return PackFold(total, side, products)
 
 
 def _nothing(view: View, state: ClientState) -> Upload:

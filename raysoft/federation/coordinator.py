@@ -13,12 +13,12 @@ from raysoft.allocation.base import AllocationContext
 from raysoft.codecs.base import value_bits
 from raysoft.config import RunConfig, registry
 from raysoft.errors import ConfigError
+from raysoft.federation.clock.rounds import run_round
 from raysoft.federation.evaluation import evaluate, evaluate_clients
 from raysoft.federation.executor import Executor
 from raysoft.federation.parts import Parts, RunState, first_state
 from raysoft.federation.preflight import check_latency_budget
 from raysoft.federation.records import base_record
-from raysoft.federation.round import run_round
 from raysoft.federation.stage_errors import ended_by_plug_in
 from raysoft.federation.workload import WorkloadInfo, with_pack_size
 from raysoft.methods.building import build_method
@@ -66,7 +66,7 @@ class Coordinator:
     def baseline(self) -> RoundRecord:
         """Line 0: evaluation of the untouched base."""
         began = time.perf_counter()
-        return base_record(self.parts, evaluate(self.parts, self.state.server, 0), began)
+        return base_record(evaluate(self.parts, self.state.server, 0), began)
 
     def round(self, tick: int) -> RoundRecord:
         """Advance by one round."""
@@ -86,7 +86,7 @@ class Coordinator:
         self.executor.verify()
         bits = value_bits(registry.options("codec", self.config.codec))
         model = self.parts.method.model(self.state.server)
-        return model, {"dense_bits_total": self.state.dense_bits, "value_bits": bits, **by_client}
+        return model, {"dense_bits_total": self.state.totals.dense_bits, "value_bits": bits, **by_client}
 
     def fetch_base(self) -> Any:
         """The frozen base, for the export of the adapter."""

@@ -97,6 +97,20 @@ def weighted_product(
     return total
 
 
+def covariance(
+    space: ParamSpace, mode: str, rng: Rng, start: Tensors, folded: Update, change: Update | None, sums: ProductSums
+) -> dict[str, float | None]:
+    """The figures of a round: covariance of the mean that was `folded`; ratio and cosine of the `change` applied.
+
+    `change` None: the mean of the products is the step itself.
+    """
+    found = covariance_metrics(space, mode, rng, start, None if change is None else folded, sums)
+    if change is not None and change is not folded:  # the step taken is not the mean of the factors
+        applied = covariance_metrics(space, mode, rng, start, change, sums)
+        found |= {name: applied[name] for name in ("applied_ratio", "applied_cosine")}
+    return found
+
+
 def covariance_metrics(
     space: ParamSpace, mode: str, rng: Rng, start: Tensors, mean: Update | None, sums: ProductSums
 ) -> dict[str, float | None]:

@@ -6,12 +6,14 @@ Shards are functions of split, partition and configuration alone, so that counts
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from raysoft.config import RunConfig
 from raysoft.data.base import Partition
-from raysoft.federation.client import EvaluateClientsRequest, EvaluateRequest
+from raysoft.federation.messages import EvaluateClientsRequest, EvaluateRequest
 from raysoft.federation.parts import Parts
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, GlobalModel, ServerState
@@ -20,11 +22,20 @@ CLIENT_LIMIT = 1000  # of a larger population a keyed sample is evaluated
 WORST_SHARE = 0.1
 
 
-def evaluate(parts: Parts, server: ServerState, tick: int) -> dict[str, float] | None:
-    """Additive counts over the evaluation split, or None in a round without evaluation (eval.every)."""
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found; None in a round without one. Loss in nats."""
+
+    accuracy: float | None = None
+    loss: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def evaluate(parts: Parts, server: ServerState, tick: int) -> Scores:
+    """Over the whole evaluation split, in the rounds that `eval.every` says."""
     config = parts.config
     if tick % config.eval.every and tick != config.rounds:
-        return None
+        return Scores()
     size, items = config.eval.batch_size, parts.info.eval_items
     requests = [EvaluateRequest(start, min(start + size, items)) for start in range(0, items, size)]
     down = parts.executor.put(broadcast_of(parts.method.model(server)))
@@ -32,7 +43,7 @@ def evaluate(parts: Parts, server: ServerState, tick: int) -> dict[str, float] |
     for counts, _ in parts.executor.map("evaluate", down, requests):
         for name, value in counts.items():
             total[name] = total.get(name, 0.0) + value
-    return total
+    return scores(total, parts.info.bits_per_byte)
 
 
 def broadcast_of(model: GlobalModel) -> Broadcast:
@@ -40,12 +51,13 @@ def broadcast_of(model: GlobalModel) -> Broadcast:
     return Broadcast(model.theta, base=model.base)
 
 
-def scores(counts: dict[str, float] | None, bits_per_byte: bool) -> tuple[float | None, float | None, dict[str, float]]:
-    """Accuracy, mean loss (nats) and further metrics of counts {count, correct, loss_sum}."""
-    if not counts or not counts["count"]:
-        return None, None, {}
+def scores(counts: Mapping[str, float], bits_per_byte: bool) -> Scores:
+    """Of counts {count, correct, loss_sum}."""
+    if not counts.get("count"):
+        return Scores()
     loss = counts["loss_sum"] / counts["count"]
-    return counts["correct"] / counts["count"], loss, {"bits_per_byte": loss / math.log(2)} if bits_per_byte else {}
+    more = {"bits_per_byte": loss / math.log(2)} if bits_per_byte else {}
+    return Scores(counts["correct"] / counts["count"], loss, more)
 
 
 def evaluate_clients(parts: Parts, server: ServerState) -> dict[str, float]:

@@ -39,6 +39,19 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """Sums over the rounds so far, for their records alone: nothing is decided by them."""
+
+    dense_bits: int = 0  # what everybody's float32 update would have cost, on the air
+    sent_counts: Array | None = None  # how often each rank component arrived, int64 [N], where codecs say
+
+    def after(self, dense_bits: int, sent_counts: Array | None) -> Totals:
+        """With one round more."""
+        known = [one for one in (self.sent_counts, sent_counts) if one is not None]
+        return Totals(self.dense_bits + dense_bits, sum(known[1:], known[0]) if known else None)
+
+
+@dataclass(frozen=True)
 class RunState:
     """Everything that a round changes: all of it, and nothing else, belongs into a checkpoint."""
 
@@ -46,8 +59,7 @@ class RunState:
     allocator: Mapping[str, Array]
     clients: Mapping[int, ClientState] = field(default_factory=dict)  # only those that remember something
     clock_s: float = 0.0
-    sent_counts: Array | None = None  # how often each rank component arrived
-    dense_bits: int = 0  # what everybody's float32 update would have cost so far
+    totals: Totals = field(default_factory=Totals)
 
 
 def first_state(parts: Parts) -> RunState:

@@ -1,15 +1,25 @@
-"""Weights of clients, and what packs hand back, put together in a fixed order."""
+"""Weights of clients, and what packs hand back, put together in a fixed order.
+
+Folded packs are joined one after the other in groups of GROUP, then the groups: floating-point sums depend on how they
+are bracketed, so neither the number of actors nor who finishes first may decide it, only the cohort and the pack size.
+Groups are joined where packs were folded; the coordinator receives one part a group, however many clients there are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from raysoft.codecs.measure.coverage import sent_counts
 from raysoft.errors import RaysoftError
-from raysoft.federation.client import FoldRequest, SentUpdate
+from raysoft.federation.messages import FoldRequest, SentUpdate
+from raysoft.kernels.lowrank import padded
 from raysoft.types import Array, ClientReport, ClientState, Pack, ParamSpace, Participants, Tensors
+
+GROUP = 32  # packs
+T = TypeVar("T")
 
 
 def survivors(
@@ -77,17 +87,23 @@ def by_client(packs: Sequence[Pack], replies: Iterable[Sequence[SentUpdate]]) ->
 
 def arrived_components(who: Participants, sent: Mapping[int, SentUpdate], arrived_K: Array) -> Array | None:
     """Of how many clients each rank component arrived, int64 [N]; None where no codec says."""
-    told = [sent[int(k)].stats for k, arrived in zip(who.clients_K, arrived_K, strict=True) if arrived]
-    sent_KN = [np.asarray(stats["sent"], dtype=np.int64) for stats in told if "sent" in stats]
-    return np.sum(sent_KN, axis=0) if sent_KN else None
+    return sent_counts(sent[int(k)].stats for k, arrived in zip(who.clients_K, arrived_K, strict=True) if arrived)
 
 
-def support_of(total: Tensors, space: ParamSpace, sent_counts: Array | None) -> dict[str, Array]:
-    """Where somebody sent something, bool by name; `sent_counts` None: everywhere."""
+def status_of(arrived_K: Array, sent_K: Sequence[SentUpdate], reason_K: Sequence[str]) -> tuple[str, ...]:
+    """What became of each client's upload: "ok", or why it did not arrive."""
+    return tuple(
+        "ok" if arrived else "client_failed" if one.failed else "non_finite" if not one.finite else reason or "lost"
+        for arrived, one, reason in zip(arrived_K, sent_K, reason_K, strict=True)
+    )
+
+
+def support_of(total: Tensors, space: ParamSpace, counts_N: Array | None) -> dict[str, Array]:
+    """Where somebody sent something, bool by name; `counts_N` None: everywhere."""
     support = {name: np.ones(value.shape, dtype=bool) for name, value in total.items()}
-    if sent_counts is None:
+    if counts_N is None:
         return support
-    for pair, counts_R in zip(space.pairs, sent_counts.reshape(len(space.pairs), space.rank), strict=True):
+    for pair, counts_R in zip(space.pairs, counts_N.reshape(len(space.pairs), space.rank), strict=True):
         if pair.b in support:
             support[pair.b] &= counts_R > 0
         if pair.a in support:
@@ -131,3 +147,15 @@ def merged_states(
             else:
                 after.pop(client, None)
     return after
+
+
+def add_side(total: dict[str, Array], side: Tensors, space: ParamSpace) -> None:
+    """Add what travelled beside one update, padded to r_max: values called like those of the model, after a slash."""
+    for name, value in side.items():
+        whole = padded(value.astype(np.float64), space.shapes.get(name.partition("/")[2], value.shape))
+        total[name] = total[name] + whole if name in total else whole
+
+
+def in_groups(packs: Sequence[T], size: int = GROUP) -> list[tuple[T, ...]]:
+    """Neighbours in groups of `size`; the last may be smaller."""
+    return [tuple(packs[i : i + size]) for i in range(0, len(packs), size)]

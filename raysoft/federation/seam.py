@@ -272,6 +272,11 @@ def check_server(config: RunConfig, tick: int, before: ServerState, after: Serve
             raise _fault("method", config, tick, f"aggregates {name} to values above {LARGEST:g}: training diverged")
 
 
+def is_same(before: ServerState, after: ServerState) -> bool:
+    """Whether nothing of the global model changed."""
+    return all(np.array_equal(value, after.theta[name]) for name, value in before.theta.items())
+
+
 def is_sound(value: Any) -> bool:
     """Whether all values are finite, and small enough to go on with: a model beyond that is lost, if not NaN yet."""
     return bool((np.abs(value) <= LARGEST).all())  # not for nan

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from raysoft.federation.client import EncodeRequest, SentUpdate, TrainRequest
-from raysoft.federation.pack_folds import PackFold, in_groups, joined
+from raysoft.codecs.measure.coverage import coverage, mean_stats
+from raysoft.federation.client import joined
+from raysoft.federation.diagnostics import ProductSums, covariance, covariance_mode
+from raysoft.federation.messages import EncodeRequest, PackFold, SentUpdate, TrainRequest
 from raysoft.federation.parts import Parts, RunState
 from raysoft.federation.reduction import (
-    arrived_components,
     by_client,
     client_weights,
     finite_reports,
     fold_requests,
-    normalised,
+    in_groups,
     support_of,
     survivors,
 )
@@ -31,7 +32,6 @@ from raysoft.federation.seam import (
     blamed,
     check_cohort,
     check_folded,
-    check_outcome,
     check_plan,
     check_received,
     check_server,
@@ -58,6 +58,7 @@ from raysoft.wireless.base import gains
 class Trained:
     """What local training has left: the packs that came back, and what their clients report, by client id."""
 
+    cohort: int  # clients asked to train
     packs: Sequence[Pack]
     uploads: Sequence[Any]  # handles, one a pack: updates stay where they were made
     everybody: tuple[ClientReport, ...]
@@ -83,6 +84,7 @@ class Delivered:
     arrived_K: Array  # delivered, and finite after decoding
     mix_K: Array  # factor of each update in the mean, 0 where it has not arrived
     sent_counts: Array | None  # of how many clients each rank component arrived, where known
+    status_K: tuple[str, ...]  # what became of each
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RoundSteps:
             broadcast = self.parts.method.broadcast(self.state.server, self.tick)
         return self.parts.executor.put(broadcast)
 
-    def train(self, packs: Sequence[Pack], down: Any) -> Trained:
+    def train(self, packs: Sequence[Pack], down: Any, *, cohort: int) -> Trained:
         """Local training, without the packs that were lost with their actors, and without useless updates."""
         config, clients = self.parts.config, self.state.clients
         quorum = config.actors.quorum
@@ -122,7 +124,7 @@ class RoundSteps:
         everybody, finite = finite_reports(self.tick, (reply for reply, _ in results), config.train.lr, quorum)
         oversized = too_large(finite, config.train.max_update_norm)
         reports = tuple(report for report in finite if report.client not in oversized)
-        return Trained(left, [update for _, update in results], everybody, reports, oversized)
+        return Trained(cohort, left, [update for _, update in results], everybody, reports, oversized)
 
     def allocate(self, reports: tuple[ClientReport, ...]) -> tuple[Participants, Allocation]:
         """Those who reported, with their channels; who of them sends how much, with which share of the band."""
@@ -144,27 +146,13 @@ class RoundSteps:
         sent = by_client(trained.packs, (reply for reply, _ in results))
         return Uploads([view for _, view in results], sent)
 
-    def deliver(self, plan: Allocation, who: Participants, sent: Mapping[int, SentUpdate]) -> Delivered:
-        """The uploads over the air: who arrives, and with which weight."""
-        config, tick = self.parts.config, self.tick
-        sent_K = [sent[int(k)] for k in who.clients_K]
-        bits_K = np.array([one.num_bits for one in sent_K]) * config.device.payload_scale
-        with self._blamed("uplink"):
-            outcome = self.parts.uplink.deliver(plan, bits_K, who, tick, self.parts.rng)
-            check_outcome(config, tick, outcome, plan, who)
-        arrived_K = outcome.arrived_K & np.array([one.finite for one in sent_K], dtype=bool)
-        weights_K = who.weights_K if plan.weights_K is None else plan.weights_K
-        mix_K = normalised(np.where(arrived_K, weights_K, 0.0)) if outcome.mix_K is None else outcome.mix_K
-        counts = arrived_components(who, sent, arrived_K)
-        return Delivered(who, outcome, bits_K, arrived_K, np.where(arrived_K, mix_K, 0.0), counts)
-
     def fold(
-        self, trained: Trained, encoded: Uploads, delivered: Delivered, down: Any, *, cohort: int
+        self, trained: Trained, encoded: Uploads, delivered: Delivered, down: Any
     ) -> tuple[PackFold, list[Mapping[int, ClientState]]]:
         """What arrived as one, by packs and then in groups; what clients remember, a mapping a pack."""
         run = self.parts.executor.map
         arrived_K, mix_K = delivered.arrived_K, delivered.mix_K
-        requests = fold_requests(trained.packs, delivered.who, arrived_K, mix_K, cohort=cohort)
+        requests = fold_requests(trained.packs, delivered.who, arrived_K, mix_K, trained.cohort)
         parts = run("fold", down, requests, list(zip(trained.uploads, encoded.views, strict=True)))
         groups = in_groups([handle for _, handle in parts])
         joint = run("join", down, [self.tick] * len(groups), groups)
@@ -199,6 +187,34 @@ class RoundSteps:
         """What the allocator remembers of the round."""
         with self._blamed("allocator"):
             return self.parts.allocator.observe(plan, outcome, self.state.allocator)
+
+    def dense_bits(self, trained: Trained) -> int:
+        """Bits of everybody's whole update as float32, on the air: the yardstick of `uplink share`."""
+        scale = self.parts.config.device.payload_scale
+        return sum(round(report.dense_bits * scale) for report in trained.everybody)
+
+    def downlink_bits(self, trained: Trained) -> int:
+        """Bits that everybody received, on the air."""
+        return round(self.parts.config.device.payload_scale * sum(report.downlink_bits for report in trained.everybody))
+
+    def measure(
+        self,
+        trained: Trained,
+        encoded: Uploads,
+        delivered: Delivered,
+        folded: Tensors | None,
+        products: ProductSums | None,
+        after: RunState,
+    ) -> dict[str, float | None]:
+        """What the rooms have measured of the round: codecs, then the step that was taken; None: no such number."""
+        parts, server = self.parts, self.state.server
+        stats = [encoded.sent[report.client].stats for report in trained.reports]
+        found: dict[str, float | None] = {**coverage(after.totals.sent_counts), **mean_stats(stats)}
+        if products is None or folded is None:
+            return found
+        mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, trained.cohort)
+        change = parts.method.change(server, folded)
+        return found | covariance(parts.info.space, mode, parts.rng, server.theta, folded, change, products)
 
     def _blamed(self, kind: str) -> AbstractContextManager[None]:
         return blamed(kind, self.parts.config, self.tick)

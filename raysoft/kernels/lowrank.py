@@ -7,12 +7,28 @@ norms would lose most digits of a small update.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from raysoft.types import Array
 
 Change = tuple[Array, Array, Array, Array]
 """(dB, dA, B0, A0): the product goes from B0 A0 to (B0 + dB)(A0 + dA)."""
+
+
+def corner(shape: Sequence[int]) -> tuple[slice, ...]:
+    """Where an array of this shape lies in a larger one: a client of a smaller rank has the first components."""
+    return tuple(slice(0, n) for n in shape)
+
+
+def padded(value: Array, shape: tuple[int, ...]) -> Array:
+    """`value` in the corner of an array of zeros; itself where it has that shape."""
+    if value.shape == shape:
+        return value
+    full = np.zeros(shape, dtype=value.dtype)
+    full[corner(value.shape)] = value
+    return full
 
 
 def product_inner(B: Array, A: Array, B1: Array, A1: Array) -> Array:

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from raysoft.config import Plugin, Positive, RunConfig, Section, registry
 from raysoft.errors import ConfigError
+from raysoft.kernels.lowrank import corner, padded
 from raysoft.methods.folds import Fold
 from raysoft.types import (
     Array,
@@ -101,24 +102,13 @@ def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array
     """The part of the global values that a client of a smaller rank holds (views, no copies)."""
     if rank >= space.rank:
         return dict(theta)
-    cut = dict(theta)
-    for pair in space.pairs:
-        cut[pair.a] = theta[pair.a][:rank]
-        cut[pair.b] = theta[pair.b][:, :rank]
-    return cut
+    shapes = space.shapes_at(rank)
+    return {name: value[corner(shapes[name])] for name, value in theta.items()}
 
 
 def pad_to_rank(update: Update, space: ParamSpace) -> dict[str, Array]:
     """A client's update in the server's layout: missing rank components are zero."""
-    return {name: _padded(value, space.shapes[name]) for name, value in update.items()}
-
-
-def _padded(value: Array, shape: tuple[int, ...]) -> Array:
-    if value.shape == shape:
-        return value
-    full = np.zeros(shape, dtype=value.dtype)
-    full[tuple(slice(0, n) for n in value.shape)] = value
-    return full
+    return {name: padded(value, space.shapes[name]) for name, value in update.items()}
 
 
 def difference(start: Tensors, end: Tensors, names: Collection[str]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ def initial_theta(space: ParamSpace, head: Tensors, init: str, rng: Rng) -> dict
     theta: dict[str, Array] = {}
     for number, pair in enumerate(space.pairs):
         # Row by row, so that a smaller rank is a prefix of a larger one.
-        rows, fan_in = space.shapes[pair.a]
+        rows, fan_in = space.rank, pair.in_features
         if init == "gaussian":
             a = rng.normal("lora_init", number, np.arange(rows), size=fan_in) / np.sqrt(fan_in)
         else:
@@ -25,7 +25,7 @@ def initial_theta(space: ParamSpace, head: Tensors, init: str, rng: Rng) -> dict
         if init == "orthogonal":
             a = _gram_schmidt(a) * np.sqrt(1.0 / 3.0)
         theta[pair.a] = a.astype(np.float32)
-        theta[pair.b] = np.zeros(space.shapes[pair.b], dtype=np.float32)
+        theta[pair.b] = np.zeros((pair.out_features, rows), dtype=np.float32)
     for name in sorted(space.always_sent):
         theta[name] = np.asarray(head[name], dtype=np.float32)
     return theta

@@ -59,14 +59,13 @@ def as_adapter(space: ParamSpace, model: GlobalModel) -> tuple[ParamSpace, Tenso
         left, sigma, right = np.linalg.svd(model.base[pair.module].astype(np.float64) + product, full_matrices=False)
         parts.append((left * sigma, right, int((sigma > np.finfo(np.float32).eps * sigma[0]).sum())))
     rank = max(1, *(used for _, _, used in parts))
-    theta = {name: model.theta[name] for name in space.always_sent}
+    theta = {block.name: model.theta[block.name] for block in space.dense}
     for pair, (left, right, _) in zip(space.pairs, parts, strict=True):
         theta[pair.b], theta[pair.a] = np.zeros((pair.out_features, rank)), np.zeros((rank, pair.in_features))
         most = min(rank, len(right))
         theta[pair.b][:, :most], theta[pair.a][:most] = left[:, :most], right[:most]
     theta = {name: value.astype(np.float32) for name, value in theta.items()}
-    shapes = {name: theta[name].shape for name in space.shapes}
-    return replace(space, shapes=shapes, rank=rank, scale=1.0), theta
+    return replace(space, rank=rank, scale=1.0), theta
 
 
 def _peft_config(
@@ -120,17 +119,14 @@ def import_peft(folder: Path, space: ParamSpace) -> dict[str, Array]:
     if not np.isclose(scale, space.scale, rtol=1e-12):
         raise RaysoftError(f"{folder}: the adapter has the scale {scale:g}, the run has {space.scale:g}")
     theta = {}
+    dense = space.always_sent
     for name, shape in space.shapes.items():
-        value = stored.get(_stored_name(name, space))
+        value = stored.get(f"{_PREFIX}{name}" if name in dense else f"{_PREFIX}{name}.weight")
         if value is None or value.shape != shape:
             found = "no such parameter" if value is None else f"shape {value.shape}"
             raise RaysoftError(f"{folder}: {name} should have shape {shape}, the adapter has {found}")
         theta[name] = value.astype(np.float32)
     return theta
-
-
-def _stored_name(name: str, space: ParamSpace) -> str:
-    return f"{_PREFIX}{name}" if name in space.always_sent else f"{_PREFIX}{name}.weight"
 
 
 def save_base(base: FrozenBase, folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raysoft.config import LoraConfig
 from raysoft.errors import ConfigError
 from raysoft.models.frozen import FrozenBase, as_float32, body_name, empty_module
-from raysoft.types import Array, LoraPair, ParamSpace
+from raysoft.types import Array, DenseBlock, LoraPair, ParamSpace
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -109,20 +109,14 @@ def lora_space(
             f"{lora.targets!r} finds no linear layer in the body of {base.architecture}; raysoft adapts linear layers, "
             "not convolutions: choose another model",
         )
-    rank = lora.max_rank()
     pairs = tuple(LoraPair(name, *adaptable[name]) for name in chosen)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for pair in pairs:
-        shapes[pair.a] = (rank, pair.in_features)
-        shapes[pair.b] = (pair.out_features, rank)
     head = {
         f"{name}.{leaf}": as_float32(base.weights[f"{name}.{leaf}"])
         for name, part in head_modules.items()
         for leaf, _ in part.named_parameters(recurse=False)
     }
-    shapes.update({name: value.shape for name, value in head.items()})
-    space = ParamSpace(shapes=shapes, pairs=pairs, rank=rank, scale=lora.scale(), always_sent=frozenset(head))
-    return space, head
+    dense = tuple(DenseBlock(name, value.shape) for name, value in head.items())
+    return ParamSpace((*pairs, *dense), lora.max_rank(), lora.scale()), head
 
 
 def _without_dead(names: list[str], called: Collection[str] | None, targets: Any, base: FrozenBase) -> list[str]:

@@ -21,9 +21,9 @@ from raysoft.distributed.resources import plan_actors
 from raysoft.distributed.session import Head, ray_session
 from raysoft.distributed.start import start_ray
 from raysoft.errors import RaysoftError, ResourceError
-from raysoft.federation.client import EncodeRequest, TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.liveness import Steps
+from raysoft.federation.messages import EncodeRequest, TrainRequest
 from raysoft.federation.sampling import make_packs
 from raysoft.runs.run import Events, run
 from tests.conftest import SMALL_RUN, records, summary

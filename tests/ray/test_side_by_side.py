@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from raysoft.config.presets import load_config
-from raysoft.federation.pack_folds import GROUP
+from raysoft.federation.reduction import GROUP
 from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN, records, summary
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from raysoft.kernels.lowrank import change_norm2, component_gram
-from raysoft.types import Array, ParamSpace, Tensors, Update, View
+from raysoft.types import ORDER, Array, ParamSpace, Tensors, Update, View
 
 KINDS = ("ab", "b", "a")
 
@@ -41,11 +41,14 @@ class Layout:
     rank: int
     order_N: Array | None = field(default=None, compare=False)  # all components, where a prefix of them travels
 
-    def following(self, order: Array) -> Layout:
-        """The same where all clients send a prefix of `order` (components of r_max, numbered matrix * r_max + j).
+    def seen_by(self, view: View) -> Layout:
+        """The same where all clients send a prefix of the view's ORDER; itself where it has none.
 
-        Raises ValueError where it is not an order of them all.
+        Raises ValueError where it is not an order of all components of r_max.
         """
+        order = view.side.get(ORDER)
+        if order is None:
+            return self
         total = self.matrices * self.space.rank
         if np.shape(order) != (total,) or (np.sort(order) != np.arange(total)).any():
             raise ValueError(f"an order must hold each of the {total} components once")
@@ -70,14 +73,13 @@ class Layout:
 
     @cached_property
     def heads(self) -> tuple[str, ...]:
-        """Parameters outside the factors: always sent whole."""
-        factors = {name for pair in self.space.pairs for name in (pair.a, pair.b)}
-        return tuple(name for name in self.space.shapes if name not in factors)
+        """Names of the dense blocks: always sent whole."""
+        return tuple(block.name for block in self.space.dense)
 
     @cached_property
     def head_sizes(self) -> Array:
         """Values of every head tensor."""
-        return np.array([int(np.prod(self.space.shapes[name])) for name in self.heads], dtype=np.int64)
+        return np.array([int(np.prod(block.shape)) for block in self.space.dense], dtype=np.int64)
 
     @property
     def matrices(self) -> int:

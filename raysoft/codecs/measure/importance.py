@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from raysoft.codecs.measure.factors import Factors
+from raysoft.codecs.measure.factors import Factors, Layout
 from raysoft.types import Array
 
 Importance = Literal["norm", "update", "gram_greedy"]
@@ -132,10 +132,11 @@ def rank_greedily(losses: Losses, cost_L: Array, scope: Scope) -> Ranking:
     return Ranking(orders, choice, tuple(ways), errors.argmin(axis=0))
 
 
-def follow_order(losses: Losses, order_N: Array) -> Ranking:
-    """The ranking that is this order of all components, numbered matrix * R + j."""
+def rank_as_ordered(losses: Losses, layout: Layout) -> Ranking:
+    """The ranking that is the layout's order of all components."""
     matrices, rank = losses.dropped.shape[:2]
-    steps, component = np.divmod(order_N, rank)
+    assert layout.order_N is not None
+    steps, component = np.divmod(layout.order_N, rank)
     order = np.stack([component[steps == matrix] for matrix in range(matrices)])
     table = losses.table(order)
     way = _way(steps, table)

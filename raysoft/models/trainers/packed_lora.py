@@ -15,7 +15,6 @@ Shapes: K clients, B samples of a client in a step, P trained values of a client
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,21 +30,14 @@ from raysoft.models.losses import client_losses, counts, sample_counts
 from raysoft.models.optim import State, clip_by_client, init_state, stepper
 from raysoft.models.padding import left_padded
 from raysoft.models.runtime import exact_roots, prepare
+from raysoft.models.trainers.base import LocalResult
 from raysoft.models.trainers.packed_layers import PackedHead, PackedLinear
 from raysoft.models.trainers.stack import StackLayout, gather, scatter
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
 
 
-@dataclass(frozen=True)
-class LocalResult:
-    """What local training leaves: values at the client's own rank, and its mean training loss over its steps."""
-
-    end: dict[str, Array]
-    loss: float
-
-
 class PackedTrainer:
-    """A base model with places for K clients' adapters. Holds no client state between calls."""
+    """`Trainer` (see base.py) of K clients at once."""
 
     def __init__(self, base: FrozenBase, space: ParamSpace, device: str = "cpu", threads: int = 1) -> None:
         self.kind = base.kind
@@ -57,10 +49,8 @@ class PackedTrainer:
         self._rebased = False
         self._separable: bool | None = None  # known from the first batch on
         self._linears = {pair.module: self._install_linear(pair) for pair in space.pairs}
-        self._heads = {
-            name: self._install_head(name)
-            for name in dict.fromkeys(n.rpartition(".")[0] for n in space.shapes if n in space.always_sent)
-        }
+        dense = dict.fromkeys(block.name.rpartition(".")[0] for block in space.dense)
+        self._heads = {module: self._install_head(module) for module in dense}
 
     @torch.no_grad()
     def rebase(self, base: Tensors) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from raysoft.errors import RaysoftError
+from raysoft.kernels.lowrank import corner
 from raysoft.types import Array, LocalJob, ParamSpace, Tensors
 
 
@@ -42,13 +43,13 @@ class StackLayout:
                 if name not in tensors:
                     raise RaysoftError(f"a client starts without a value for {name}")
                 block = row[span].reshape(self.space.shapes[name])
-                block[_corner(tensors[name].shape)] = tensors[name]
+                block[corner(tensors[name].shape)] = tensors[name]
         return rows
 
     def unstack(self, row_P: Array, like: Tensors) -> dict[str, Array]:
         """Copies of one client's parameters in the shapes of `like`."""
         return {
-            name: row_P[span].reshape(self.space.shapes[name])[_corner(like[name].shape)].copy()
+            name: row_P[span].reshape(self.space.shapes[name])[corner(like[name].shape)].copy()
             for name, span in self.spans.items()
         }
 
@@ -58,7 +59,7 @@ class StackLayout:
         for row, job in zip(mask, jobs, strict=True):
             for name, span in self.spans.items():
                 if job.trains is None or name in job.trains:
-                    row[span].reshape(self.space.shapes[name])[_corner(job.start[name].shape)] = True
+                    row[span].reshape(self.space.shapes[name])[corner(job.start[name].shape)] = True
         return None if mask.all() else mask
 
     def linear(self, jobs: Sequence[LocalJob]) -> Array | None:
@@ -68,7 +69,7 @@ class StackLayout:
         rows = np.zeros((len(jobs), self.size), dtype=np.float32)
         for row, job in zip(rows, jobs, strict=True):
             for name, value in (job.linear or {}).items():
-                row[self.spans[name]].reshape(self.space.shapes[name])[_corner(value.shape)] = value
+                row[self.spans[name]].reshape(self.space.shapes[name])[corner(value.shape)] = value
         return rows
 
     def rates(self, lr: float, head_lr: float | None) -> Array:
@@ -77,10 +78,6 @@ class StackLayout:
         for name in self.space.always_sent if head_lr is not None else ():
             rates[:, self.spans[name]] = head_lr
         return rates
-
-
-def _corner(shape: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(0, n) for n in shape)
 
 
 def gather(state: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -37,15 +37,14 @@ def orthogonal(kind: str, size: float, draw="normal", rank: int = 8, width: int 
     """(space, start, update) where rows of A and columns of B are orthogonal, all of length one."""
     rng = np.random.default_rng(7)
     pairs = tuple(LoraPair(f"layer{k}", width, width) for k in range(matrices))
-    shapes, start, update = {}, {}, {}
+    start, update = {}, {}
     for pair in pairs:
         for name, shape, letter in ((pair.a, (rank, width), "a"), (pair.b, (width, rank), "b")):
-            shapes[name] = shape
             basis = np.linalg.qr(rng.normal(size=(width, rank)))[0].astype(np.float32)
             start[name] = basis if letter == "b" else basis.T
             if letter in kind:
                 update[name] = (size * getattr(rng, draw)(size=shape)).astype(np.float32)
-    return ParamSpace(shapes, pairs, rank, 2.0), start, update
+    return ParamSpace(pairs, rank, 2.0), start, update
 
 
 def entries(space, start, update, received):

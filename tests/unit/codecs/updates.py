@@ -10,7 +10,7 @@ import numpy as np
 
 from raysoft.codecs.base import Codec
 from raysoft.config import parse_section, registry
-from raysoft.types import ORDER, Array, Curve, Downlink, LoraPair, ParamSpace, Tensors, Update, View
+from raysoft.types import ORDER, Array, Curve, DenseBlock, Downlink, LoraPair, ParamSpace, Tensors, Update, View
 
 MODULES: dict[str, ModuleType] = {name: registry.plugin("codec", name) for name in registry.CODECS}
 
@@ -70,12 +70,10 @@ def client(
     rng = np.random.default_rng(seed)
     r_max = r_max or rank
     pairs = tuple(LoraPair(f"layer{k}", o, i) for k, (o, i) in enumerate(shapes))
-    layout: dict[str, tuple[int, ...]] = {}
     start: dict[str, np.ndarray] = {}
     update: dict[str, np.ndarray] = {}
     for pair in pairs:
         o, i = pair.out_features, pair.in_features
-        layout[pair.a], layout[pair.b] = (r_max, i), (o, r_max)
         start[pair.a] = (rng.normal(size=(rank, i)) / np.sqrt(i)).astype(np.float32)
         start[pair.b] = (b0 * rng.normal(size=(o, rank))).astype(np.float32)
         spread = rng.lognormal(0, 1, rank)
@@ -85,9 +83,9 @@ def client(
             update[pair.a] = (size * rng.normal(size=(rank, i)) * spread[:, None]).astype(np.float32)
     heads = {"head.weight": (3, 5), "head.bias": (3,)} if head else {}
     for name, shape in heads.items():
-        layout[name] = shape
         start[name], update[name] = rng.normal(size=(2, *shape)).astype(np.float32)
-    return ParamSpace(layout, pairs, r_max, 2.0, always_sent=frozenset(heads)), start, update
+    dense = tuple(DenseBlock(name, shape) for name, shape in heads.items())
+    return ParamSpace((*pairs, *dense), r_max, 2.0), start, update
 
 
 def view_of(space: ParamSpace, start: Tensors, update: Update | None = None, order: Array | None = None) -> View:

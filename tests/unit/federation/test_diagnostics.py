@@ -8,12 +8,7 @@ from raysoft.rng import Rng
 from raysoft.types import LoraPair, ParamSpace
 
 PAIRS = (LoraPair("m", 7, 5), LoraPair("n", 4, 9))
-SPACE = ParamSpace(
-    shapes={p.a: (3, p.in_features) for p in PAIRS} | {p.b: (p.out_features, 3) for p in PAIRS},
-    pairs=PAIRS,
-    rank=3,
-    scale=0.5,
-)
+SPACE = ParamSpace(PAIRS, rank=3, scale=0.5)
 
 
 def draws(seed: int, size: float, clients: int = 4):
@@ -124,7 +119,7 @@ def test_missing_factors_count_as_unchanged():
 
 def test_auto_mode_weighs_dense_products_against_the_updates():
     assert covariance_mode("auto", SPACE, cohort=10) == "exact"
-    wide = ParamSpace(shapes={}, pairs=(LoraPair("w", 4096, 4096),), rank=1, scale=1.0)
+    wide = ParamSpace((LoraPair("w", 4096, 4096),), rank=1, scale=1.0)
     assert covariance_mode("auto", wide, cohort=2) == "sketch"
     assert covariance_mode("off", SPACE, cohort=10) == "off"
 

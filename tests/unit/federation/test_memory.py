@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raysoft.federation.client import EncodeRequest, FoldRequest, TrainRequest
+from raysoft.federation.messages import EncodeRequest, FoldRequest, TrainRequest
 from raysoft.types import Pack
 from tests.coordinators import broken, coordinator
 

@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysoft.errors import RaysoftError
+from raysoft.federation.client import joined
 from raysoft.federation.diagnostics import ProductSums
-from raysoft.federation.pack_folds import PackFold, in_groups, joined
+from raysoft.federation.messages import PackFold
 from raysoft.federation.reduction import (
     client_weights,
     finite_reports,
     fold_requests,
+    in_groups,
     merged_states,
     normalised,
     survivors,

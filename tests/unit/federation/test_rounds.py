@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.federation.client import TrainRequest
+from raysoft.federation.messages import TrainRequest
 from raysoft.federation.sampling import make_packs
 from tests import tolerances
 from tests.coordinators import broken, coordinator

@@ -5,19 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysoft.federation.pack_folds import PackFold, in_groups, joined
+from raysoft.federation.client import joined
+from raysoft.federation.messages import PackFold
+from raysoft.federation.reduction import in_groups
 from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import MethodConfig, pad_to_rank
 from raysoft.methods.folds import COVERED, EACH, MIX, STACK, Arrived, Covered, Each, Stack, Sum
 from raysoft.methods.initial import initial_theta
 from raysoft.rng import Rng
-from raysoft.types import LoraPair, Outcome, ParamSpace, Reception, ServerState
+from raysoft.types import DenseBlock, LoraPair, Outcome, ParamSpace, Reception, ServerState
 
 NOBODY = Outcome(np.array([]), np.array([]), np.array([]), (), 0.0)
 RANK = 4
 PAIRS = (LoraPair("first", 6, 5), LoraPair("second", 4, 6))
-SHAPES = {"first.lora_A": (4, 5), "first.lora_B": (6, 4), "second.lora_A": (4, 6), "second.lora_B": (4, 4)}
-SPACE = ParamSpace({**SHAPES, "head": (2, 3)}, PAIRS, RANK, 2.0, always_sent=frozenset({"head"}))
+SPACE = ParamSpace((*PAIRS, DenseBlock("head", (2, 3))), RANK, 2.0)
 FOLDS = [Sum(), Covered(SPACE), Stack(SPACE), Each()]
 some_ranks = st.lists(st.integers(1, RANK), min_size=1, max_size=6)
 seeds = st.integers(0, 999)

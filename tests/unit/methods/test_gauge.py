@@ -46,9 +46,7 @@ def test_gauge_keeps_the_product_and_orders_orthogonal_rows(out, width, rank, de
 
 
 PAIRS = (LoraPair("first", 12, 10), LoraPair("second", 7, 12))
-SPACE = ParamSpace(
-    {"first.lora_A": (4, 10), "first.lora_B": (12, 4), "second.lora_A": (4, 12), "second.lora_B": (7, 4)}, PAIRS, 4, 2.0
-)
+SPACE = ParamSpace(PAIRS, 4, 2.0)
 
 
 def start() -> ServerState:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from raysoft.config import CheckpointConfig
 from raysoft.errors import DiskHungError, RaysoftError
-from raysoft.federation.parts import RunState
+from raysoft.federation.parts import RunState, Totals
 from raysoft.rundir.folder import Position
 from raysoft.runs import checkpoint as module
 from raysoft.runs.checkpoint import Checkpoint, CheckpointDamagedError, list_checkpoints, load, newest, prune, save
@@ -45,8 +45,7 @@ def state(seed=0, clients=(3, 1, 20)):
             for k in clients
         },
         clock_s=0.1 + 0.2,
-        sent_counts=np.arange(5, dtype=np.int64),
-        dense_bits=2**70,
+        totals=Totals(dense_bits=2**70, sent_counts=np.arange(5, dtype=np.int64)),
     )
 
 
@@ -240,7 +239,7 @@ def test_a_state_of_other_fields_is_damage(tmp_path):
     path = save(checkpoint(), tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest.pop("checksum")
-    del manifest["state"]["dense_bits"]
+    del manifest["state"]["totals"]
     text = json.dumps({**manifest, "checksum": module.checksum_of(manifest)})
     (path / "manifest.json").write_text(text)
     with pytest.raises(CheckpointDamagedError, match="other fields than RunState has"):
