@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from raysoft.config import Plugin, registry
 from raysoft.methods import fedit, ffa, head_only, soft
+from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import Method, add_change, cut_to_rank, difference, pad_to_rank
 from raysoft.methods.initial import initial_theta
 from raysoft.methods.soft import Config, OrthogonalityPenalty
@@ -160,6 +162,11 @@ def test_what_a_client_gets_trains_and_sends_is_cut_to_its_rank(module, rank):
         change = end[name].astype(float) - view.start[name]
         np.testing.assert_array_equal(value, change.astype(np.float32))
     assert upload.side == upload.memory_if_delivered == upload.memory_if_lost == {}
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_every_method_hands_its_parts_to_the_frame_and_overrides_nothing(name):
+    assert type(registry.build("method", Plugin(name=name), space())) is Averaging
 
 
 @pytest.mark.parametrize("module", [soft, fedit, ffa, head_only])
