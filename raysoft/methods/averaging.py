@@ -50,7 +50,7 @@ class Averaging:
     side: Callable[[ServerState], Tensors] | None = None
     side_bits: Callable[[int], int] = field(default=lambda rank: 0)
     catch_up: Callable[[Broadcast, Tensors], int] = field(default=lambda down, memory: 0)
-    remembers: Callable[[View], Tensors] = field(default=lambda view: {})
+    remembers: Callable[[View], Tensors] | None = None
     fold: Fold = field(default=Sum())
     change_of: Change | None = None
     then: Then | None = None
@@ -75,8 +75,11 @@ class Averaging:
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         """The change of what was trained."""
+        change = difference(view.start, end, view.trains)
+        if self.remembers is None:
+            return Upload(change)
         kept = self.remembers(view)
-        return Upload(difference(view.start, end, view.trains), memory_if_delivered=kept, memory_if_lost=kept)
+        return Upload(change, memory_if_delivered=kept, memory_if_lost=kept, memory_if_rejected=kept)
 
     def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
         """The mean change, as it is folded or made of it; None where `then` applies the products themselves."""

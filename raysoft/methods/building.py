@@ -89,18 +89,21 @@ class WithExtras:
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         """The method's upload, with what extras add; each remembers under its own name."""
-        upload = self.inner.upload(view, job, end, _own("", memory))
+        own = _own("", memory)
+        upload = self.inner.upload(view, job, end, own)
         side = dict(upload.side)
-        delivered, lost = _named("", upload.memory_if_delivered), _named("", upload.memory_if_lost)
+        delivered, lost, rejected = _memories("", upload, own)
         for name, extra in self.extras.items():
             mine = _own(name, memory)
-            before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine)
-            own = replace(view, side=_side(name, view.side))
-            upload = extra.upload(before, job, end, own, mine, self._draw("upload", name, view))
+            before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine, memory_if_rejected=mine)
+            told = replace(view, side=_side(name, view.side))
+            upload = extra.upload(before, job, end, told, mine, self._draw("upload", name, view))
             side |= {f"{name}/{key}": value for key, value in upload.side.items()}
-            delivered |= _named(name, upload.memory_if_delivered)
-            lost |= _named(name, upload.memory_if_lost)
-        return replace(upload, side=side, memory_if_delivered=delivered, memory_if_lost=lost)
+            for known, more in zip((delivered, lost, rejected), _memories(name, upload, mine), strict=True):
+                known.update(more)
+        return replace(
+            upload, side=side, memory_if_delivered=delivered, memory_if_lost=lost, memory_if_rejected=rejected
+        )
 
     def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
         """The method's."""
@@ -129,6 +132,12 @@ def _side(name: str, side: Tensors) -> dict[str, Array]:
 def _own(name: str, memory: Tensors) -> dict[str, Array]:
     """What is remembered under a name; "" is the method itself."""
     return {key.removeprefix(f"{name}:"): value for key, value in memory.items() if key.startswith(f"{name}:")}
+
+
+def _memories(name: str, upload: Upload, before: Tensors) -> tuple[dict[str, Array], ...]:
+    """What is remembered under a name if the upload is delivered, lost or rejected."""
+    rejected = before if upload.memory_if_rejected is None else upload.memory_if_rejected
+    return tuple(_named(name, one) for one in (upload.memory_if_delivered, upload.memory_if_lost, rejected))
 
 
 def _named(name: str, memory: Tensors) -> dict[str, Array]:
