@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from raysoft.config import RunConfig, registry
-from raysoft.errors import ConfigError
+from raysoft.errors import ConfigError, RaysoftError
 from raysoft.methods.base import Method, MethodConfig
 from raysoft.methods.extras.base import Extra, ExtraContext
 from raysoft.methods.folds import Fold
@@ -44,6 +45,15 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     return WithExtras(method, extras, Rng(config.seed))
 
 
+class ExtraFailed(Exception):
+    """What an extra raised (the cause), or gave back wrong (`what`), on its way to whoever knows round and client."""
+
+    def __init__(self, name: str, what: str = "") -> None:
+        self.name = name
+        self.what = what
+        super().__init__(f"extra {name}" + (f": {what}" if what else ""))
+
+
 @dataclass(frozen=True)
 class WithExtras:
     """`Method` around another one: extras act in their order on the client, in the reverse order on the server."""
@@ -60,7 +70,8 @@ class WithExtras:
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
         """The method's, with what extras say besides."""
         down = self.inner.broadcast(server, tick)
-        more = {f"{name}/{key}": one for name, extra in self.extras.items() for key, one in extra.side(server).items()}
+        told = {name: _asked(name, Mapping, extra.side, server) for name, extra in self.extras.items()}
+        more = {f"{name}/{key}": one for name, side in told.items() for key, one in side.items()}
         return replace(down, side={**down.side, **more})
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
@@ -82,9 +93,8 @@ class WithExtras:
         """The method's job, as the extras change it."""
         job = self.inner.local(view, _own("", memory), steps)
         for name, extra in self.extras.items():
-            job = extra.local(
-                job, replace(view, side=_side(name, view.side)), _own(name, memory), self._draw("local", name, view)
-            )
+            own, mine = replace(view, side=_side(name, view.side)), _own(name, memory)
+            job = _asked(name, LocalJob, extra.local, job, own, mine, self._draw("local", name, view))
         return job
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
@@ -96,8 +106,8 @@ class WithExtras:
         for name, extra in self.extras.items():
             mine = _own(name, memory)
             before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine, memory_if_rejected=mine)
-            told = replace(view, side=_side(name, view.side))
-            upload = extra.upload(before, job, end, told, mine, self._draw("upload", name, view))
+            told, draw = replace(view, side=_side(name, view.side)), self._draw("upload", name, view)
+            upload = _asked(name, Upload, extra.upload, before, job, end, told, mine, draw)
             side |= {f"{name}/{key}": value for key, value in upload.side.items()}
             for known, more in zip((delivered, lost, rejected), _memories(name, upload, mine), strict=True):
                 known.update(more)
@@ -117,11 +127,25 @@ class WithExtras:
         """The method's step, then what the extras make of it."""
         proposed = self.inner.aggregate(server, received, tick)
         for name, extra in reversed(list(self.extras.items())):
-            proposed = extra.step(server, proposed, replace(received, side=_side(name, received.side)))
+            own = replace(received, side=_side(name, received.side))
+            proposed = _asked(name, ServerState, extra.step, server, proposed, own)
         return proposed
 
     def _draw(self, hook: str, name: str, view: View) -> np.random.Generator:
         return self.rng(f"extra.{name}.{hook}", view.tick, view.client)
+
+
+def _asked(name: str, wanted: type, hook: Callable[..., Any], *args: Any) -> Any:
+    """What an extra answers. Raises ExtraFailed, also where it is of another type."""
+    try:
+        answer = hook(*args)
+    except RaysoftError:
+        raise
+    except Exception as error:
+        raise ExtraFailed(name) from error
+    if not isinstance(answer, wanted):
+        raise ExtraFailed(name, f"{hook.__name__} gives {type(answer).__name__}, not {wanted.__name__}")
+    return answer
 
 
 def _side(name: str, side: Tensors) -> dict[str, Array]:
