@@ -17,7 +17,7 @@ from raysoft.codecs.base import Codec, Encoded
 from raysoft.config import RunConfig
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.stage_errors import in_words, is_lack_of_memory
-from raysoft.methods.building import ExtraFailed
+from raysoft.methods.building import ExtraError
 from raysoft.types import (
     Allocation,
     Array,
@@ -56,7 +56,7 @@ def blamed(kind: str, config: RunConfig, tick: int, client: int | None = None) -
         yield
     except RaysoftError:
         raise
-    except ExtraFailed as error:
+    except ExtraError as error:
         cause = error.__cause__
         if isinstance(cause, Exception) and is_lack_of_memory(cause):
             raise cause from None

@@ -32,11 +32,12 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     """What `config.method` says, for so many registered clients."""
     options: MethodConfig = registry.options("method", config.method)
     method: Method = registry.build("method", config.method, space)
-    if registry.traits("uplink", config.uplink).analog and not method.fold.linear:
+    # What goes over an analog uplink the traits decide (config/clashes.py); here it is seen that they are true.
+    if not method.fold.linear and not registry.traits("method", config.method).single_updates:
         raise ConfigError(
-            "uplink.name",
-            f"{config.uplink.name} adds up on the air what is sent, and method.name={config.method.name} folds it to "
-            "more than a sum; use a digital uplink",
+            "method.name",
+            f"{config.method.name} folds updates to more than a sum and does not say so: its Config needs the trait "
+            "single_updates; see docs/plugins.md",
         )
     if not options.extras:
         return method
@@ -45,7 +46,7 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     return WithExtras(method, extras, Rng(config.seed))
 
 
-class ExtraFailed(Exception):
+class ExtraError(Exception):
     """What an extra raised (the cause), or gave back wrong (`what`), on its way to whoever knows round and client."""
 
     def __init__(self, name: str, what: str = "") -> None:
@@ -136,15 +137,15 @@ class WithExtras:
 
 
 def _asked(name: str, wanted: type, hook: Callable[..., Any], *args: Any) -> Any:
-    """What an extra answers. Raises ExtraFailed, also where it is of another type."""
+    """What an extra answers. Raises ExtraError, also where it is of another type."""
     try:
         answer = hook(*args)
     except RaysoftError:
         raise
     except Exception as error:
-        raise ExtraFailed(name) from error
+        raise ExtraError(name) from error
     if not isinstance(answer, wanted):
-        raise ExtraFailed(name, f"{hook.__name__} gives {type(answer).__name__}, not {wanted.__name__}")
+        raise ExtraError(name, f"{hook.__name__} gives {type(answer).__name__}, not {wanted.__name__}")
     return answer
 
 

@@ -185,7 +185,7 @@ def test_an_extra_without_memory_is_nobodys_fault():
             raise MemoryError("Unable to allocate 9 TiB")
 
     executor.worker.method = replace(executor.worker.method, extras={"fedprox": Hungry()})
-    with pytest.raises(ResourceError, match="not enough memory .*Unable to allocate"):
+    with pytest.raises(ResourceError, match=r"not enough memory .*Unable to allocate"):
         made.round(1)
 
 
