@@ -217,12 +217,15 @@ class Upload:
     """What a client wants to send, before any compression, and what the method remembers of it there.
 
     `side` travels beside the update as exact float32, charged; over those that arrive it is summed without weights.
+    `memory_if_rejected`: where the update is not finite or too large, so that nothing may be made of it; what the
+    client received it has all the same. None: what it remembered before.
     """
 
     update: Update
     side: Tensors = field(default_factory=dict)
     memory_if_delivered: Tensors = field(default_factory=dict)
     memory_if_lost: Tensors = field(default_factory=dict)
+    memory_if_rejected: Tensors | None = None
 
     @property
     def side_bits(self) -> int:

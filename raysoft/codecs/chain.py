@@ -30,7 +30,7 @@ from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values, block_peaks
-from raysoft.config import Plugin, RunConfig, Traits, parse_section
+from raysoft.config import PartError, Plugin, PluginList, RunConfig, Traits, parse_section
 from raysoft.config.gone import without_gone
 from raysoft.errors import ConfigError
 from raysoft.types import Array, ParamSpace
@@ -46,17 +46,14 @@ MEMBERS: dict[str, ModuleType] = {
 
 
 def _complete(member: Plugin) -> Plugin:
-    """A member with its defaults filled in; a ValueError names what is wrong."""
+    """A member with its defaults filled in. Raises ConfigError, its field counted from the member on."""
     module = MEMBERS.get(member.name)
     if module is None:
-        raise ValueError(f"unknown codec {member.name!r} in a chain, choose from {', '.join(MEMBERS)}")
-    try:
-        config = parse_section(module.Config, without_gone("codec", member.name, member.options(), ""))
-    except ConfigError as error:
-        raise ValueError(f"{member.name}: {error}") from None
+        raise ConfigError("name", f"unknown codec {member.name!r} in a chain, choose from {', '.join(MEMBERS)}")
+    config = parse_section(module.Config, without_gone("codec", member.name, member.options(), ""))
     for option, usual in (("fallback", "broadcast"), ("matched", True)):
         if getattr(config, option, usual) != usual:
-            raise ValueError(f"{member.name}: {option} does not go with a chain, leave it at {usual}")
+            raise ConfigError(option, f"of {member.name} does not go with a chain, leave it at {usual}")
     for option, default in (
         ("error_feedback", False),
         ("error_feedback_decay", 1.0),
@@ -66,7 +63,7 @@ def _complete(member: Plugin) -> Plugin:
         ("quantizer", "uniform"),
     ):
         if getattr(config, option) != default:
-            raise ValueError(f"{member.name}: {option} belongs to the chain itself, leave it at {default} in a member")
+            raise ConfigError(option, f"belongs to the chain itself, leave it at {default} in {member.name}")
     return Plugin(name=member.name, **config.model_dump(mode="json", exclude=set(config.LATER)))
 
 
@@ -83,11 +80,11 @@ def _check_order(names: list[str]) -> None:
 
 
 class Config(CodecConfig):
-    """The members, each {name, **options}, in encoding order."""
+    """The members, each {name, **options} or a name, in encoding order."""
 
     rotates: ClassVar[bool] = True
 
-    codecs: Annotated[list[Plugin], Field(min_length=1, max_length=3)]
+    codecs: Annotated[PluginList, Field(min_length=1, max_length=3)]
 
     @model_validator(mode="after")
     def _blocks(self) -> Config:
@@ -112,9 +109,14 @@ class Config(CodecConfig):
     @field_validator("codecs", mode="after")
     @classmethod
     def _members(cls, members: list[Plugin]) -> list[Plugin]:
-        members = [_complete(member) for member in members]
-        _check_order([member.name for member in members])
-        return members
+        complete = []
+        for number, member in enumerate(members):
+            try:
+                complete.append(_complete(member))
+            except ConfigError as error:
+                raise PartError(number, error) from None
+        _check_order([member.name for member in complete])
+        return complete
 
 
 def _options(member: Plugin) -> Any:

@@ -1,4 +1,8 @@
-"""What is compared: each arm is `[LABEL:]TARGET [key=value ...]` in one argument; bare settings go to every arm."""
+"""What is compared: each arm is `[LABEL:]TARGET [key=value ...]` in one argument; bare settings go to every arm.
+
+Values may hold blanks as they are. Quotes inside the argument keep together what would be read as two settings, around
+a value (where they are YAML's own) or around a whole word: `soft data.path="a b=c"`, `"my run.yaml" "data.path=a b"`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ MAX_WORKERS = 256
 _KEY = r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*="
 _SETTING = re.compile(_KEY)
 _BETWEEN = re.compile(rf"\s+(?={_KEY})")  # values may hold spaces: codec={name: quantize, bits: 4}
+_QUOTED = re.compile(r"""(?<!\w)(?:"(?:[^"\\]|\\.)*"|'[^']*')""", re.DOTALL)  # not the apostrophe of `it's`
 _LABELLED = re.compile(r"([^:=]*):(?!//)\s*(.*)", re.DOTALL)
 _SET_BY_OPTION = {"seed": "--seeds and --first-seed", "executor": "the comparison (runs are inline)"}
 
@@ -53,10 +58,11 @@ def parse_arms(arguments: Sequence[str]) -> list[Arm]:
     for text in arguments:
         if not text.strip():
             raise ConfigError("arm", "must name a preset or a YAML file, got an empty argument")
-        if _SETTING.match(text.strip()):
-            shared += _settings(_BETWEEN.split(text.strip()))
+        words = _words(text.strip())
+        if _SETTING.match(words[0]):
+            shared += _settings(words)
         else:
-            arms.append(_arm(text.strip()))
+            arms.append(_arm(text.strip(), *words))
     if not arms:
         raise ConfigError("arms", "give at least one preset or YAML file, e.g. raysoft compare soft ideal")
     labels = [arm.label for arm in arms]
@@ -65,18 +71,34 @@ def parse_arms(arguments: Sequence[str]) -> list[Arm]:
     return [Arm(arm.label, arm.target, arm.overrides, tuple(shared)) for arm in arms]
 
 
-def _arm(text: str) -> Arm:
-    head, *settings = _BETWEEN.split(text)
+def _words(text: str) -> list[str]:
+    """The target, then settings, cut outside quotes; those around a whole word are taken off."""
+    masked = _QUOTED.sub(lambda found: _masked(found[0]), text)
+    cuts = [found.span() for found in _BETWEEN.finditer(masked)]
+    begins, ends = [0, *(end for _, end in cuts)], [*(begin for begin, _ in cuts), len(text)]
+    return [_bare(text[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+
+
+def _masked(quoted: str) -> str:
+    """As long as what it stands for, and a setting where that is one."""
+    return ("_=" if _SETTING.match(quoted[1:]) else "__").ljust(len(quoted), "_")
+
+
+def _bare(word: str) -> str:
+    return word[1:-1] if _QUOTED.fullmatch(word) else word
+
+
+def _arm(text: str, head: str, *settings: str) -> Arm:
     label: str | None = None
     target = head
     if match := _LABELLED.fullmatch(head):
-        label, target = match[1].strip(), match[2].strip()
+        label, target = _bare(match[1].strip()), _bare(match[2].strip())
         if not label or len(label) > MAX_LABEL or not label.isprintable():
             raise ConfigError("arm", f"{text[:80]!r}: the label before ':' must have 1 to {MAX_LABEL} characters")
     if not target or (re.search(r"\s", target) and not Path(target).exists()):
         raise ConfigError("arm", f"{text[:80]!r} must have the form [LABEL:]TARGET [key=value ...]")
-    settings = _settings(settings)
-    return Arm(label or _short(target, settings), target, tuple(settings))
+    own = _settings(settings)
+    return Arm(label or _short(target, own), target, tuple(own))
 
 
 def _settings(settings: Sequence[str]) -> list[str]:

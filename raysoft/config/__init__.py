@@ -14,6 +14,7 @@ from raysoft.config.base import (
     Momentum,
     NonNegative,
     Plugin,
+    PluginList,
     Positive,
     Range,
     Rank,
@@ -40,7 +41,7 @@ from raysoft.config.sections import (
     TrainConfig,
     WandbConfig,
 )
-from raysoft.config.sentences import first_error, parse_section
+from raysoft.config.sentences import PartError, first_error, parse_section
 from raysoft.config.traits import Traits
 
 __all__ = [
@@ -63,8 +64,10 @@ __all__ = [
     "ModelConfig",
     "Momentum",
     "NonNegative",
+    "PartError",
     "PlanConfig",
     "Plugin",
+    "PluginList",
     "Positive",
     "Range",
     "Rank",

@@ -9,7 +9,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from raysoft.config.traits import Traits
@@ -106,6 +115,17 @@ class Plugin(BaseModel):
         """The options as the plug-in's own Config; None before the registry has resolved them."""
         return self._checked
 
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+PluginList = Annotated[list[Annotated[Plugin, BeforeValidator(_named)]], BeforeValidator(_listed)]
+"""Each {name, **options}, or its name where it has no options; one name may stand alone: `fedprox`."""
 
 PLUGINS = ("method", "codec", "allocator", "uplink", "channel")
 

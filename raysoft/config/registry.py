@@ -102,9 +102,13 @@ def _of_today(kind: str, name: str, module: ModuleType) -> ModuleType:
 
 
 def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
-    """The plug-in's own validated Config."""
-    left = without_gone(kind, section.name, section.options(), prefix or kind)
-    return parse_section(plugin(kind, section.name).Config, left, prefix or kind)
+    """The plug-in's own validated Config. `prefix`: where the section stands, for errors; None: at the kind's place."""
+    place = kind if prefix is None else prefix
+    try:
+        module = plugin(kind, section.name)
+    except ConfigError as error:
+        raise ConfigError(f"{place}.name" if place else "name", error.message) from None
+    return parse_section(module.Config, without_gone(kind, section.name, section.options(), place), place)
 
 
 def build(kind: str, section: Plugin, *args: Any) -> Any:

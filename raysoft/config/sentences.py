@@ -30,6 +30,15 @@ def _nearest(path: Sequence[str], prefix: str, kind: Any) -> str:
     )
 
 
+class PartError(ValueError):
+    """What is wrong with a part of the value that a validator was given; `first_error` gives the whole path."""
+
+    def __init__(self, part: int | str, error: ConfigError) -> None:
+        self.path = [str(part), *filter(None, [error.field])]
+        self.message = error.message
+        super().__init__(f"{'.'.join(self.path)}: {error.message}")
+
+
 _MAPPING = re.compile(r"Input should be a valid dictionary or instance of \w+")
 
 
@@ -47,6 +56,8 @@ def first_error(error: ValidationError, prefix: str = "", kind: type[BaseModel] 
     field = ".".join([prefix, *path] if prefix else path)
     if item["type"] == "extra_forbidden":
         return ConfigError(field, "unknown key" + _nearest(path, prefix, kind))
+    if isinstance(part := item.get("ctx", {}).get("error"), PartError):
+        return ConfigError(".".join([field, *part.path]), part.message)
     if item["type"] == "missing":
         return ConfigError(field, "is required")
     messages = [

@@ -157,7 +157,7 @@ class Worker:
         norm = norm_of(upload.update)
         finite = norm <= LARGEST and all(map(is_sound, upload.side.values()))  # not for nan
         if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
-            upload = _nothing(view, state)
+            upload = _nothing(view, state, upload.memory_if_rejected)
         with blamed("codec", self.config, view.tick, view.client):
             menu = self.codec.menu(upload.update, view, state.codec)
             check_curve(self.config, view.tick, view.client, menu)
@@ -227,6 +227,9 @@ class Worker:
         for k, (client, state, upload) in enumerate(zip(pack.clients, trained.states, trained.uploads, strict=True)):
             if request.arrived[k]:
                 states[client] = replace(state, method=upload.memory_if_delivered, codec=encoded.if_delivered[k])
+            elif request.rejected[k]:
+                kept = upload.memory_if_rejected
+                states[client] = state if kept is None else replace(state, method=kept)
             else:
                 states[client] = replace(state, method=upload.memory_if_lost, codec=encoded.if_lost[k])
             if received[k]:
@@ -302,10 +305,10 @@ def joined(fold: Fold, parts: Iterable[PackFold]) -> PackFold:
     return PackFold(total, side, products)
 
 
-def _nothing(view: View, state: ClientState) -> Upload:
-    """No change, and nothing new to remember."""
+def _nothing(view: View, state: ClientState, received: Tensors | None = None) -> Upload:
+    """No change, and nothing to remember but what the client `received`."""
     zeros = {name: np.zeros_like(view.start[name]) for name in view.start if name in view.trains}
-    return Upload(zeros, memory_if_delivered=state.method, memory_if_lost=state.method)
+    return Upload(zeros, memory_if_delivered=state.method, memory_if_lost=state.method, memory_if_rejected=received)
 
 
 def _where(stage: str, request: Any, handles: Sequence[Any]) -> str:

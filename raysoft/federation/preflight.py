@@ -1,6 +1,10 @@
 """Can the latency budget be met at all? Asked on the run's own first cohorts, before any training.
 
 What a client will report is known in advance up to its errors: the sizes of its menu, its compute time and its gain.
+
+Not known is what it has to catch up where a method merges into the base (`Downlink.catch_up`): that hangs on who will
+have arrived in which round. It is counted as nothing, as in the first round. So costs are a lower bound, and only what
+surely cannot be met is refused; a run with a downlink that takes time says so (runs/advice.py).
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ class RankCost:
     menu: Menus  # of this one client
     fixed_bits: float  # always sent
     control_bits: int
-    downlink_bits: float
+    downlink_bits: float  # without what was merged into the base while it was away
     dense_bits: float  # all values as float32
 
     @property

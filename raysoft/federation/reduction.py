@@ -7,7 +7,7 @@ Groups are joined where packs were folded; the coordinator receives one part a g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,7 +114,7 @@ def support_of(total: Tensors, space: ParamSpace, counts_N: Array | None) -> dic
 def fold_requests(
     packs: Sequence[Pack], who: Participants, arrived_K: Array, mix_K: Array, cohort: int
 ) -> list[FoldRequest]:
-    """One request a pack; its clients that are not among the participants (not finite) have not arrived."""
+    """One request a pack; its clients that are not among the participants are those that were rejected."""
     clients = who.clients_K.tolist()
     arrived = dict(zip(clients, arrived_K.tolist(), strict=True))
     mix = dict(zip(clients, mix_K.tolist(), strict=True))
@@ -123,6 +123,7 @@ def fold_requests(
         FoldRequest(
             mix=tuple(mix.get(k, 0.0) for k in pack.clients),
             arrived=tuple(arrived.get(k, False) for k in pack.clients),
+            rejected=tuple(k not in arrived for k in pack.clients),
             weights=tuple(weight.get(k, 0.0) for k in pack.clients),
             cohort=cohort,
         )
@@ -131,17 +132,15 @@ def fold_requests(
 
 
 def merged_states(
-    before: Mapping[int, ClientState], replies: Iterable[Mapping[int, ClientState]], rejected: Collection[int] = ()
+    before: Mapping[int, ClientState], replies: Iterable[Mapping[int, ClientState]]
 ) -> dict[int, ClientState]:
     """Client states after the round, given the new ones pack by pack.
 
-    Who has nothing to remember is left out, and built from its key when needed. A rejected client's stays as it was.
+    Who has nothing to remember is left out, and built from its key when needed.
     """
     after = dict(before)
     for reply in replies:
         for client, state in reply.items():
-            if client in rejected:
-                continue
             if state.remembers:
                 after[client] = state
             else:

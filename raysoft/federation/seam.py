@@ -17,6 +17,7 @@ from raysoft.codecs.base import Codec, Encoded
 from raysoft.config import RunConfig
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.stage_errors import in_words, is_lack_of_memory
+from raysoft.methods.building import ExtraError
 from raysoft.types import (
     Allocation,
     Array,
@@ -37,17 +38,30 @@ _CLIMB = 1e-6  # relative to the largest error: what rounding may add to a curve
 
 
 def _fault(kind: str, config: RunConfig, tick: int, what: str, client: int | None = None) -> PlugInError:
+    return _fault_of(f"{kind} {getattr(config, kind).name}", tick, what, client)
+
+
+def _fault_of(plug_in: str, tick: int, what: str, client: int | None) -> PlugInError:
     who = "" if client is None else f", client {client}"
-    return PlugInError(f"{kind} {getattr(config, kind).name}, round {tick}{who}: {what}")
+    return PlugInError(f"{plug_in}, round {tick}{who}: {what}")
 
 
 @contextmanager
 def blamed(kind: str, config: RunConfig, tick: int, client: int | None = None) -> Iterator[None]:
-    """Around a plug-in's code: what it raises is named as its own, with the round and the client."""
+    """Around a plug-in's code: what it raises is named as its own, with the round and the client.
+
+    What a method's extra raises is the extra's.
+    """
     try:
         yield
     except RaysoftError:
         raise
+    except ExtraError as error:
+        cause = error.__cause__
+        if isinstance(cause, Exception) and is_lack_of_memory(cause):
+            raise cause from None
+        what = in_words(cause) if isinstance(cause, Exception) else error.what
+        raise _fault_of(f"extra {error.name}", tick, what, client) from cause
     except Exception as error:
         if is_lack_of_memory(error):
             raise

@@ -24,8 +24,8 @@ from raysoft.types import (
     View,
 )
 
-Change = Callable[[ServerState, Tensors], Tensors]
-"""(server, what was folded) -> the change that is added at server_lr = 1."""
+Change = Callable[[ServerState, Tensors], Tensors | None]
+"""(server, what was folded) -> the change that is added at server_lr = 1; None: none is, the products are applied."""
 Then = Callable[[ServerState, ServerState, Reception], ServerState]
 """(before, after the mean change was added, what was received) -> the next global model."""
 
@@ -37,6 +37,8 @@ class Averaging:
     changes: names of the values that the method ever changes; clients receive these, the rest they have from a seed or
     the base. None: all. trains: of these, the ones of a round; None: all of them.
     side: what the server says besides the values, and its bits for a client of some rank.
+    catch_up: bits of what was merged into the base without the client, given what it remembers.
+    remembers: what a client keeps of what it received, whatever becomes of its upload.
     change_of: where what is folded is not itself the mean change. then: what happens after the change was added.
     """
 
@@ -47,32 +49,40 @@ class Averaging:
     penalty: LossTerm | None = None
     side: Callable[[ServerState], Tensors] | None = None
     side_bits: Callable[[int], int] = field(default=lambda rank: 0)
+    catch_up: Callable[[Broadcast, Tensors], int] = field(default=lambda down, memory: 0)
+    remembers: Callable[[View], Tensors] | None = None
     fold: Fold = field(default=Sum())
     change_of: Change | None = None
     then: Then | None = None
 
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
-        """The global model, and what the server says besides."""
-        return Broadcast(server.theta, {} if self.side is None else self.side(server))
+        """The global model with its base, and what the server says besides."""
+        side = {} if self.side is None else self.side(server)
+        return Broadcast(server.theta, side, server.base, server.base_bits)
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
-        """The client's cut of the broadcast; what it receives is what the method changes, as float32."""
+        """The client's cut of the broadcast; it receives what the method changes, as float32, and what it missed."""
         start = cut_to_rank(down.common, self.space, rank)
         changes = frozenset(start) if self.changes is None else self.changes
         values = 32 * int(sum(start[name].size for name in changes))
         trains = changes if self.trains is None else self.trains(tick)
-        return View(tick, client, rank, start, trains, Downlink(values, self.side_bits(rank)), down.side)
+        downlink = Downlink(values, self.side_bits(rank), self.catch_up(down, memory or {}))
+        return View(tick, client, rank, start, trains, downlink, down.side)
 
     def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
         """Train what the view says, with the penalty."""
         return LocalJob(view.start, steps, view.trains, self.penalty)
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
-        """The change of what was trained; nothing is remembered."""
-        return Upload(difference(view.start, end, view.trains))
+        """The change of what was trained."""
+        change = difference(view.start, end, view.trains)
+        if self.remembers is None:
+            return Upload(change)
+        kept = self.remembers(view)
+        return Upload(change, memory_if_delivered=kept, memory_if_lost=kept, memory_if_rejected=kept)
 
     def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
-        """The mean change, as it is folded or made of it."""
+        """The mean change, as it is folded or made of it; None where `then` applies the products themselves."""
         return folded if self.change_of is None else self.change_of(server, folded)
 
     def model(self, server: ServerState) -> GlobalModel:
@@ -83,9 +93,7 @@ class Averaging:
         """Add the mean change, then what the method does besides. Nobody arrived: nothing changes."""
         if received.folded is None:
             return server
-        change = self.change(server, received.folded)
-        assert change is not None  # a method that gives none has an `aggregate` of its own
-        after = add_change(server, change, self.config.server_lr)
+        after = add_change(server, self.change(server, received.folded) or {}, self.config.server_lr)
         return after if self.then is None else self.then(server, after, received)
 
 

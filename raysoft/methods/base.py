@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Protocol
 import numpy as np
 from pydantic import Field, field_validator
 
-from raysoft.config import Plugin, Positive, RunConfig, Section, registry
+from raysoft.config import PartError, Plugin, PluginList, Positive, RunConfig, Section, registry
 from raysoft.errors import ConfigError
 from raysoft.kernels.lowrank import corner, padded
 from raysoft.methods.folds import Fold
@@ -33,12 +33,12 @@ from raysoft.types import (
 
 
 class MethodConfig(Section):
-    """Options every method has. `extras`: what is added to it, each {name, **options} (see extras/)."""
+    """Options every method has. `extras`: what is added to it, each {name, **options} or a name (see extras/)."""
 
     LATER: ClassVar[tuple[str, ...]] = ("extras",)
 
     server_lr: Positive = 1.0
-    extras: Annotated[list[Plugin], Field(max_length=8)] = []  # noqa: RUF012 - pydantic copies it
+    extras: Annotated[PluginList, Field(max_length=8)] = []  # noqa: RUF012 - pydantic copies it
 
     @field_validator("extras", mode="after")
     @classmethod
@@ -46,11 +46,13 @@ class MethodConfig(Section):
         names = [extra.name for extra in extras]
         if len(set(names)) < len(names):
             raise ValueError(f"an extra is named once at most, got {', '.join(names)}")
-        try:
-            checked = [registry.options("extra", extra, extra.name) for extra in extras]
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return [Plugin.of(extra.name, one, bare=True) for extra, one in zip(extras, checked, strict=True)]
+        complete = []
+        for number, extra in enumerate(extras):
+            try:
+                complete.append(Plugin.of(extra.name, registry.options("extra", extra, ""), bare=True))
+            except ConfigError as error:
+                raise PartError(number, error) from None
+        return complete
 
     def revision_in(self, run: RunConfig) -> int:
         """The latest one of the method and its extras."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from raysoft.config import RunConfig, registry
-from raysoft.errors import ConfigError
+from raysoft.errors import ConfigError, RaysoftError
 from raysoft.methods.base import Method, MethodConfig
 from raysoft.methods.extras.base import Extra, ExtraContext
 from raysoft.methods.folds import Fold
@@ -31,17 +32,27 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     """What `config.method` says, for so many registered clients."""
     options: MethodConfig = registry.options("method", config.method)
     method: Method = registry.build("method", config.method, space)
-    if registry.traits("uplink", config.uplink).analog and not method.fold.linear:
+    # What goes over an analog uplink the traits decide (config/clashes.py); here it is seen that they are true.
+    if not method.fold.linear and not registry.traits("method", config.method).single_updates:
         raise ConfigError(
-            "uplink.name",
-            f"{config.uplink.name} adds up on the air what is sent, and method.name={config.method.name} folds it to "
-            "more than a sum; use a digital uplink",
+            "method.name",
+            f"{config.method.name} folds updates to more than a sum and does not say so: its Config needs the trait "
+            "single_updates; see docs/plugins.md",
         )
     if not options.extras:
         return method
     context = ExtraContext(space, config.train, clients)
     extras = {section.name: registry.build("extra", section, context) for section in options.extras}
     return WithExtras(method, extras, Rng(config.seed))
+
+
+class ExtraError(Exception):
+    """What an extra raised (the cause), or gave back wrong (`what`), on its way to whoever knows round and client."""
+
+    def __init__(self, name: str, what: str = "") -> None:
+        self.name = name
+        self.what = what
+        super().__init__(f"extra {name}" + (f": {what}" if what else ""))
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,8 @@ class WithExtras:
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
         """The method's, with what extras say besides."""
         down = self.inner.broadcast(server, tick)
-        more = {f"{name}/{key}": one for name, extra in self.extras.items() for key, one in extra.side(server).items()}
+        told = {name: _asked(name, Mapping, extra.side, server) for name, extra in self.extras.items()}
+        more = {f"{name}/{key}": one for name, side in told.items() for key, one in side.items()}
         return replace(down, side={**down.side, **more})
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
@@ -82,25 +94,27 @@ class WithExtras:
         """The method's job, as the extras change it."""
         job = self.inner.local(view, _own("", memory), steps)
         for name, extra in self.extras.items():
-            job = extra.local(
-                job, replace(view, side=_side(name, view.side)), _own(name, memory), self._draw("local", name, view)
-            )
+            own, mine = replace(view, side=_side(name, view.side)), _own(name, memory)
+            job = _asked(name, LocalJob, extra.local, job, own, mine, self._draw("local", name, view))
         return job
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         """The method's upload, with what extras add; each remembers under its own name."""
-        upload = self.inner.upload(view, job, end, _own("", memory))
+        own = _own("", memory)
+        upload = self.inner.upload(view, job, end, own)
         side = dict(upload.side)
-        delivered, lost = _named("", upload.memory_if_delivered), _named("", upload.memory_if_lost)
+        delivered, lost, rejected = _memories("", upload, own)
         for name, extra in self.extras.items():
             mine = _own(name, memory)
-            before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine)
-            own = replace(view, side=_side(name, view.side))
-            upload = extra.upload(before, job, end, own, mine, self._draw("upload", name, view))
+            before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine, memory_if_rejected=mine)
+            told, draw = replace(view, side=_side(name, view.side)), self._draw("upload", name, view)
+            upload = _asked(name, Upload, extra.upload, before, job, end, told, mine, draw)
             side |= {f"{name}/{key}": value for key, value in upload.side.items()}
-            delivered |= _named(name, upload.memory_if_delivered)
-            lost |= _named(name, upload.memory_if_lost)
-        return replace(upload, side=side, memory_if_delivered=delivered, memory_if_lost=lost)
+            for known, more in zip((delivered, lost, rejected), _memories(name, upload, mine), strict=True):
+                known.update(more)
+        return replace(
+            upload, side=side, memory_if_delivered=delivered, memory_if_lost=lost, memory_if_rejected=rejected
+        )
 
     def change(self, server: ServerState, folded: Tensors) -> Tensors | None:
         """The method's."""
@@ -114,11 +128,25 @@ class WithExtras:
         """The method's step, then what the extras make of it."""
         proposed = self.inner.aggregate(server, received, tick)
         for name, extra in reversed(list(self.extras.items())):
-            proposed = extra.step(server, proposed, replace(received, side=_side(name, received.side)))
+            own = replace(received, side=_side(name, received.side))
+            proposed = _asked(name, ServerState, extra.step, server, proposed, own)
         return proposed
 
     def _draw(self, hook: str, name: str, view: View) -> np.random.Generator:
         return self.rng(f"extra.{name}.{hook}", view.tick, view.client)
+
+
+def _asked(name: str, wanted: type, hook: Callable[..., Any], *args: Any) -> Any:
+    """What an extra answers. Raises ExtraError, also where it is of another type."""
+    try:
+        answer = hook(*args)
+    except RaysoftError:
+        raise
+    except Exception as error:
+        raise ExtraError(name) from error
+    if not isinstance(answer, wanted):
+        raise ExtraError(name, f"{hook.__name__} gives {type(answer).__name__}, not {wanted.__name__}")
+    return answer
 
 
 def _side(name: str, side: Tensors) -> dict[str, Array]:
@@ -129,6 +157,12 @@ def _side(name: str, side: Tensors) -> dict[str, Array]:
 def _own(name: str, memory: Tensors) -> dict[str, Array]:
     """What is remembered under a name; "" is the method itself."""
     return {key.removeprefix(f"{name}:"): value for key, value in memory.items() if key.startswith(f"{name}:")}
+
+
+def _memories(name: str, upload: Upload, before: Tensors) -> tuple[dict[str, Array], ...]:
+    """What is remembered under a name if the upload is delivered, lost or rejected."""
+    rejected = before if upload.memory_if_rejected is None else upload.memory_if_rejected
+    return tuple(_named(name, one) for one in (upload.memory_if_delivered, upload.memory_if_lost, rejected))
 
 
 def _named(name: str, memory: Tensors) -> dict[str, Array]:

@@ -12,7 +12,7 @@ the stacks, or the change of the base itself where that is smaller. Uploaded: bo
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from raysoft.methods.base import MethodConfig
 from raysoft.methods.folds import STACK, Stack
 from raysoft.methods.initial import initial_theta
 from raysoft.rng import Rng
-from raysoft.types import Array, Broadcast, LocalJob, ParamSpace, Reception, ServerState, Tensors, Upload, View
+from raysoft.types import Array, Broadcast, ParamSpace, Reception, ServerState, Tensors
 
 SEED = "flora/seed"
 VERSION = "base_version"  # how much of the base a client has, int64 []
@@ -37,56 +37,35 @@ class Config(MethodConfig):
     )
 
 
-@dataclass(frozen=True)
-class FLoRA(Averaging):
-    """See the module."""
+def merged(before: ServerState, received: Reception, space: ParamSpace, server_lr: float) -> ServerState:
+    """The stacks in the base, the mean change in the head, and fresh factors."""
+    folded = received.folded
+    assert folded is not None  # asked where something arrived
+    base: dict[str, Array] = {}
+    for pair in space.pairs:
+        product = folded[STACK + pair.b] @ folded[STACK + pair.a]
+        base[pair.module] = (before.base.get(pair.module, 0.0) + server_lr * space.scale * product).astype(np.float32)
+    heads = {
+        name: (before.theta[name] + server_lr * folded[name]).astype(np.float32) for name in sorted(space.always_sent)
+    }
+    version = before.version + 1
+    seed = before.extra[SEED] if SEED in before.extra else _seed(before.theta, space)
+    return replace(
+        before,
+        theta=initial_theta(space, heads, "peft", Rng(int(seed) + version)),
+        version=version,
+        extra={**before.extra, SEED: seed},
+        base=base,
+        base_bits=(*before.base_bits, _stack_bits(received, space)),
+    )
 
-    def broadcast(self, server: ServerState, tick: int) -> Broadcast:
-        """The fresh factors, the head and the base."""
-        down = super().broadcast(server, tick)
-        side = {VERSION: np.array(len(server.base_bits))}
-        return replace(down, side=side, base=server.base, base_bits=server.base_bits)
 
-    def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
-        """Charged are the head and what the client has missed of the base."""
-        view = super().view(down, client, rank, tick)
-        missed = sum(down.base_bits[int((memory or {}).get(VERSION, 0)) :])
-        whole = 32 * sum(pair.out_features * pair.in_features for pair in self.space.pairs)
-        return replace(view, downlink=replace(view.downlink, catch_up=min(missed, whole)))
-
-    def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
-        """The change of both factors; the client has the base now, whatever becomes of its upload."""
-        has = {VERSION: view.side[VERSION]}
-        return replace(super().upload(view, job, end, memory), memory_if_delivered=has, memory_if_lost=has)
-
-    def change(self, server: ServerState, folded: Tensors) -> None:
-        """The mean of the products themselves, which is no change of the factors."""
-
-    def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
-        """Merge the stacks, average the head, begin again with fresh factors."""
-        folded = received.folded
-        if folded is None:  # nobody arrived
-            return server
-        base: dict[str, Array] = {}
-        for pair in self.space.pairs:
-            product = folded[STACK + pair.b] @ folded[STACK + pair.a]
-            change = self.config.server_lr * self.space.scale * product
-            base[pair.module] = (server.base.get(pair.module, 0.0) + change).astype(np.float32)
-        heads = {
-            name: (server.theta[name] + self.config.server_lr * folded[name]).astype(np.float32)
-            for name in self.space.always_sent
-        }
-        version = server.version + 1
-        seed = server.extra[SEED] if SEED in server.extra else _seed(server.theta, self.space)
-        theta = initial_theta(self.space, heads, "peft", Rng(int(seed) + version))
-        assert received.mix_K is not None
-        stacked = zip(received.reports, received.mix_K, strict=True)
-        width = sum(pair.out_features + pair.in_features for pair in self.space.pairs)
-        bits = 32 * width * sum(report.rank for report, mix in stacked if mix > 0)
-        extra = {**server.extra, SEED: seed}
-        return replace(
-            server, theta=theta, version=version, extra=extra, base=base, base_bits=(*server.base_bits, bits)
-        )
+def _stack_bits(received: Reception, space: ParamSpace) -> int:
+    """What a client that was away has to be sent of this merge, as float32."""
+    assert received.mix_K is not None
+    stacked = zip(received.reports, received.mix_K, strict=True)
+    width = sum(pair.out_features + pair.in_features for pair in space.pairs)
+    return 32 * width * sum(report.rank for report, mix in stacked if mix > 0)
 
 
 def _seed(theta: Tensors, space: ParamSpace) -> Array:
@@ -95,8 +74,22 @@ def _seed(theta: Tensors, space: ParamSpace) -> Array:
     return np.array(int(digest.hexdigest()[:12], 16), dtype=np.int64)
 
 
-def build(config: Config, space: ParamSpace) -> FLoRA:
-    """Stacks instead of means."""
-    return FLoRA(
-        config, space, changes=space.always_sent, trains=lambda tick: frozenset(space.shapes), fold=Stack(space)
+def build(config: Config, space: ParamSpace) -> Averaging:
+    """Stacks instead of means; clients remember the version of the base that they have."""
+    whole_bits = 32 * sum(pair.out_features * pair.in_features for pair in space.pairs)
+
+    def missed(down: Broadcast, memory: Tensors) -> int:
+        return min(sum(down.base_bits[int(memory.get(VERSION, 0)) :]), whole_bits)
+
+    return Averaging(
+        config,
+        space,
+        changes=space.always_sent,
+        trains=lambda tick: frozenset(space.shapes),
+        side=lambda server: {VERSION: np.array(len(server.base_bits))},
+        catch_up=missed,
+        remembers=lambda view: {VERSION: view.side[VERSION]},
+        fold=Stack(space),
+        change_of=lambda server, folded: None,  # the mean of the products is no change of the factors
+        then=lambda before, after, received: merged(before, received, space, config.server_lr),
     )

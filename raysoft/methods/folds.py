@@ -15,7 +15,7 @@ import numpy as np
 
 from raysoft.types import Array, LoraPair, ParamSpace, Tensors, Update
 
-COVERED, STACK, EACH, MIX = "covered/", "stack/", "each/", "mix/"
+COVERED, STACK, EACH = "covered/", "stack/", "each/"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _value(name: str, one: Arrived) -> Array:
 
 @dataclass(frozen=True)
 class Each:
-    """Beside the sums, every update: `each/<name>` [K, ...] and `mix/` [K], for means that are no sums (a median)."""
+    """Beside the sums, every update: `each/<name>` [K, ...], for means that are no sums (a median)."""
 
     linear: bool = False
 
@@ -169,15 +169,13 @@ class Each:
         if arrived:
             names = arrived[0].update
             total |= {EACH + name: np.stack([one.update[name] for one in arrived]) for name in names}
-            total[MIX] = np.array([one.mix for one in arrived])
         return total
 
     def join(self, one: Tensors, two: Tensors) -> dict[str, Array]:
         """Sums are added, updates come one after the other."""
-        apart = (EACH, MIX)
-        rest = Sum().join(*({n: v for n, v in part.items() if not n.startswith(apart)} for part in (one, two)))
+        rest = Sum().join(*({n: v for n, v in part.items() if not n.startswith(EACH)} for part in (one, two)))
         for name in dict.fromkeys([*one, *two]):
-            if name.startswith(apart):
+            if name.startswith(EACH):
                 rest[name] = np.concatenate([part[name] for part in (one, two) if name in part])
         return rest
 

@@ -154,7 +154,7 @@ def ensure(
 
     `on_progress(fraction, text)` is called while it trains. Global random state and the number of threads are left as
     they were. The cache does not know where weights came from: whoever gives another `pretrain` uses a cache of their
-    own. Raises ConfigError("model.name") for an unknown name, RaysoftError where the cache cannot be written.
+    own. Raises ConfigError("model.name") for an unknown name, RaysoftError where the cache cannot be found or written.
     """
     recipe = find(name)
     data, data_hash = _DATA[recipe.name]()
@@ -187,8 +187,15 @@ def find(name: str) -> Recipe:
 
 
 def cache_folder() -> Path:
-    """`$RAYSOFT_CACHE`, or `~/.cache/raysoft`."""
-    return Path(os.environ.get("RAYSOFT_CACHE") or "~/.cache/raysoft").expanduser()
+    """`$RAYSOFT_CACHE`, or `~/.cache/raysoft`. Raises ConfigError("RAYSOFT_CACHE") for a home that nobody has."""
+    text = os.environ.get("RAYSOFT_CACHE") or "~/.cache/raysoft"
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.split("/", maxsplit=1)[0]
+        raise ConfigError(
+            "RAYSOFT_CACHE", f"{text[:200]!r}: {user!r} is no home folder on this machine; set it to a writable folder"
+        ) from None
 
 
 def _libraries() -> dict[str, str]:

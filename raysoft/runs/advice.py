@@ -7,8 +7,9 @@ import math
 import os
 from collections.abc import Sequence
 
-from raysoft.config import RunConfig
-from raysoft.types import RoundRecord
+from raysoft.config import RunConfig, registry
+from raysoft.types import ParamSpace, RoundRecord
+from raysoft.uplinks.base import downlink_seconds
 
 INLINE_START = 0.45  # of the start on Ray: what model and data take inline (measured)
 
@@ -26,6 +27,21 @@ def warn_of_round(config: RunConfig, record: RoundRecord, earlier: Sequence[Roun
             f"them is for method.name={config.method.name}, codec.name={config.codec.name} and "
             f"uplink.name={config.uplink.name} to say"
         )
+
+
+def warn_of_catch_up(config: RunConfig, space: ParamSpace) -> None:
+    """Say it where rounds may take longer than the check of the budget could know (federation/preflight.py)."""
+    uplink = registry.options("uplink", config.uplink)
+    has_budget = registry.traits("allocator", config.allocator).needs_budget
+    if not (has_budget and registry.traits("method", config.method).base_drift) or uplink.downlink == "ignore":
+        return
+    base_bits = 32 * sum(pair.out_features * pair.in_features for pair in space.pairs)
+    most_s = downlink_seconds(uplink, config.device.payload_scale * base_bits)
+    log.warning(
+        f"allocator.latency_budget_s={registry.options('allocator', config.allocator).latency_budget_s:g} was checked "
+        f"without what clients receive of the base that method.name={config.method.name} changes: the whole of it "
+        f"takes {most_s:.3g} s of a round at uplink.downlink_rate_bps={uplink.downlink_rate_bps:g}"
+    )
 
 
 def warn_of_slow_start(config: RunConfig, startup_s: float, records: Sequence[RoundRecord]) -> None:

@@ -13,7 +13,7 @@ from raysoft.federation.liveness import in_background
 from raysoft.planning.stage import planned
 from raysoft.planning.table import plan_json
 from raysoft.rundir.folder import ROUNDS, SUMMARY, Position, record_row
-from raysoft.runs.advice import warn_of_round, warn_of_slow_start
+from raysoft.runs.advice import warn_of_catch_up, warn_of_round, warn_of_slow_start
 from raysoft.runs.bases import ensure_bases
 from raysoft.runs.checkpoint import CHECKPOINTS
 from raysoft.runs.checkpoint_writer import CheckpointWriter
@@ -116,6 +116,8 @@ class Course:
             standing.check_content()
             standing.settle(started.config)  # pack_size: auto is now a number
             self.events.started(standing.config, info.description)
+            if standing.fresh and not standing.records:
+                warn_of_catch_up(standing.config, info.space)
             if standing.records:
                 self._begin_trackers(info.description, standing.records)
             for tick in range(len(standing.records), standing.config.rounds + 1):

@@ -45,7 +45,7 @@ def run_round(parts: Parts, state: RunState, tick: int) -> tuple[RunState, Round
     after = replace(
         state,
         server=server,
-        clients=merged_states(state.clients, states, trained.oversized),
+        clients=merged_states(state.clients, states),
         allocator=remembered,
         clock_s=state.clock_s + delivered.outcome.round_s,
         totals=state.totals.after(step.dense_bits(trained), delivered.sent_counts),

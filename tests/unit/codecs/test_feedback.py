@@ -107,13 +107,21 @@ def test_without_feedback_memory_is_passed_on():
         ("quantize", {"bits_per_value": 16}, "codec", "leave bits_per_value at 32, not 16"),
         ("chain", {}, "codec.codecs", "is required"),
         ("chain", {"codecs": []}, "codec.codecs", "at least 1"),
-        ("chain", {"codecs": [{"name": "chain", "codecs": []}]}, "codec.codecs", "unknown codec 'chain'"),
-        ("chain", {"codecs": [{"name": "topk", "of": "x"}]}, "codec.codecs", "topk: of"),
+        ("chain", {"codecs": [{"name": "chain", "codecs": []}]}, "codec.codecs.0.name", "unknown codec 'chain'"),
+        ("chain", {"codecs": [{"name": "topk", "of": "x"}]}, "codec.codecs.0.of", "'x'"),
+        ("chain", {"codecs": ["topk", {"name": "quantize", "bitz": 3}]}, "codec.codecs.1.bitz", "did you mean bits?"),
         ("chain", {"codecs": [{"name": "quantize"}, {"name": "topk"}]}, "codec.codecs", "quantize comes last"),
         ("chain", {"codecs": [{"name": "svd"}, {"name": "topk"}]}, "codec.codecs", "not svd"),
         ("chain", {"codecs": [{"name": "topk"}, {"name": "randomk"}]}, "codec.codecs", "got topk, randomk"),
-        ("chain", {"codecs": [{"name": "topk", "error_feedback": True}]}, "codec.codecs", "belongs to the chain"),
-        ("chain", {"codecs": "topk"}, "codec.codecs", "'topk'"),
+        (
+            "chain",
+            {"codecs": [{"name": "topk", "error_feedback": True}]},
+            "codec.codecs.0.error_feedback",
+            "belongs to the chain",
+        ),
+        ("chain", {"codecs": [{"name": "randomk", "matched": False}]}, "codec.codecs.0.matched", "unknown key"),
+        ("chain", {"codecs": "tpk"}, "codec.codecs.0.name", "'tpk'"),
+        ("chain", {"codecs": 3}, "codec.codecs", "a valid list, got 3"),
     ],
 )
 def test_bad_options_are_refused(name, options, field, words):
@@ -121,6 +129,13 @@ def test_bad_options_are_refused(name, options, field, words):
         parse_section(MODULES[name].Config, options, "codec")
     assert caught.value.field == field
     assert words in str(caught.value)
+
+
+def test_names_alone_are_members_at_their_defaults():
+    config = MODULES["chain"].Config
+    whole = parse_section(config, {"codecs": [{"name": "topk"}, {"name": "quantize"}]}, "codec")
+    assert parse_section(config, {"codecs": ["topk", "quantize"]}, "codec") == whole
+    assert parse_section(config, {"codecs": "topk"}, "codec").codecs == whole.codecs[:1]
 
 
 @pytest.mark.parametrize("name, options", FEEDBACK)

@@ -37,7 +37,7 @@ def orthogonal_client(rank: int = 5):
 def test_orthogonal_components_give_eckart_young(importance):
     space, start, update = orthogonal_client()
     view = view_of(space, start, update)
-    space = type(space)(space.shapes, space.pairs[:2], space.rank, space.scale)  # equal sizes: energy alone decides
+    space = type(space)(space.pairs[:2], space.rank, space.scale)  # equal sizes: energy alone decides
     sigma = np.concatenate([np.linalg.svd(x)[1][:5] for x in products(space, start, update)])
     scores = space.scale * np.sqrt(norm_scores(read_update(Layout(space, 5), update, view)))
     np.testing.assert_allclose(np.sort(scores.ravel()), np.sort(sigma), rtol=1e-12)

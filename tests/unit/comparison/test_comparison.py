@@ -313,6 +313,16 @@ def test_latex_escapes_what_latex_would_read(tmp_path):
         ("four bits: soft codec={name: quantize, bits: 4} rounds=2", "four bits", "soft",
          ("codec={name: quantize, bits: 4}", "rounds=2")),
         ("folder/setup.yaml", "setup", "folder/setup.yaml", ()),
+        # Quotes: around values, where YAML reads them, and around whole words.
+        ('a: soft method.extras=[{name: "fedprox"}] rounds=2', "a", "soft",
+         ('method.extras=[{name: "fedprox"}]', "rounds=2")),
+        ('a: soft data.path="b c=d e" rounds=2', "a", "soft", ('data.path="b c=d e"', "rounds=2")),
+        ("a: soft data.path='it''s b=3' rounds=2", "a", "soft", ("data.path='it''s b=3'", "rounds=2")),
+        ("a: soft data.path=it's rounds=2", "a", "soft", ("data.path=it's", "rounds=2")),
+        ("a: soft 'data.path=b c=d' rounds=2", "a", "soft", ("data.path=b c=d", "rounds=2")),
+        ("soft \"method.extras=[{name: 'fedprox'}]\"", "soft extras=[{name: 'fedprox'}]", "soft", None),
+        ('"q 4": "folder/setup.yaml" rounds=2', "q 4", "folder/setup.yaml", ("rounds=2",)),
+        ("'folder/setup.yaml'", "setup", "folder/setup.yaml", ()),
     ],
 )  # fmt: skip
 def test_an_arm_as_it_is_written(text, label, target, overrides):
@@ -323,6 +333,16 @@ def test_an_arm_as_it_is_written(text, label, target, overrides):
     (arm,) = parse_arms([text])
     assert (arm.label, arm.target) == (label, target)
     assert overrides is None or arm.overrides == overrides
+
+
+def test_a_path_with_blanks_may_stand_in_quotes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my run.yaml").write_text("base: soft\nrounds: 9\n")
+    for text in ("my run.yaml cohort.size=5", "'my run.yaml' cohort.size=5", 'a: "my run.yaml" "cohort.size=5"'):
+        (arm,) = parse_arms([text])
+        assert (arm.config(0).rounds, arm.config(0).cohort.size) == (9, 5)
+    (arm,) = parse_arms(["soft", "'data.path=a b=c' rounds=3"])
+    assert arm.shared == ("data.path=a b=c", "rounds=3")
 
 
 def test_settings_of_all_arms_come_first_and_the_arms_own_win():

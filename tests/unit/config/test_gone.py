@@ -88,7 +88,7 @@ def test_other_values_name_the_version_that_ran_them(words, field, shown):
 def test_a_member_of_a_chain_is_asked_the_same(option, value):
     with pytest.raises(ConfigError) as caught:
         load_config("soft", [chain(f"name: rank_components, {option}: {value}")])
-    assert caught.value.field == "codec.codecs"
+    assert caught.value.field == f"codec.codecs.0.{option}"
     assert f"{option}: is no longer there: {value} needs raysoft {LAST}; leave it out" in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from raysoft.federation.messages import EncodeRequest, FoldRequest, TrainRequest
 from raysoft.types import Pack
-from tests.coordinators import broken, coordinator
+from tests.coordinators import broken, coordinator, with_ends
 
 
 class Counting:
@@ -78,6 +78,28 @@ def test_of_an_update_that_is_not_finite_nothing_is_remembered():
     assert [counts(made.state, client) for client in range(12)] == [(2 - (client == 4), 0) for client in range(12)]
 
 
+@pytest.mark.parametrize("factor", [np.nan, 1e6])
+@pytest.mark.parametrize("extras", ["[]", "[{name: fedprox}]"])
+def test_who_is_rejected_has_received_the_base_all_the_same(factor, extras):
+    """Not finite, or too large: it is charged FLoRA's base once, and nothing of its update is remembered."""
+    made, executor = coordinator("flora", "cohort.size=12", f"method.extras={extras}")
+    with_ends(
+        executor,
+        lambda client, start, end: {
+            name: start[name] + np.float32(factor if client == 4 else 1) * (value - start[name])
+            for name, value in end.items()
+        },
+    )
+    for tick in (1, 2, 3):
+        assert sum(made.round(tick).drop_reasons.values()) == 1
+        down = made.parts.method.broadcast(made.state.server, tick + 1)
+        kept = [made.state.clients[client].method for client in (4, 5)]
+        views = [made.parts.method.view(down, client, 8, tick + 1, memory) for client, memory in zip((4, 5), kept)]
+        assert kept[0] == kept[1], "what it holds is what everybody holds"
+        assert views[0].downlink == views[1].downlink
+    assert [int(value) for value in kept[0].values()] == [2], "what the two rounds before the last had merged"
+
+
 def test_the_fate_of_each_client_decides_which_of_its_memories_is_kept():
     """0 arrived, 1 was lost, 2 arrived without any weight in the mean, 3 was told not to send."""
     made, executor = coordinator("soft", "codec.error_feedback=true", "metrics.covariance=off")
@@ -85,7 +107,13 @@ def test_the_fate_of_each_client_decides_which_of_its_memories_is_kept():
     worker, down = executor.worker, made.parts.method.broadcast(made.state.server, 1)
     _, trained = worker.train(down, TrainRequest(Pack(1, (0, 1, 2, 3)), {}))
     _, encoded = worker.encode(down, EncodeRequest((3, 3, 3, None)), trained)
-    request = FoldRequest((1.0, 0.0, 0.0, 0.0), (True, False, True, False), (0.25,) * 4, cohort=4)
+    request = FoldRequest(
+        mix=(1.0, 0.0, 0.0, 0.0),
+        arrived=(True, False, True, False),
+        rejected=(False,) * 4,
+        weights=(0.25,) * 4,
+        cohort=4,
+    )
     states, part = worker.fold(down, request, trained, encoded)
     for client, arrived in enumerate(request.arrived):
         upload = trained.uploads[client]

@@ -74,6 +74,7 @@ def test_each_pack_is_told_what_became_of_its_clients():
         cohort=5,
     )
     assert [r.arrived for r in requests] == [(True, False), (True, True), (False,)]
+    assert [r.rejected for r in requests] == [(False, True), (False, False), (False,)]
     assert [r.mix for r in requests] == [(4 / 7, 0.0), (3 / 7, 0.0), (0.0,)]
     assert [r.weights for r in requests] == [(0.4, 0.0), (0.3, 0.0), (0.3,)]
     assert {r.cohort for r in requests} == {5}

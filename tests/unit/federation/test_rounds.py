@@ -1,12 +1,19 @@
 """Whole rounds on the embedded digits, in this process: what the coordinator makes of clients that misbehave."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
+from raysoft.allocation.solvers.budget import Draws, latency_floor
+from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.federation.messages import TrainRequest
+from raysoft.federation.preflight import Costs, sample_rounds
 from raysoft.federation.sampling import make_packs
+from raysoft.runs.run import run
 from tests import tolerances
+from tests.conftest import SMALL_RUN
 from tests.coordinators import broken, coordinator
 
 
@@ -106,3 +113,43 @@ def test_the_budget_is_checked_against_the_runs_own_radio():
         coordinator(
             "soft", f"allocator.latency_budget_s={named}", "uplink.downlink=broadcast", "uplink.downlink_rate_bps=1e4"
         )
+
+
+CATCHING_UP = (
+    "method={name: flora}",
+    "codec.name=identity",
+    "uplink.downlink=broadcast",
+    "allocator.latency_budget_s=5",
+)
+
+
+def test_before_the_run_the_cost_of_a_round_is_a_lower_bound_where_a_base_drifts():
+    made, _ = coordinator("soft", *CATCHING_UP, "uplink.downlink_rate_bps=1e6", "cohort.size=12")
+    costs = Costs(made.parts, made.state.server)
+    records = [made.round(tick) for tick in (1, 2)]
+    known = [12 * costs.of(8, tick).downlink_bits for tick in (1, 2)]
+    assert known[0] == records[0].downlink_bits
+    assert known[1] < records[1].downlink_bits, "who comes again has a merge to catch up"
+    draws = sample_rounds(made.parts, costs, (1, 2))
+    floors = [latency_floor(_round(draws, at), made.parts.link, 5.0, 2.0).mean_s for at in (0, 1)]
+    assert all(floor <= record.round_latency_s for floor, record in zip(floors, records, strict=True))
+
+
+def _round(draws, at):
+    return Draws(*(getattr(draws, field.name)[at : at + 1] for field in fields(draws)))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), True),
+        (("uplink.downlink=ignore",), False),
+        (("allocator.name=minmax",), False),
+        (("method.name=fedit",), False),
+    ],
+)
+def test_a_run_says_what_its_budget_was_checked_without(words, says, tmp_path, caplog):
+    run(load_config("soft", [*SMALL_RUN, "executor=inline", "rounds=1", *CATCHING_UP, *words]), tmp_path / "run")
+    said = [one.message for one in caplog.records if "was checked without" in one.message]
+    assert len(said) == says
+    assert all("latency_budget_s=5 " in one and "takes 0.105 s of a round" in one for one in said)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from raysoft.config.presets import load_config
-from raysoft.errors import RaysoftError
+from raysoft.errors import RaysoftError, ResourceError
+from raysoft.methods.extras.base import Plain
 from raysoft.methods.folds import Sum
 from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN
@@ -149,6 +150,43 @@ def test_a_method_is_checked_client_by_client(method, change, words):
     with pytest.raises(RaysoftError, match=rf"^method soft, round 1, client \d+: .*{words}"):
         made.round(1)
     assert made.state.server.version == 0
+
+
+EXTRA = [
+    ("side", lambda *_: 1 / 0, "round 1: ZeroDivisionError: division by zero .*test_seam.py, line"),
+    ("side", lambda *_: None, "round 1: side gives NoneType, not Mapping"),
+    ("local", lambda *_: 1 / 0, r"round 1, client \d+: ZeroDivisionError"),
+    ("local", lambda *_: None, r"round 1, client \d+: local gives NoneType, not LocalJob"),
+    ("upload", lambda *_: 1 / 0, r"round 1, client \d+: ZeroDivisionError"),
+    ("upload", lambda *_: None, r"round 1, client \d+: upload gives NoneType, not Upload"),
+    ("step", lambda *_: 1 / 0, "round 1: ZeroDivisionError"),
+    ("step", lambda *_: None, "round 1: step gives NoneType, not ServerState"),
+]
+
+
+@pytest.mark.parametrize("hook,does,words", EXTRA)
+def test_what_an_extra_does_wrong_is_named_as_the_extras(hook, does, words):
+    made, executor = coordinator("soft", "method.extras=[{name: fedprox}]")
+    does.__name__ = hook
+    wrong = type("Wrong", (Plain,), {hook: staticmethod(does)})()
+    method = replace(executor.worker.method, extras={"fedprox": wrong})
+    executor.worker.method = method
+    made.parts = replace(made.parts, method=method)
+    with pytest.raises(RaysoftError, match=f"^extra fedprox, {words}"):
+        made.round(1)
+    assert made.state.server.version == 0
+
+
+def test_an_extra_without_memory_is_nobodys_fault():
+    made, executor = coordinator("soft", "method.extras=[{name: fedprox}]")
+
+    class Hungry(Plain):
+        def local(self, *_):
+            raise MemoryError("Unable to allocate 9 TiB")
+
+    executor.worker.method = replace(executor.worker.method, extras={"fedprox": Hungry()})
+    with pytest.raises(ResourceError, match=r"not enough memory .*Unable to allocate"):
+        made.round(1)
 
 
 FOLD = [

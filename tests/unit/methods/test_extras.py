@@ -210,13 +210,23 @@ def test_extras_are_named_in_the_hash_and_none_leave_it_alone():
     one, two = (load_config("soft", [f"method.extras=[{{name: fedprox, mu: {mu}}}]"]) for mu in (0.1, 0.2))
     assert len({one.config_hash(), two.config_hash(), plain.config_hash()}) == 3
     for words, match in (
-        ("[{name: fedprocks}]", r"method\.extras: .*unknown extra 'fedprocks'.*did you mean 'fedprox'"),
-        ("[{name: fedprox, mu: -1}]", r"method\.extras: .*fedprox\.mu"),
+        ("[{name: fedprocks}]", r"^method\.extras\.0\.name: unknown extra 'fedprocks'.*did you mean 'fedprox'"),
+        ("fedprocks", r"^method\.extras\.0\.name: unknown extra 'fedprocks'.*did you mean 'fedprox'"),
+        ("[{name: fedprox, mu: -1}]", r"^method\.extras\.0\.mu: input should be greater than or equal to 0, got -1"),
+        ("[scaffold, {name: fedprox, muu: 1}]", r"^method\.extras\.1\.muu: unknown key; did you mean mu\?"),
+        ("{name: fedprox}", r"^method\.extras: input should be a valid list, got \{'name'"),
         ("[{name: fedprox}, {name: fedprox}]", "named once at most"),
     ):
         with pytest.raises(ConfigError, match=match):
             load_config("soft", [f"method.extras={words}"])
     assert isinstance(one.method.checked.extras[0], Plugin)
+
+
+@pytest.mark.parametrize("words", ["fedprox", "[fedprox]"])
+def test_a_name_alone_is_the_extra_at_its_defaults(words):
+    named, whole = (load_config("soft", [f"method.extras={one}"]) for one in (words, "[{name: fedprox}]"))
+    assert named == whole
+    assert named.config_hash() == whole.config_hash()
 
 
 MEASURED = """

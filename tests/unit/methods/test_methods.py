@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from raysoft.config import Plugin, registry
+from raysoft.config.presets import load_config
+from raysoft.errors import ConfigError
 from raysoft.methods import fedit, ffa, head_only, soft
+from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import Method, add_change, cut_to_rank, difference, pad_to_rank
+from raysoft.methods.building import build_method
 from raysoft.methods.initial import initial_theta
 from raysoft.methods.soft import Config, OrthogonalityPenalty
 from raysoft.rng import Rng
 from raysoft.types import Outcome, Reception, ServerState, View
+from tests.plug_in_packages import make_package
 from tests.unit.methods.spaces import PAIRS, space
 
 NOBODY = Outcome(np.array([]), np.array([]), np.array([]), (), 0.0)
@@ -162,6 +168,11 @@ def test_what_a_client_gets_trains_and_sends_is_cut_to_its_rank(module, rank):
     assert upload.side == upload.memory_if_delivered == upload.memory_if_lost == {}
 
 
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_every_method_hands_its_parts_to_the_frame_and_overrides_nothing(name):
+    assert type(registry.build("method", Plugin(name=name), space())) is Averaging
+
+
 @pytest.mark.parametrize("module", [soft, fedit, ffa, head_only])
 def test_the_server_adds_what_was_folded_times_its_rate_and_nothing_else(module):
     method, server = module.build(module.Config(server_lr=0.5), space()), server_of()
@@ -187,3 +198,27 @@ def test_aggregate_adds_once_and_leaves_the_rest():
     np.testing.assert_array_equal(after.theta["x"], [2.0, 0.0])
     assert after.theta["y"] is server.theta["y"]
     assert after.version == 1
+
+
+LIAR = """
+from raysoft.methods.averaging import Averaging
+from raysoft.methods.base import MethodConfig
+from raysoft.methods.folds import Each
+
+class Config(MethodConfig):
+    pass
+
+def build(config, space):
+    return Averaging(config, space, fold=Each())
+"""
+
+
+def test_a_fold_that_is_no_sum_has_to_be_told_as_a_trait(monkeypatch, tmp_path):
+    """The traits decide what goes over an analog uplink, so they have to be true."""
+    monkeypatch.syspath_prepend(make_package(tmp_path / "site", "methods", "liar", LIAR))
+    with pytest.raises(ConfigError, match=r"^method\.name: liar folds updates .* needs the trait single_updates"):
+        build_method(load_config("fedit", ["method.name=liar"]), space(), clients=4)
+    for name in registry.METHODS:
+        method = Plugin(name=name)
+        told = bool(registry.traits("method", method).single_updates)
+        assert registry.build("method", method, space()).fold.linear != told

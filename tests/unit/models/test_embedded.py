@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.federation.content import KnownDigests
 from raysoft.models import embedded
 from raysoft.models.glyphs import FONTS, distort, render_digits
 from raysoft.models.tasks import build_task
@@ -173,6 +174,14 @@ def test_refusals(short, monkeypatch, tmp_path):
     monkeypatch.setattr("raysoft.data.stdlib_source.read_packages", lambda only: {})
     with pytest.raises(ConfigError, match="comes without"):
         embedded.ensure("embedded/llama-bytes")
+
+
+def test_a_cache_in_the_home_of_nobody_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("RAYSOFT_CACHE", "~no-such-user/x")
+    with pytest.raises(ConfigError, match=r"^RAYSOFT_CACHE: '~no-such-user/x': '~no-such-user' is no home folder"):
+        embedded.ensure("embedded/vit-digits")
+    with pytest.raises(ConfigError, match=r"^RAYSOFT_CACHE: "), KnownDigests():
+        pass
 
 
 def test_manifest_says_what_was_made(short):
