@@ -213,7 +213,8 @@ class RoundSteps:
         if products is None or folded is None:
             return found
         mode = covariance_mode(parts.config.metrics.covariance, parts.info.space, trained.cohort)
-        change = parts.method.change(server, folded)
+        with self._blamed("method"):
+            change = parts.method.change(server, folded)
         return found | covariance(parts.info.space, mode, parts.rng, server.theta, folded, change, products)
 
     def _blamed(self, kind: str) -> AbstractContextManager[None]:
