@@ -43,14 +43,14 @@ setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint
 # Tests in two processes, a file at a time, in the order given: long files first, so that both end at about the same time.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.installed-dev  ## the tests, about ten minutes on two cores
+test: .venv/.installed-dev  ## the tests, about thirteen minutes on two cores
 	@# What starts Ray or reads a clock is marked `alone`. Both groups run whatever becomes of the first.
 	@failed=""; \
 	.venv/bin/python -m pytest -m "not slow and not alone" $(BESIDE) tests/e2e tests/unit || failed="two at a time"; \
 	.venv/bin/python -m pytest -m "not slow and alone" tests/e2e tests/ray || failed="$${failed:+$$failed, }alone"; \
 	if [ -n "$$failed" ]; then echo "failed: $$failed" >&2; exit 1; fi
 
-test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, a quarter of an hour
+test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, about ten minutes
 	.venv/bin/python -m tests.cpus
 
 test-slow: .venv/.installed-dev  ## the long tests
