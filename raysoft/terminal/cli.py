@@ -108,12 +108,26 @@ def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None
 
 
 @app.command()
-def show(target: given.Target, overrides: given.Overrides = None) -> None:
-    """Print the complete configuration of a preset or file, every default written out."""
+def show(target: given.Target, overrides: given.Overrides = None, *, explain: given.Explain = False) -> None:
+    """Print the complete configuration of a preset or file, every default written out.
+
+    With --explain every key has its meaning, unit, default and what is valid; a word without `=` is a key or section,
+    to be explained alone: raysoft show soft --explain train codec.scope
+    """
     from raysoft.config.presets import load_config
+
+    words = list(overrides or ())
+    if explain:
+        from raysoft.terminal.console import stdout
+        from raysoft.terminal.explaining import explained
+
+        keys = [word for word in words if "=" not in word]
+        config = load_config(target, [word for word in words if "=" in word])
+        typer.echo(explained(config, keys, stdout().width))
+        return
     from raysoft.runs.run import to_yaml
 
-    typer.echo(to_yaml(load_config(target, overrides or ())), nl=False)
+    typer.echo(to_yaml(load_config(target, words)), nl=False)
 
 
 @app.command()

@@ -18,6 +18,12 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. train.lr=1e-2 rounds=10.")
 ]
 
+# --------------------------------------------------------------------------------------------------------------- show
+
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say what every key means; KEY or SECTION among the words: only these.")
+]
+
 # -------------------------------------------------------------------------------------------------------- run, resume
 
 RunOut = Annotated[
