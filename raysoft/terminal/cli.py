@@ -69,7 +69,9 @@ def run(
 
     console = display.stdout()
     if dry_run:
-        display.print_plan(console, config, place, overwrite=overwrite, given=out is not None)
+        from raysoft.terminal.dry_run import print_plan
+
+        print_plan(console, config, place, overwrite=overwrite, given=out is not None)
         return
     from raysoft.runs.run import run as run_config
 

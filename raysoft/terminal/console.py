@@ -24,7 +24,6 @@ from rich.text import Text
 
 from raysoft.config import RunConfig, registry
 from raysoft.config.presets import describe_preset, preset_names
-from raysoft.errors import ConfigError
 from raysoft.quantities import number, percent, quantity
 from raysoft.rundir.folder import PLAN
 from raysoft.rundir.reading import planned_rank
@@ -232,50 +231,6 @@ def _uplink(summary: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, unit: str = "") -> str:
     return number(value) + (unit if value is not None else "")
-
-
-def print_plan(
-    console: Console, config: RunConfig, folder: Path | str, *, overwrite: bool = False, given: bool = True
-) -> None:
-    """What a run would do, without doing it. A folder in the way is refused where it was `given`, else only noted."""
-    from raysoft.rundir.remote import check_free
-    from raysoft.runs.radio import radio_of
-
-    taken = ""
-    try:
-        check_free(folder, "--out", overwrite)
-    except ConfigError as error:
-        if given:
-            raise
-        taken = error.message
-    clients = "a client a group" if config.data.partition == "natural" else f"{config.data.clients} clients"
-    steps = config.train.steps
-    rows = [
-        ("folder", str(folder)),
-        ("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}"),
-        ("data", f"{config.data.task}, {clients}, {config.data.partition} partition"),
-        ("method", plugins(config)),
-        (
-            "rounds",
-            f"{config.rounds} of {config.cohort.size} clients x "
-            f"{steps if isinstance(steps, int) else f'{steps.low} to {steps.high}'} steps, seed {config.seed}",
-        ),
-    ]
-    from raysoft.runs.inputs import check_inputs, check_tight_budget
-
-    check_inputs(config, download=False)
-    check_tight_budget(config)
-    if config.executor == "ray":
-        from raysoft.distributed.resources import plan_actors
-
-        plan = plan_actors(config)
-        rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
-    rows += radio_of(config)
-    rows.append(("config hash", config.config_hash()))
-    say(console, aligned(rows), indent=14)
-    console.print("The settings are valid and their files are there; nothing was run.")
-    if taken:
-        say(console, f"Without --out, --name or --overwrite the run itself would be refused: {taken}")
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
