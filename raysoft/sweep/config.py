@@ -24,6 +24,7 @@ from raysoft.config import NAME_PATTERN, Count, Section, apply_override, parse_s
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError
 from raysoft.rundir.checks import is_number
+from raysoft.sweep.shipped import find_sweep
 
 MAX_TRIALS = 10_000
 GRID, CHOICE = "grid", "choice"
@@ -208,11 +209,13 @@ class SweepConfig(Section):
         return self
 
 
-def load_sweep(path: Path, words: Sequence[str] = ()) -> SweepConfig:
-    """Read a sweep file; `words` are key=value on top: a key of the sweep, or else a setting of every run.
+def load_sweep(target: str | Path, words: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep that comes along, by name, or a file.
 
-    A relative `base: FILE` is looked for beside the sweep file. Raises ConfigError.
+    `words` are key=value on top: a key of the sweep, or else a setting of every run. A relative `base: FILE` is looked
+    for beside the sweep file. Raises ConfigError.
     """
+    path = find_sweep(target)
     tree = load_mapping(path)
     extra = []
     for text in words:

@@ -291,7 +291,7 @@ def tune(
 ) -> None:
     """Search a space of settings with Ray Tune: many runs, some stopped early, one table and one report.
 
-    Example: raysoft tune tune_configs/rank_sparsity_latency.yaml rounds=60
+    Example: raysoft tune rank_sparsity_latency rounds=60
 
     Each trial is a run in its own process (executor: inline), or a coordinator with its client actors in one placement
     group (executor: ray); with RAY_ADDRESS set, as in a Ray job, on that cluster. outputs/NAME/ gets results.parquet,
@@ -306,7 +306,7 @@ def tune(
 
     config = load_sweep(file, overrides or ())
     sweep = make_sweep(config)  # before Ray loads
-    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(str(file)))
+    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(file))
     from raysoft.terminal import sweep_console as display
     from raysoft.terminal.console import stdout
 

@@ -30,6 +30,7 @@ from raysoft.rundir.reading import planned_rank
 from raysoft.rundir.summary import accuracy_name, final_words
 from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
+from raysoft.sweep.shipped import describe_sweep, shipped_names
 from raysoft.terminal import listing
 from raysoft.types import RoundRecord
 
@@ -240,10 +241,13 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def names_table() -> Group:
-    """Every preset, and every plug-in with its idea and source."""
-    presets, plug_ins = _table("preset", "what it is"), Table(box=None, pad_edge=False)
+    """Every preset, every sweep that comes along, and every plug-in with its idea and source."""
+    presets, sweeps = _table("preset", "what it is"), _table("sweep", "what it is (raysoft tune NAME)")
+    plug_ins = Table(box=None, pad_edge=False)
     for name in preset_names():
         presets.add_row(name, Text(describe_preset(name)))
+    for name in shipped_names():
+        sweeps.add_row(name, Text(describe_sweep(name)))
     for column in ("kind", "name"):
         plug_ins.add_column(column, no_wrap=True)
     plug_ins.add_column("what it is", ratio=3)
@@ -252,7 +256,7 @@ def names_table() -> Group:
         for name in registry.names(kind):
             doc = registry.plugin(kind, name).__doc__
             plug_ins.add_row(kind, name, Text(listing.idea(doc)), Text(listing.source(doc)))
-    return Group(presets, "", plug_ins)
+    return Group(presets, "", sweeps, "", plug_ins)
 
 
 def matrix(width: int) -> Group:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -91,7 +90,9 @@ CompareDryRun = Annotated[
 
 # --------------------------------------------------------------------------------------------------------------- tune
 
-SweepFile = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A sweep, e.g. one of tune_configs/.")]
+SweepFile = Annotated[
+    str, typer.Argument(metavar="SWEEP|FILE.yaml", help="A sweep that comes along (see `raysoft list`) or a YAML file.")
+]
 SweepOverrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."),
