@@ -21,8 +21,10 @@ from raysoft.wireless.link import Link
 class AllocatorConfig(Section):
     """Options every allocator has."""
 
-    latency_budget_s: Positive | None = None  # long-term mean round latency; None: no budget
+    latency_budget_s: Positive | None = None
+    """Long-term mean round latency to keep to; null: no budget. [s]"""
     outage_factor: Annotated[float, Field(gt=0)] = 2.0
+    """A client that alone would need more than this many budgets for the least is left out of the round. [1]"""
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,16 @@ class Config(AllocatorConfig):
     TRAITS: ClassVar[Traits] = Traits(needs_budget=True)
 
     v: Positive = 1.0
+    """Weight V of the error against the queue; larger keeps more and overshoots longer. [1]"""
     queue_init: Literal["zero", "steady"] = "zero"
+    """Whether the virtual queue starts empty, or where a round takes about one budget."""
     queue_start: NonNegative | None = None
+    """With steady: the queue's start; null: the median over the first rounds of what makes the budget stationary.
+    [budgets]"""
     longest_round: Positive | None = None
+    """No round is planned longer than this, unless the least takes longer; null: no limit. [budgets]"""
     certify: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Relative optimality gap to prove in every round (slower); null: grid and refinement. [1]"""
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,23 @@ def told_revision(run: RunConfig, shapes_matter: bool) -> int:
 class CodecConfig(Section):
     """Options every codec has."""
 
-    kept_fraction: Fraction = 0.4  # used by allocators with a fixed fraction; tsfa decides its own
+    kept_fraction: Fraction = 0.4
+    """Share of the update's bits that is sent where the allocator does not decide it (`tsfa` does). [1]"""
     min_kept_fraction: Fraction = 0.05
-    bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32  # 32 = float32; 16 = float16; fewer = quantised
-    head_bits: Annotated[int, Field(ge=1, le=32)] = 32  # the same for always-sent parameters (a trained head)
-    # true: remembers changes of the factors; transport: changes of the product, which outlive a turn of the factors
+    """Least share that a client may be asked to send. [1]"""
+    bits_per_value: Annotated[int, Field(ge=1, le=32)] = 32
+    """Bits of a value: 32 is float32, 16 float16, fewer are quantised. [bit]"""
+    head_bits: Annotated[int, Field(ge=1, le=32)] = 32
+    """The same for what is always sent (a trained head). [bit]"""
     error_feedback: bool | Literal["transport"] = False
-    error_feedback_decay: Fraction = 1.0  # share of the memory that is kept at each participation
-    error_feedback_clip: Positive | None = None  # largest norm of the memory, relative to the update's
-    # uniform: unbiased stochastic rounding; rotated: 1 to 8 bits, the least error of an update (see wire/rotated.py)
+    """Whether clients remember what was not sent: true, as changes of the factors; transport, as changes of the
+    product, which outlive a turn of the factors."""
+    error_feedback_decay: Fraction = 1.0
+    """Share of the memory that is kept at each participation. [1]"""
+    error_feedback_clip: Positive | None = None
+    """Largest norm of the memory, relative to the update's; null: no limit. [1]"""
     quantizer: Literal["uniform", "rotated"] = "uniform"
+    """Below 16 bits: uniform, unbiased stochastic rounding; rotated (up to 8 bits), the least error of an update."""
 
     rotates: ClassVar[bool] = False  # True where values travel as whole blocks, which is what rotation needs
 

@@ -85,6 +85,7 @@ class Config(CodecConfig):
     rotates: ClassVar[bool] = True
 
     codecs: Annotated[PluginList, Field(min_length=1, max_length=3)]
+    """Member codecs in encoding order, each {name, options} or a name."""
 
     @model_validator(mode="after")
     def _blocks(self) -> Config:

@@ -51,6 +51,7 @@ class Config(CodecConfig):
     """
 
     gain: Gain = "balanced"
+    """How received values are scaled: least error of a client, unbiased, or between the two."""
 
     def revision_in(self, run: RunConfig) -> int:
         """See `told_revision`."""

@@ -34,6 +34,7 @@ class Config(CodecConfig):
     TRAITS: ClassVar[Traits] = Traits(sends_components=True)
 
     bits: Annotated[int, Field(ge=FIRST, le=15)] = 8
+    """Finest resolution of a value. [bit]"""
 
     @model_validator(mode="after")
     def _one_resolution(self) -> Config:

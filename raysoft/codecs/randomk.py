@@ -43,7 +43,9 @@ class Config(CodecConfig):
     """What is drawn, and whether it is scaled up."""
 
     unit: Literal["component", "entry"] = "component"
+    """What is drawn: whole rank components, or entries."""
     unbiased: bool = False
+    """Whether what is sent is scaled up so that its expectation is the update."""
 
     @property
     def traits(self) -> Traits:

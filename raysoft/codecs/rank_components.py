@@ -51,8 +51,11 @@ class Config(CodecConfig):
     LATER: ClassVar[tuple[str, ...]] = ("matched",)
 
     importance: Importance = "update"
+    """What components are ranked by: their norm, their change, or the largest exact drop of the error."""
     scope: Scope = "model"
-    matched: bool = True  # false: columns of B and rows of A are chosen apart (see unmatched.py), to compare with
+    """Whether the components of all matrices compete, or each matrix keeps as many."""
+    matched: bool = True
+    """Whether a component's column of B and row of A travel together; false, to compare with: each chosen apart."""
 
     TRAITS: ClassVar[Traits] = Traits(follows_order=True, sends_components=True)
 

@@ -49,7 +49,9 @@ class Config(CodecConfig):
     LATER: ClassVar[tuple[str, ...]] = ("fallback",)
 
     of: Literal["update", "factors"] = "factors"
+    """What entries are ranked by: their change, or their value."""
     fallback: Literal["broadcast", "zero"] = "broadcast"
+    """What an entry that is not sent is at the server: the broadcast's value, or zero."""
 
     @property
     def traits(self) -> Traits:

@@ -40,7 +40,9 @@ class Config(CodecConfig):
     """`bits`: of a value on average, in the largest unit."""
 
     bits: Annotated[int, Field(ge=1, le=FINEST)] = 4
-    max_bits: Annotated[int, Field(ge=1, le=FINEST)] = 6  # of a value, where it matters most
+    """Bits of a value on average, in the largest unit. [bit]"""
+    max_bits: Annotated[int, Field(ge=1, le=FINEST)] = 6
+    """Bits of a value where it matters most. [bit]"""
 
     @model_validator(mode="after")
     def _checked(self) -> Config:

@@ -22,24 +22,26 @@ from raysoft.config.base import (
     Unit,
     UserFile,
 )
+from raysoft.config.measurement import (
+    CheckpointConfig,
+    EvalConfig,
+    MetricsConfig,
+    PlanConfig,
+    ScoreWeights,
+    TrackingConfig,
+    WandbConfig,
+)
 from raysoft.config.overrides import REPLACED, apply_override, merge, merge_section
 from raysoft.config.sections import (
     ActorsConfig,
-    CheckpointConfig,
     CohortConfig,
     DataConfig,
     DeviceConfig,
-    EvalConfig,
     LoraConfig,
-    MetricsConfig,
     ModelConfig,
-    PlanConfig,
     RunConfig,
-    ScoreWeights,
     StepsRange,
-    TrackingConfig,
     TrainConfig,
-    WandbConfig,
 )
 from raysoft.config.sentences import PartError, first_error, parse_section
 from raysoft.config.traits import Traits

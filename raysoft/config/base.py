@@ -30,9 +30,15 @@ NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 
 class Section(BaseModel):
-    """Base of every configuration section: unknown keys are errors, values cannot be changed."""
+    """Base of every configuration section: unknown keys are errors, values cannot be changed.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    The string under a key is its meaning, its unit in brackets at the end ([1]: a number without one); `raysoft show
+    --explain` and docs/configuration.md print it (explain.py).
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     # Of a plug-in's Config: raised when the same options give other numbers than before. Above 1 it enters the hash of
     # the configuration, so that older runs of this plug-in, and only those, are not found again.
@@ -77,7 +83,9 @@ class Range(Section):
     """A closed interval from which each client draws its own value (keyed by the client)."""
 
     low: Positive
+    """Least value that a client may draw."""
     high: Positive
+    """Largest value that a client may draw."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:

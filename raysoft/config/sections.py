@@ -6,22 +6,11 @@ import hashlib
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from raysoft.config.base import (
-    PLUGINS,
-    Count,
-    Label,
-    Momentum,
-    NonNegative,
-    Plugin,
-    Positive,
-    Range,
-    Rank,
-    Section,
-    Unit,
-)
+from raysoft.config.base import PLUGINS, Count, Momentum, NonNegative, Plugin, Positive, Range, Rank, Section, Unit
 from raysoft.config.gone import as_written_before
+from raysoft.config.measurement import CheckpointConfig, EvalConfig, MetricsConfig, PlanConfig, TrackingConfig
 from raysoft.errors import ConfigError
 
 
@@ -37,13 +26,22 @@ class LoraConfig(Section):
     `rank: plan` is replaced by an integer before a run begins (see PlanConfig and planning/stage.py).
     """
 
-    rank: Rank | dict[str, Rank] | Annotated[str, AfterValidator(_only_plan)] = 8
+    rank: Rank | dict[str, Rank] | Annotated[str, AfterValidator(_only_plan), WithJsonSchema({"const": "plan"})] = 8
+    """Rank of the adapters: one for all clients, one a tier of clients, or `plan` to have it chosen before training.
+    [1]"""
     alpha: Positive = 16.0
+    """Numerator of the adapter's scale, which is alpha/rank, or alpha/sqrt(rank) with use_rslora. [1]"""
     targets: str | list[str] = "auto"
+    """Matrices that get an adapter: `auto` (query and value), `attention`, `all-linear`, names, or a regular
+    expression."""
     layers: Literal["all"] | list[Annotated[int, Field(ge=0)]] = "all"
+    """Numbers of the layers that get adapters, counted from 0, or `all`."""
     init: Literal["peft", "gaussian", "orthogonal"] = "peft"
+    """How the factor A begins (B begins as zero): as peft does, Gaussian, or with orthogonal rows."""
     use_rslora: bool = False
+    """Whether the scale falls with the root of the rank instead of the rank."""
     train_head: bool = False
+    """Whether the model's head is trained and sent as well, without sparsification."""
 
     def max_rank(self) -> int:
         """The rank r_max of the server's adapter."""
@@ -70,11 +68,14 @@ class LoraConfig(Section):
 
 
 class ModelConfig(Section):
-    """`name`: embedded/..., a Hugging Face name, or a local folder."""
+    """What is fine-tuned: a frozen base with low-rank adapters."""
 
     name: str
+    """The frozen base: `embedded/...`, a Hugging Face name, or a local folder."""
     revision: str | None = None
+    """Commit, branch or tag of a Hugging Face model; null: its main branch."""
     lora: LoraConfig = LoraConfig()
+    """Low-rank adaptation of the model."""
 
 
 class DataConfig(Section):
@@ -85,39 +86,63 @@ class DataConfig(Section):
     """
 
     task: str
+    """What is learned: an embedded task, or a kind of task for data of one's own (`path`)."""
     path: str | None = None
+    """Name of a dataset on the hub, or a local file or folder; null with an embedded task."""
     subset: str | None = None
+    """Configuration of a dataset on the hub; null: its default."""
     text_column: str = "text"
+    """Column that holds the texts."""
     image_column: str = "image"
+    """Column that holds the images."""
     label_column: str = "label"
+    """Column that holds the classes."""
     max_length: Annotated[int, Field(ge=4, le=65536)] = 128
+    """Length at which texts are cut. [tokens]"""
     partition: Literal["iid", "dirichlet", "shards", "quantity", "natural", "virtual"] = "dirichlet"
+    """How the training samples are spread over clients."""
     clients: Count = 100
+    """Number of simulated clients; with a natural partition the data decide. [clients]"""
     dirichlet_alpha: Positive = 0.3
+    """With dirichlet: how alike clients are; small values leave each with few classes. [1]"""
     shards_per_client: Count = 2
+    """With shards: single-class runs of samples that each client is dealt. [shards]"""
     quantity_alpha: Positive = 1.0
+    """With quantity: how alike clients are in their number of samples; small is uneven. [1]"""
     natural_key: str | None = None
-    samples_per_client: Annotated[int, Field(ge=1, le=10**7)] = 64  # virtual
+    """With natural: the column whose values are the clients, such as a writer or a subject."""
+    samples_per_client: Annotated[int, Field(ge=1, le=10**7)] = 64
+    """With virtual: samples that each client draws, with replacement. [samples]"""
     min_samples: Count = 2
+    """Least number of training samples of any client. [samples]"""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of what is not test data that is kept for validation. [1]"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share of all samples that is kept for the test where the data have no test split. [1]"""
     proxy_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the training samples that the server keeps for planning the rank. [1]"""
     max_train_samples: Count | None = None
+    """Number of training samples to use, drawn at random; null: all. [samples]"""
     max_test_samples: Count | None = None
+    """Number of test samples to use, drawn at random; null: all. [samples]"""
 
 
 class CohortConfig(Section):
     """Who takes part in a round, and with which weight."""
 
     size: Count = 20
+    """Clients that are drawn in each round. [clients]"""
     weighting: Literal["samples", "uniform"] = "samples"
+    """Weight of a client in the mean: by its number of samples, or the same for all."""
 
 
 class StepsRange(Section):
     """Each client draws its own number of local steps from low..high."""
 
     low: Count
+    """Least number of local steps. [steps]"""
     high: Count
+    """Largest number of local steps. [steps]"""
 
     @model_validator(mode="after")
     def _ordered(self) -> StepsRange:
@@ -132,29 +157,48 @@ class TrainConfig(Section):
     LATER: ClassVar[tuple[str, ...]] = ("max_update_norm",)  # rejects what no run of 0.1 survived
 
     steps: Count | StepsRange = 5
+    """Local steps of a client in a round; with low and high each client has its own number. [steps]"""
     batch_size: Count = 16
+    """Samples of a local step, or all that a client has where that is less. [samples]"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Local optimiser."""
     momentum: Momentum = 0.9
+    """Momentum of sgd. [1]"""
     betas: Annotated[tuple[Momentum, Momentum], Field(strict=False)] = (0.9, 0.999)
+    """Decay rates of adamw's two moments. [1]"""
     eps: Positive = 1e-8
+    """What adamw adds to the root of its second moment. [1]"""
     lr: Positive = 5e-2
+    """Learning rate of the adapters. [1]"""
     head_lr: Positive | None = None
+    """Learning rate of a trained head; null: that of the adapters. [1]"""
     weight_decay: NonNegative = 0.0
+    """Weight decay: coupled in sgd, decoupled in adamw. [1]"""
     clip_norm: Positive | None = 1.0
-    max_update_norm: Positive | None = 1000.0  # times the cohort's median; a larger update is rejected
+    """Largest norm of a client's gradient, longer ones are scaled down; null: no limit. [1]"""
+    max_update_norm: Positive | None = 1000.0
+    """Updates longer than this many times the cohort's median are rejected; null: none. [1]"""
     optimizer_state: Literal["reset"] = "reset"
+    """What becomes of the optimiser's state between rounds: clients keep none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where clients train; auto takes a GPU where there is one."""
 
 
 class DeviceConfig(Section):
     """The simulated devices. payload_scale and compute_scale let a tiny model stand for a large one."""
 
     tx_power_dbm: Annotated[float, Field(ge=-60, le=80)] = 20.0
+    """Transmit power of a client. [dBm]"""
     cpu_hz: Positive | Range = Range(low=5e8, high=2e9)
+    """Clock rate of a client's processor; with low and high each client has its own. [Hz]"""
     cycles_per_sample: NonNegative = 1e6
+    """Processor cycles that one training sample costs. [cycles]"""
     kappa: NonNegative = 1e-28
+    """Energy constant of the processor: kappa * cycles * Hz^2 joules. [J s^2]"""
     payload_scale: Positive = 1.0
+    """Factor on all bits on the air, so that a tiny model stands for a large one. [1]"""
     compute_scale: Positive = 1.0
+    """Factor on all cycles, so that a tiny model stands for a large one. [1]"""
 
 
 class ActorsConfig(Section):
@@ -165,134 +209,68 @@ class ActorsConfig(Section):
     """
 
     clients_per_actor: Count | Literal["auto"] = "auto"
+    """Clients that belong to an actor; auto: any actor trains any pack. [clients]"""
     pack_size: Count | Literal["auto"] = "auto"
+    """Clients trained in one pass; auto: by model and cohort. [clients]"""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    portable: bool = False  # the same bytes on unlike processors, at about half the speed
+    """Threads of each actor's arithmetic. [threads]"""
+    portable: bool = False
+    """Whether unlike processors give the same bytes, at about half the speed."""
     cpus: Count | Literal["auto"] = "auto"
+    """Processor cores of the run; auto: what is free. [cores]"""
     gpus: NonNegative = 0.0
-    # A lost actor; drop_client also leaves out a client whose plug-in code raises.
+    """GPUs of each actor; a fraction lets several share one. [GPUs]"""
     on_failure: Literal["retry", "drop_client", "abort"] = "retry"
+    """What a lost actor means: try again, go on without its clients (also where a plug-in raises), or end the run."""
     quorum: Unit = 0.5
+    """Least share of the cohort that must be left where clients are dropped. [1]"""
     timeout_s: Annotated[float, Field(gt=0, le=1e6)] = 300.0
-    wait_for_nodes_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0  # for an autoscaler to add nodes
-
-
-class EvalConfig(Section):
-    """Evaluation of the global model on fixed shards of the test split."""
-
-    every: Count = 1
-    batch_size: Count = 512
-    split: Literal["test", "validation"] = "test"
-
-
-class MetricsConfig(Section):
-    """What is measured beside the training; never changes the adapter.
-
-    `clients`: after the last round the global model is evaluated client by client on up to `client_samples` of each
-    client's own training samples (at most 1,000 clients).
-    """
-
-    covariance: Literal["auto", "exact", "sketch", "off"] = "auto"
-    clients: bool = True
-    client_samples: Annotated[int, Field(ge=1, le=10**6)] = 32
-
-
-class WandbConfig(Section):
-    """Weights & Biases. The API key comes from the environment or `wandb login`, never from here.
-
-    `group` (empty in a sweep: its name) and `name` (empty: the run folder's) are how a run is filed; `entity` empty is
-    the key's own account. `artifacts`: what is uploaded besides numbers.
-    """
-
-    mode: Literal["off", "offline", "online"] = "off"
-    project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")] = "raysoft"
-    group: Label | None = None
-    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)] = []
-    entity: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.-]+$")] | None = None
-    name: Label | None = None
-    artifacts: list[Literal["figures", "adapter"]] = []
-
-
-class TrackingConfig(Section):
-    """Where a run is logged besides its own folder; has no part in the result.
-
-    `prometheus`: gauges under the metrics port of Ray, for a run on a cluster that is scraped.
-    """
-
-    tensorboard: bool = True
-    wandb: WandbConfig = WandbConfig()
-    prometheus: bool = False
-
-
-class CheckpointConfig(Section):
-    """When a run is saved for `raysoft resume`: every so many rounds and after the last (null: never).
-
-    The last `keep` checkpoints stay, and each whose round is a multiple of `keep_every`.
-    """
-
-    every: Count | None = 1
-    keep: Annotated[int, Field(ge=1, le=10**6)] = 2
-    keep_every: Count | None = None
-
-
-class ScoreWeights(Section):
-    """The constants c_r, c_s and c_c of the rank's score (only their ratios matter).
-
-    The defaults were fitted on the study's python-source runs and judged on its digits runs (docs/study_record.md);
-    `raysoft plan --validate` fits one's own.
-    """
-
-    rank: NonNegative = 0.27
-    sparsification: NonNegative = 1.0
-    covariance: NonNegative = 4.3
-
-
-class PlanConfig(Section):
-    """The offline stage: which ranks compete and how they are measured. Without effect on a run of a given rank.
-
-    `alpha`: how the scale s of W0 + s B A follows the rank. keep-scale: s stays what model.lora gives at its own rank;
-    rslora: s is proportional to 1/sqrt(rank). Where model.lora.rank is `plan`, alpha belongs to `reference_rank`.
-    """
-
-    ranks: Annotated[list[Rank], Field(min_length=1, max_length=64)] = [1, 2, 4, 8, 16]
-    alpha: Literal["keep-scale", "rslora"] = "keep-scale"
-    reference_rank: Rank = 8
-    draws: Annotated[int, Field(ge=8, le=10**6)] = 256  # sampled rounds (cohorts and channels)
-    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.05  # cut off each end before the mean latency
-    pilot_steps: Annotated[int, Field(ge=1, le=10**6)] = 20  # full-gradient steps, for the rank term
-    pilot_rounds: Annotated[int, Field(ge=1, le=10**6)] = 4  # federated rounds, for the two other terms
-    repetitions: Annotated[int, Field(ge=2, le=1000)] = 3  # of the federated pilot
-    weights: ScoreWeights = ScoreWeights()
-
-    @model_validator(mode="after")
-    def _distinct(self) -> PlanConfig:
-        if len(set(self.ranks)) < len(self.ranks):
-            raise ValueError(f"ranks must differ, got {self.ranks}")
-        return self
+    """Time without a sign of life after which a process counts as lost. [s]"""
+    wait_for_nodes_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """How long to wait for an autoscaler to add nodes. [s]"""
 
 
 class RunConfig(Section):
     """A complete run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Key of all randomness: splits, cohorts, batches, channels. [1]"""
     rounds: Annotated[int, Field(ge=0, le=10_000_000)] = 40
+    """Rounds of the run. [rounds]"""
     executor: Literal["inline", "ray"] = "ray"
+    """Where clients compute: in this process, or on actors of Ray; the result is the same."""
     model: ModelConfig
+    """What is fine-tuned."""
     data: DataConfig
+    """What is learned, by how many clients."""
     cohort: CohortConfig = CohortConfig()
+    """Who takes part in a round."""
     train: TrainConfig = TrainConfig()
+    """Local training."""
     method: Plugin
+    """What is trained, sent and averaged."""
     codec: Plugin
+    """How an update becomes bits."""
     allocator: Plugin
+    """Who sends how much over which share of the band."""
     uplink: Plugin
+    """Who arrives, when, at which energy."""
     channel: Plugin
+    """Gains of the radio channel."""
     device: DeviceConfig = DeviceConfig()
+    """The simulated devices."""
     actors: ActorsConfig = ActorsConfig()
+    """Processes of the computation."""
     eval: EvalConfig = EvalConfig()
+    """Evaluation of the global model."""
     metrics: MetricsConfig = MetricsConfig()
+    """What is measured beside the training."""
     plan: PlanConfig = PlanConfig()
+    """How `model.lora.rank: plan` chooses."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """When a run is saved."""
     tracking: TrackingConfig = TrackingConfig()
+    """Where a run is logged."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

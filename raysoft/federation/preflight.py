@@ -20,7 +20,7 @@ from raysoft.allocation.solvers.menus import Menus
 from raysoft.config import RunConfig, registry
 from raysoft.federation.parts import Parts
 from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
-from raysoft.types import Array, ServerState, View
+from raysoft.types import Array, Curve, ServerState, View
 from raysoft.uplinks.base import downlink_seconds
 from raysoft.wireless.base import gains
 
@@ -41,6 +41,7 @@ def check_latency_budget(parts: Parts, server: ServerState) -> None:
 class RankCost:
     """What a client of some rank has to send and receive; bits are on the air."""
 
+    curve: Curve  # with what travels beside the update
     menu: Menus  # of this one client
     fixed_bits: float  # always sent
     control_bits: int
@@ -84,7 +85,9 @@ def _cost(parts: Parts, view: View) -> RankCost:
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)
     control = int(control_bits((curve,), needs_curve=True)[0])
-    return RankCost(menu, scale * curve.fixed_bits, control, scale * view.downlink.total, scale * view.dense_bits)
+    return RankCost(
+        curve, menu, scale * curve.fixed_bits, control, scale * view.downlink.total, scale * view.dense_bits
+    )
 
 
 def sample_rounds(parts: Parts, costs: Costs, ticks: Iterable[int]) -> Draws:
@@ -101,7 +104,7 @@ def _draw(parts: Parts, costs: Costs, tick: int) -> tuple[Array, Array, Array]:
     ranks = sorted(_ranks(config))
     cost_of = [costs.of(rank, tick) for rank in ranks]
     which_K = np.searchsorted(ranks, ranks_of(parts.rng, config.model.lora.ranks(), clients_K))
-    cycles_K = _samples(parts, clients_K) * config.device.cycles_per_sample
+    cycles_K = worked_samples(parts, clients_K) * config.device.cycles_per_sample
     control_K = np.array([cost.control_bits for cost in cost_of])[which_K]
     start_K = parts.devices.compute_s(cycles_K, clients_K) + link.control_s(control_K)
     start_K += downlink_seconds(parts.uplink.config, max(cost_of[i].downlink_bits for i in np.unique(which_K)))
@@ -115,7 +118,7 @@ def _ranks(config: RunConfig) -> set[int]:
     return {rank} if isinstance(rank, int) else set(rank.values())
 
 
-def _samples(parts: Parts, clients_K: Array) -> Array:
+def worked_samples(parts: Parts, clients_K: Array) -> Array:
     """Samples each client works through in one round, [K]."""
     train = parts.config.train
     held_K = np.array([parts.info.partition.size(client) for client in clients_K.tolist()])

@@ -38,7 +38,9 @@ class MethodConfig(Section):
     LATER: ClassVar[tuple[str, ...]] = ("extras",)
 
     server_lr: Positive = 1.0
+    """Step of the server along the mean update. [1]"""
     extras: Annotated[PluginList, Field(max_length=8)] = []  # noqa: RUF012 - pydantic copies it
+    """What is added to the method, each {name, options} or a name."""
 
     @field_validator("extras", mode="after")
     @classmethod

@@ -29,6 +29,7 @@ class Config(MethodConfig):
     TRAITS: ClassVar[Traits] = Traits(single_updates="the products of each client's factors")
 
     ridge: NonNegative = 0.01
+    """What a change of B has to be worth; 0: the exact projection on the rows of the mean A. [1]"""
 
 
 def correction(b: Array, a: Array, b_stack: Array, a_stack: Array, ridge: float) -> Array:

@@ -34,18 +34,28 @@ Penalty = Literal["cosine", "offdiag", "identity", "none"]
 
 
 class Config(MethodConfig):
-    """`penalty_weight` is lambda in loss + lambda * Omega(A, B)."""
+    """`penalty_weight` is lambda in loss + lambda * Omega(A, B).
+
+    With `shared_mask` masks cost no bit, and no mean is taken over clients that did not send (rules/shared_order.py);
+    with `reorthogonalize` (rules/gauge.py) a component is then a place in the order of singular values.
+    """
 
     penalty: Penalty = "cosine"
+    """Penalty that keeps rank components orthogonal: on cosines, on off-diagonal products, on the distance from
+    identity, or none."""
     penalty_weight: NonNegative = 1e-3
-    norm_floor: Positive = 1e-2  # cosine: shorter rows count as this long, so that B = 0 has a bounded gradient
-    reorthogonalize: bool = False  # broadcast the factors in singular coordinates, largest first (see rules/gauge.py)
-    # All clients send the first components of one order, which the server makes of the mean changes it has seen: no bit
-    # for masks, and no mean over clients that did not send (see rules/shared_order.py). With reorthogonalize a
-    # component is a place in the order of singular values.
+    """Weight lambda of the penalty in the loss. [1]"""
+    norm_floor: Positive = 1e-2
+    """With cosine: shorter rows count as this long, so that B = 0 has a bounded gradient. [1]"""
+    reorthogonalize: bool = False
+    """Whether the factors are broadcast in singular coordinates, largest first."""
     shared_mask: bool = False
-    shared_mask_age_bonus: Positive = 0.02  # a round of waiting in units of the largest score
-    shared_mask_memory: Unit = 0.5  # share of a component's score that is kept when it arrives again
+    """Whether all clients send the first components of one order that the server makes of the mean changes it has
+    seen."""
+    shared_mask_age_bonus: Positive = 0.02
+    """With shared_mask: what a round of waiting adds to a component's score, in units of the largest. [1]"""
+    shared_mask_memory: Unit = 0.5
+    """With shared_mask: share of a component's score that is kept when it arrives again. [1]"""
 
     @model_validator(mode="after")
     def _shared_mask_options(self) -> Config:

@@ -24,6 +24,7 @@ from raysoft.config import NAME_PATTERN, Count, Section, apply_override, parse_s
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError
 from raysoft.rundir.checks import is_number
+from raysoft.sweep.shipped import find_sweep
 
 MAX_TRIALS = 10_000
 GRID, CHOICE = "grid", "choice"
@@ -40,11 +41,17 @@ class Axis(Section):
     """
 
     grid: list[Any] | None = None
+    """Every one of these values."""
     choice: list[Any] | None = None
+    """One of these values, at random."""
     uniform: list[Any] | None = None
+    """[low, high]: uniform in between."""
     loguniform: list[Any] | None = None
+    """[low, high]: uniform in the logarithm."""
     quniform: list[Any] | None = None
+    """[low, high, step]: uniform in multiples of the step."""
     randint: list[Any] | None = None
+    """[low, high]: a whole number, both included."""
 
     @model_validator(mode="after")
     def _sound(self) -> Axis:
@@ -109,31 +116,42 @@ class NoScheduler(Section):
     """Every run goes on to its last round."""
 
     name: Literal["none"] = "none"
+    """Which scheduler."""
 
 
 class Asha(Section):
     """Asynchronous successive halving (Li et al., MLSys 2020): the worse runs of each rung stop early."""
 
     name: Literal["asha"] = "asha"
-    grace_rounds: Count | None = None  # no run stops before; default: a ninth of the rounds
+    """Which scheduler."""
+    grace_rounds: Count | None = None
+    """No run stops before this round; null: a ninth of the rounds. [rounds]"""
     reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3.0
+    """Of this many runs at a rung, one goes on. [1]"""
     brackets: Annotated[int, Field(ge=1, le=10)] = 1
+    """Brackets, each with its own first rung. [1]"""
 
 
 class HyperBand(Section):
     """HyperBand (Li et al., JMLR 2018): synchronous halving; runs pause, and go on from their checkpoints."""
 
     name: Literal["hyperband"] = "hyperband"
+    """Which scheduler."""
     reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3.0
+    """Of this many runs at a rung, one goes on. [1]"""
 
 
 class Pbt(Section):
     """Population based training (Jaderberg et al. 2017): the worst runs take over state and settings of the best."""
 
     name: Literal["pbt"] = "pbt"
-    interval_rounds: Count | None = None  # default: a fifth of the rounds
+    """Which scheduler."""
+    interval_rounds: Count | None = None
+    """Rounds between two exchanges; null: a fifth of the rounds. [rounds]"""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """Share of the runs that takes over from as large a share of the best. [1]"""
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Probability that a setting is drawn anew instead of perturbed. [1]"""
 
 
 SCHEDULERS: dict[str, type[Section]] = {"none": NoScheduler, "asha": Asha, "hyperband": HyperBand, "pbt": Pbt}
@@ -144,18 +162,31 @@ class SweepConfig(Section):
     """A complete sweep. `executor` says where each run computes: in the trial's process, or on client actors."""
 
     base: str
+    """Preset or file of `raysoft run` that every run builds on."""
     overrides: list[str | dict[str, Any]] = []  # noqa: RUF012 - pydantic copies it
+    """Settings of every run, as a mapping or a list of key=value."""
     space: Annotated[dict[str, Axis], Field(min_length=1, max_length=32)]
+    """Configuration keys and what they take: grid, choice, uniform, loguniform, quniform or randint."""
     metric: str = "final_accuracy"
-    mode: Literal["max", "min"] | None = None  # default: by the metric
+    """What decides: any number of summary.json or of a round."""
+    mode: Literal["max", "min"] | None = None
+    """Whether more (max) or less (min) of the metric is better; null: as is known of it."""
     samples: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 1
+    """Draws of everything that is not a grid. [draws]"""
     scheduler: Any = NoScheduler()
+    """Which runs stop early: none, asha, hyperband or pbt, or a mapping with its options."""
     search: Literal["random", "optuna"] = "random"
+    """Where draws come from: at random, or by Optuna from the trials so far."""
     seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[list[Seed], Field(min_length=1, max_length=1000)] = 1
+    """Seeds of each point, by number or as a list. [1]"""
     max_concurrent: Count | Literal["auto"] = "auto"
+    """Trials that run at a time; auto: as many as fit. [trials]"""
     executor: Literal["inline", "ray"] = "inline"
+    """Where each run computes: in the trial's process, or on client actors."""
     name: str | None = None
-    storage: str | None = None  # where runs travel to on a cluster without a shared file system
+    """Name of the sweep and its folder; null: the file's."""
+    storage: str | None = None
+    """Where runs travel to on a cluster without a shared file system; null: nowhere."""
 
     @field_validator("overrides", mode="before")
     @classmethod
@@ -178,11 +209,13 @@ class SweepConfig(Section):
         return self
 
 
-def load_sweep(path: Path, words: Sequence[str] = ()) -> SweepConfig:
-    """Read a sweep file; `words` are key=value on top: a key of the sweep, or else a setting of every run.
+def load_sweep(target: str | Path, words: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep that comes along, by name, or a file.
 
-    A relative `base: FILE` is looked for beside the sweep file. Raises ConfigError.
+    `words` are key=value on top: a key of the sweep, or else a setting of every run. A relative `base: FILE` is looked
+    for beside the sweep file. Raises ConfigError.
     """
+    path = find_sweep(target)
     tree = load_mapping(path)
     extra = []
     for text in words:

@@ -69,7 +69,9 @@ def run(
 
     console = display.stdout()
     if dry_run:
-        display.print_plan(console, config, place, overwrite=overwrite, given=out is not None)
+        from raysoft.terminal.dry_run import print_plan
+
+        print_plan(console, config, place, overwrite=overwrite, given=out is not None)
         return
     from raysoft.runs.run import run as run_config
 
@@ -108,12 +110,26 @@ def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None
 
 
 @app.command()
-def show(target: given.Target, overrides: given.Overrides = None) -> None:
-    """Print the complete configuration of a preset or file, every default written out."""
+def show(target: given.Target, overrides: given.Overrides = None, *, explain: given.Explain = False) -> None:
+    """Print the complete configuration of a preset or file, every default written out.
+
+    With --explain every key has its meaning, unit, default and what is valid; a word without `=` is a key or section,
+    to be explained alone: raysoft show soft --explain train codec.scope
+    """
     from raysoft.config.presets import load_config
+
+    words = list(overrides or ())
+    if explain:
+        from raysoft.terminal.console import stdout
+        from raysoft.terminal.explaining import explained
+
+        keys = [word for word in words if "=" not in word]
+        config = load_config(target, [word for word in words if "=" in word])
+        typer.echo(explained(config, keys, stdout().width))
+        return
     from raysoft.runs.run import to_yaml
 
-    typer.echo(to_yaml(load_config(target, overrides or ())), nl=False)
+    typer.echo(to_yaml(load_config(target, words)), nl=False)
 
 
 @app.command()
@@ -275,7 +291,7 @@ def tune(
 ) -> None:
     """Search a space of settings with Ray Tune: many runs, some stopped early, one table and one report.
 
-    Example: raysoft tune tune_configs/rank_sparsity_latency.yaml rounds=60
+    Example: raysoft tune rank_sparsity_latency rounds=60
 
     Each trial is a run in its own process (executor: inline), or a coordinator with its client actors in one placement
     group (executor: ray); with RAY_ADDRESS set, as in a Ray job, on that cluster. outputs/NAME/ gets results.parquet,
@@ -290,7 +306,7 @@ def tune(
 
     config = load_sweep(file, overrides or ())
     sweep = make_sweep(config)  # before Ray loads
-    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(str(file)))
+    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(file))
     from raysoft.terminal import sweep_console as display
     from raysoft.terminal.console import stdout
 

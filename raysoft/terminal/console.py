@@ -24,13 +24,13 @@ from rich.text import Text
 
 from raysoft.config import RunConfig, registry
 from raysoft.config.presets import describe_preset, preset_names
-from raysoft.errors import ConfigError
 from raysoft.quantities import number, percent, quantity
 from raysoft.rundir.folder import PLAN
 from raysoft.rundir.reading import planned_rank
 from raysoft.rundir.summary import accuracy_name, final_words
 from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
+from raysoft.sweep.shipped import describe_sweep, shipped_names
 from raysoft.terminal import listing
 from raysoft.types import RoundRecord
 
@@ -234,50 +234,6 @@ def _number(value: float | None, unit: str = "") -> str:
     return number(value) + (unit if value is not None else "")
 
 
-def print_plan(
-    console: Console, config: RunConfig, folder: Path | str, *, overwrite: bool = False, given: bool = True
-) -> None:
-    """What a run would do, without doing it. A folder in the way is refused where it was `given`, else only noted."""
-    from raysoft.rundir.remote import check_free
-    from raysoft.runs.radio import radio_of
-
-    taken = ""
-    try:
-        check_free(folder, "--out", overwrite)
-    except ConfigError as error:
-        if given:
-            raise
-        taken = error.message
-    clients = "a client a group" if config.data.partition == "natural" else f"{config.data.clients} clients"
-    steps = config.train.steps
-    rows = [
-        ("folder", str(folder)),
-        ("model", f"{config.model.name}, LoRA rank {config.model.lora.rank}"),
-        ("data", f"{config.data.task}, {clients}, {config.data.partition} partition"),
-        ("method", plugins(config)),
-        (
-            "rounds",
-            f"{config.rounds} of {config.cohort.size} clients x "
-            f"{steps if isinstance(steps, int) else f'{steps.low} to {steps.high}'} steps, seed {config.seed}",
-        ),
-    ]
-    from raysoft.runs.inputs import check_inputs, check_tight_budget
-
-    check_inputs(config, download=False)
-    check_tight_budget(config)
-    if config.executor == "ray":
-        from raysoft.distributed.resources import plan_actors
-
-        plan = plan_actors(config)
-        rows.append(("actors", f"{plan.actors} x {plan.cpus_per_actor:g} cores"))
-    rows += radio_of(config)
-    rows.append(("config hash", config.config_hash()))
-    say(console, aligned(rows), indent=14)
-    console.print("The settings are valid and their files are there; nothing was run.")
-    if taken:
-        say(console, f"Without --out, --name or --overwrite the run itself would be refused: {taken}")
-
-
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
     """Names to the right, texts to the left of one column; long texts are left to the terminal."""
     width = max(len(name) for name, _ in rows)
@@ -285,10 +241,13 @@ def aligned(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def names_table() -> Group:
-    """Every preset, and every plug-in with its idea and source."""
-    presets, plug_ins = _table("preset", "what it is"), Table(box=None, pad_edge=False)
+    """Every preset, every sweep that comes along, and every plug-in with its idea and source."""
+    presets, sweeps = _table("preset", "what it is"), _table("sweep", "what it is (raysoft tune NAME)")
+    plug_ins = Table(box=None, pad_edge=False)
     for name in preset_names():
         presets.add_row(name, Text(describe_preset(name)))
+    for name in shipped_names():
+        sweeps.add_row(name, Text(describe_sweep(name)))
     for column in ("kind", "name"):
         plug_ins.add_column(column, no_wrap=True)
     plug_ins.add_column("what it is", ratio=3)
@@ -297,7 +256,7 @@ def names_table() -> Group:
         for name in registry.names(kind):
             doc = registry.plugin(kind, name).__doc__
             plug_ins.add_row(kind, name, Text(listing.idea(doc)), Text(listing.source(doc)))
-    return Group(presets, "", plug_ins)
+    return Group(presets, "", sweeps, "", plug_ins)
 
 
 def matrix(width: int) -> Group:

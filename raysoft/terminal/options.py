@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +15,12 @@ Target = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings on top, e.g. train.lr=1e-2 rounds=10.")
+]
+
+# --------------------------------------------------------------------------------------------------------------- show
+
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say what every key means; KEY or SECTION among the words: only these.")
 ]
 
 # -------------------------------------------------------------------------------------------------------- run, resume
@@ -85,7 +90,9 @@ CompareDryRun = Annotated[
 
 # --------------------------------------------------------------------------------------------------------------- tune
 
-SweepFile = Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A sweep, e.g. one of tune_configs/.")]
+SweepFile = Annotated[
+    str, typer.Argument(metavar="SWEEP|FILE.yaml", help="A sweep that comes along (see `raysoft list`) or a YAML file.")
+]
 SweepOverrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the sweep (seeds=3), or settings of every run (rounds=60)."),

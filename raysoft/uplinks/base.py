@@ -12,9 +12,12 @@ from raysoft.types import Allocation, Array, Folded, Outcome, Participants, Tens
 class UplinkConfig(Section):
     """Options every uplink has."""
 
-    deadline_s: Positive | None = None  # simulated seconds; later arrivals are lost
+    deadline_s: Positive | None = None
+    """Simulated time after which arrivals are lost; null: none is. [s]"""
     downlink: Literal["ignore", "broadcast"] = "ignore"
-    downlink_rate_bps: Positive = 2e7  # with downlink: broadcast
+    """Whether the broadcast to the clients takes time."""
+    downlink_rate_bps: Positive = 2e7
+    """With broadcast: rate of the downlink. [bit/s]"""
 
 
 def downlink_seconds(config: UplinkConfig, num_bits: float) -> float:

@@ -35,9 +35,13 @@ class Config(UplinkConfig):
     """
 
     late_tolerance: NonNegative = 0.1
-    sensitivity_dbm: Annotated[float, Field(ge=-300, le=300)] | None = None  # weakest received power
+    """Without a deadline: share of the planned round that the server waits longer for late arrivals. [1]"""
+    sensitivity_dbm: Annotated[float, Field(ge=-300, le=300)] | None = None
+    """Weakest received power that can be decoded; null: no limit. [dBm]"""
     packet_error: Literal["none", "snr"] = "none"
+    """Whether uploads are lost at random, the more the weaker their signal."""
     waterfall: Positive = 0.023
+    """With snr: threshold of the signal-to-noise ratio around which uploads are lost. [1]"""
 
 
 @dataclass(frozen=True)

@@ -28,20 +28,31 @@ class ChannelConfig(Section):
     """
 
     bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e6
+    """Band that all clients of a round share. [Hz]"""
     cell_radius_m: Distance = 250.0
-    min_distance_m: Distance = 35.0  # clients are spread uniformly over the ring between the two
+    """Largest distance of a client from the base station. [m]"""
+    min_distance_m: Distance = 35.0
+    """Least distance; clients are spread uniformly over the ring between the two. [m]"""
     shadowing_db: Annotated[float, Field(ge=0, le=60)] = 8.0
-    # Distance over which the correlation of two clients' shadowing falls to 1/e; null: independent clients.
+    """Standard deviation of the log-normal shadowing. [dB]"""
     shadowing_decorrelation_m: Annotated[float, Field(ge=0.1, le=1e6)] | None = None
+    """Distance over which the correlation of two clients' shadowing falls to 1/e; null: independent. [m]"""
     noise_dbm_per_hz: Decibel = -174.0
+    """Power density of the thermal noise. [dBm/Hz]"""
     noise_figure_db: Decibel = 7.0
-    max_spectral_efficiency: Annotated[float, Field(ge=1e-3, le=1e3)] = 7.4  # bit/s/Hz
+    """Noise figure of the receiver. [dB]"""
+    max_spectral_efficiency: Annotated[float, Field(ge=1e-3, le=1e3)] = 7.4
+    """Largest rate a hertz that modulation and coding allow. [bit/s/Hz]"""
     snr_gap_db: Decibel = 3.0
+    """Distance of the modulation and coding from Shannon's rate. [dB]"""
     interference_margin_db: Decibel = 3.0
+    """Interference of other cells, as a rise of the noise. [dB]"""
     csi_error: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # The lag at which the autocorrelation J0 of the fading falls to 1/2; null: a fresh block every round.
+    """Share of the fading's power that the server's channel estimate misses; 0: perfect. [1]"""
     correlation_time_rounds: Annotated[float, Field(ge=0.01, le=1e9)] | None = None
+    """Lag at which the fading's autocorrelation falls to 1/2; null: a fresh block every round. [rounds]"""
     control_rate_bps: Annotated[float, Field(ge=1, le=1e15)] = 1e6
+    """Rate of the channel over which clients report and hear their plan. [bit/s]"""
 
     @model_validator(mode="after")
     def _distances(self) -> ChannelConfig:

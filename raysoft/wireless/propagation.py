@@ -25,7 +25,9 @@ class MacroConfig(ChannelConfig):
     """
 
     path_loss_at_1km_db: Decibel = 128.1
+    """Path loss at 1 km. [dB]"""
     path_loss_exponent: Annotated[float, Field(gt=0, le=10)] = 3.76
+    """Exponent by which power falls with distance. [1]"""
 
 
 @dataclass(frozen=True)

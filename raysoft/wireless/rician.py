@@ -20,7 +20,8 @@ from raysoft.wireless.propagation import MacroConfig, macro_gain
 class Config(MacroConfig):
     """Options of `rician`."""
 
-    k_factor_db: Decibel = 6.0  # power of the direct path over that of the scattered waves
+    k_factor_db: Decibel = 6.0
+    """Power of the direct path over that of the scattered waves. [dB]"""
 
 
 @dataclass(frozen=True)

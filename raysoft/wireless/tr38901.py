@@ -43,12 +43,19 @@ class CellularConfig(ChannelConfig):
     """Options of both scenarios. `shadowing_db` holds without line of sight, `los_shadowing_db` with it."""
 
     carrier_hz: Annotated[float, Field(ge=5e8, le=1e11)] = 3.5e9
+    """Carrier frequency. [Hz]"""
     bs_height_m: Annotated[float, Field(gt=1, le=200)] = 10.0
+    """Height of the base station's antenna. [m]"""
     ut_height_m: Annotated[float, Field(ge=1.5, le=13)] = 1.5
+    """Height of the clients' antennas. [m]"""
     los_shadowing_db: Spread = 4.0
-    k_factor_db: Decibel = 9.0  # mean over clients in line of sight
+    """Standard deviation of the shadowing in line of sight. [dB]"""
+    k_factor_db: Decibel = 9.0
+    """Mean K factor over clients in line of sight. [dB]"""
     k_factor_std_db: Spread = 5.0
+    """Standard deviation of the K factor over clients. [dB]"""
     line_of_sight: Literal["random", "always", "never"] = "random"
+    """Who is in line of sight: drawn by distance, everybody, or nobody."""
 
     @model_validator(mode="after")
     def _valid_range(self) -> CellularConfig:

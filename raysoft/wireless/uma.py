@@ -17,8 +17,11 @@ class Config(CellularConfig):
     """Options of `uma`."""
 
     shadowing_db: Spread = 6.0
+    """Standard deviation of the shadowing without line of sight. [dB]"""
     bs_height_m: Annotated[float, Field(gt=1, le=200)] = 25.0
+    """Height of the base station's antenna. [m]"""
     k_factor_std_db: Spread = 3.5
+    """Standard deviation of the K factor over clients. [dB]"""
 
 
 def build(config: Config, rng: Rng) -> Cellular:

@@ -14,8 +14,11 @@ class Config(CellularConfig):
     """Options of `umi`."""
 
     cell_radius_m: Distance = 100.0
+    """Largest distance of a client from the base station. [m]"""
     min_distance_m: Distance = 10.0
+    """Least distance; clients are spread uniformly over the ring between the two. [m]"""
     shadowing_db: Spread = 7.82
+    """Standard deviation of the shadowing without line of sight. [dB]"""
 
 
 def build(config: Config, rng: Rng) -> Cellular:

@@ -22,7 +22,8 @@ def site(tmp_path_factory):
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "raysoft", source / "raysoft", ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copytree(ROOT / "tune_configs", source / "tune_configs")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(source / "dist")],
@@ -43,7 +44,25 @@ def test_the_wheel_holds_every_file_of_the_package(site):
     def files(folder):
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
-    assert files(site / "raysoft") == files(ROOT / "raysoft")
+    sweeps = {f"tune_configs/{name}" for name in files(ROOT / "tune_configs")}
+    assert sweeps
+    assert files(site / "raysoft") == files(ROOT / "raysoft") | sweeps
+    assert {path.name.partition("-")[0] for path in site.iterdir()} == {"raysoft"}, "nothing else is installed"
+
+
+def test_sweeps_that_come_along_are_found_by_name(site, tmp_path):
+    for command, said in ((["tune", "smoke", "--dry-run"], "trials  4"), (["list"], "rank_sparsity_latency")):
+        done = subprocess.run(
+            [sys.executable, "-m", "raysoft", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
 
 
 def test_the_command_of_the_wheel_is_there(site, tmp_path):

@@ -25,6 +25,7 @@ class Config(ExtraConfig):
     """`mu`: weight of the proximal term; 0: the method itself."""
 
     mu: NonNegative = 0.01
+    """Weight of the proximal term; 0: the method itself. [1]"""
 
 
 @dataclass(frozen=True)

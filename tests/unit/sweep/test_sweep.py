@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from raysoft.sweep.metrics import lower_is_better, reading, values_so_far
 from raysoft.sweep.placing import concurrency, share_of
 from raysoft.sweep.points import draw, make_sweep
 from raysoft.sweep.results import collect, write_results
+from raysoft.sweep.shipped import describe_sweep, find_sweep, shipped_names
 from raysoft.sweep.work import Work, all_trials
 from tests.run_folders import make_run, records, run_config
 
@@ -403,3 +405,15 @@ def test_max_concurrent_shares_the_cluster_out_on_few_nodes():
     little = [Machine(cpus=8, memory_bytes=3 * 10**9)]
     run = run.model_copy(update={"executor": "inline"})
     assert concurrency(little, sweep_of().config, run) == 6, "memory for six"
+
+
+def test_a_sweep_that_comes_along_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped_names() == [path.stem for path in CONFIGS]
+    (tmp_path / "smoke").write_text("base: nothing\n")
+    assert load_sweep("smoke").base == "soft"  # as with presets: ./smoke is the file
+    assert find_sweep("./smoke") == Path("smoke")
+    assert describe_sweep("smoke").startswith("A minute of everything")
+    for wrong, hint in (("smok", "did you mean smoke?"), ("tune_configs/rank.yaml", "did you mean rank?")):
+        with pytest.raises(ConfigError, match=re.escape(hint)):
+            load_sweep(wrong)
