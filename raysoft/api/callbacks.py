@@ -121,7 +121,7 @@ class Calls:
             if isinstance(self.wish, CallbackError):
                 return
             answer = self._call(one, hook, run, *more)
-            if answer is not None and self.wish is None:
+            if isinstance(answer, CallbackError) or self.wish is None:
                 self.wish = answer
 
     def tell_end(self, run: Running, summary: Mapping[str, Any]) -> CallbackError | None:

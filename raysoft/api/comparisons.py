@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from raysoft.comparison.arms import Arm
     from raysoft.comparison.batch import BatchEvents, JobOutcome
-    from raysoft.comparison.compare import ComparisonPlan
+    from raysoft.comparison.compare import Comparison, ComparisonPlan
     from raysoft.comparison.readings import Cost
     from raysoft.config import RunConfig
 
@@ -69,10 +69,11 @@ class ComparisonResult:
 
     @cached_property
     def summary(self) -> DataFrame:
-        """A row for each run: arm, seed, its closing figures."""
+        """A row for each run: arm, seed, its closing figures; those that no run has are left out."""
         from raysoft.api.frames import frame
 
-        return frame([{"arm": arm["label"], **run} for arm in self.data["arms"] for run in arm["runs"]])
+        rows = [{"arm": arm["label"], **run} for arm in self.data["arms"] for run in arm["runs"]]
+        return frame(rows).dropna(axis="columns", how="all")
 
     @cached_property
     def means(self) -> DataFrame:
@@ -83,7 +84,7 @@ class ComparisonResult:
         for arm in self.data["arms"]:
             spread = {f"{key}_std": value for key, value in arm["std"].items()}
             rows.append({"arm": arm["label"], "seeds": len(arm["runs"]), **arm["mean"], **spread})
-        return frame(rows)
+        return frame(rows).dropna(axis="columns", how="all")
 
     @cached_property
     def pairs(self) -> DataFrame:
@@ -172,7 +173,7 @@ def compare(
 
     Raises ConfigError on bad input, RaysoftError where no arm has a finished run.
     """
-    from raysoft.comparison.compare import carry_out, plan_comparison
+    from raysoft.comparison.compare import plan_comparison
 
     if settings and isinstance(settings[0], int) and not isinstance(settings[0], bool):
         seeds, settings = settings[0], settings[1:]  # in second place, as 0.1 had it
@@ -190,20 +191,29 @@ def compare(
         out=None if out is None else os.fspath(out),
         store=None if store is None else os.fspath(store),
     )
+    found = _carried_out(plan, workers, calls, progress is not False, events)
+    return ComparisonResult(found.folder, found.failed, found.notes)
+
+
+def _carried_out(
+    plan: ComparisonPlan, workers: int, calls: Calls, progress: bool, events: BatchEvents | None
+) -> Comparison:
+    """Have the runs, or those that a callback left, and compare them."""
     from raysoft.api.progress import board
     from raysoft.api.progress_of_many import BatchProgress
     from raysoft.api.watching import BatchWatching, StopBatch
+    from raysoft.comparison.compare import carry_out
 
-    shown = board(progress is not False and events is None)
-    watching = BatchWatching(plan.store, calls, events or BatchProgress(shown))
+    shown = board(progress and events is None)
+    display = events or BatchProgress(shown)
     with undisturbed():
         try:
-            found = carry_out(plan, workers, watching)
+            return carry_out(plan, workers, BatchWatching(plan.store, calls, display))
         except StopBatch:
-            found = carry_out(_finished(plan), workers, None, ["Stopped by a callback before all runs had finished."])
+            remark = "Stopped by a callback before all runs had finished."
+            return carry_out(_finished(plan), workers, display, [remark])
         finally:
             shown.close()
-    return ComparisonResult(found.folder, found.failed, found.notes)
 
 
 def _finished(plan: ComparisonPlan) -> ComparisonPlan:

@@ -120,8 +120,8 @@ class SweepResult:
         if x in AXES or x in ALIASES:
             runs = {trial: [run.data] for trial, run in self.runs.items()}
             return metric_figure(runs, metric or "accuracy", str(x))
-        labels = {name: axis.label for axis in self._file.axes for name in (axis.label, axis.key)}
-        chosen = self._file.axes[0].label if x is None else labels.get(x)
+        labels = {name: axis for axis in self._file.axes for name in (axis.label, axis.key)}
+        chosen = self._file.axes[0] if x is None else labels.get(x)
         if chosen is None:
             raise ConfigError(
                 "x",
@@ -129,13 +129,13 @@ class SweepResult:
                 f"{', '.join([*dict.fromkeys(labels), *AXES])}",
             )
         wanted = metric or self.metric
-        measured = self._file.points[0]["std"] if self._file.points else {}
+        others = {"point", "std", "done", "stopped", "failed", "unfinished", *(axis.label for axis in self._file.axes)}
+        measured = [key for point in self._file.points[:1] for key in point if key not in others]
         if wanted not in measured:
             raise ConfigError("metric", f"no point has {wanted!r:.80}, choose from {', '.join(measured)}")
         points = [point for point in self._file.points if point[wanted] is not None]
-        return setting_figure(
-            [Reading(point[chosen], point[wanted], point["std"].get(wanted)) for point in points], chosen, wanted
-        )
+        readings = [Reading(point[chosen.label], point[wanted], point["std"].get(wanted)) for point in points]
+        return setting_figure(readings, chosen.key, wanted)
 
     def __fspath__(self) -> str:
         return str(self.folder)

@@ -20,12 +20,15 @@ from raysoft.report import style
 from raysoft.report.comparison.data import AXES, MeanCurve, mean_curve, trace
 from raysoft.report.comparison.figures import curves
 from raysoft.report.comparison.panels import AXIS_LABELS
+from raysoft.report.run.data import after_base
 from raysoft.report.style import COLUMN_IN, new_figure
 from raysoft.rundir.checks import is_number
 from raysoft.rundir.reading import Run
 from raysoft.rundir.summary import accuracy_name_in
+from raysoft.types import Array
 
 ALIASES = {"round": "rounds", "megabytes": "mb"}
+OF_THE_BASE = ("accuracy", "loss", "simulated_time_s", "wall_time_s")  # others are 0 in round 0
 
 
 def metric_figure(runs: Mapping[str, Sequence[Run]], metric: str, x: str) -> Figure:
@@ -81,8 +84,15 @@ def number_keys(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
     return {**known, **{key: place for key, place in metrics.items() if key not in known}}
 
 
+def _values(run: Run, key: str) -> Array:
+    """[T] a number of each record; NaN where it was not measured, also in round 0."""
+    values_T = run.column(key)
+    has_base = key in OF_THE_BASE or key.startswith("metrics.")
+    return values_T if has_base else np.where(after_base(run), values_T, np.nan)
+
+
 def _line(label: str, runs: Sequence[Run], key: str, axis: str) -> MeanCurve | None:
-    seeds = [replace(trace(run, number), metrics={key: run.column(key)}) for number, run in enumerate(runs)]
+    seeds = [replace(trace(run, number), metrics={key: _values(run, key)}) for number, run in enumerate(runs)]
     if len(seeds) > 1:
         return mean_curve(label, seeds, axis, key)
     if not seeds:
