@@ -131,9 +131,14 @@ def test_the_reason_of_a_run_is_not_hidden_behind_a_callback(tmp_path, caplog):
             raise KeyError("x")
 
     watching = Watching("mine", tmp_path, Calls(Falls()), Events())
-    with pytest.raises(ZeroDivisionError), watching.until_the_end():
-        watching.started(run_config(), {})
-        raise ZeroDivisionError
+
+    def run():
+        with watching.until_the_end():
+            watching.started(run_config(), {})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
     assert "Falls.on_end raised KeyError" in caplog.text
 
 

@@ -72,5 +72,5 @@ def test_the_catalogue_lists_presets_and_plug_ins():
     codecs = raysoft.catalogue("codec")
     assert set(codecs.kind) == {"codec"}
     assert "rank_components" in list(codecs.name)
-    with pytest.raises(ConfigError, match="kind: must be one of preset, method.*got 'codecs'"):
+    with pytest.raises(ConfigError, match=r"kind: must be one of preset, method.*got 'codecs'"):
         raysoft.catalogue("codecs")
