@@ -63,12 +63,26 @@ def parse_arms(arguments: Sequence[str]) -> list[Arm]:
             shared += _settings(words)
         else:
             arms.append(_arm(text.strip(), *words))
+    return checked_arms([Arm(arm.label, arm.target, arm.overrides, tuple(shared)) for arm in arms])
+
+
+def checked_arms(arms: list[Arm]) -> list[Arm]:
+    """The arms themselves. Raises ConfigError where there is none, labels are unusable or equal, or a setting is not
+    an arm's to make."""
     if not arms:
         raise ConfigError("arms", "give at least one preset or YAML file, e.g. raysoft compare soft ideal")
     labels = [arm.label for arm in arms]
+    for arm in arms:
+        _check_label(arm.label, arm.label)
+        _settings((*arm.shared, *arm.overrides))
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise ConfigError("arms", f"two arms are called {twice!r}; name them apart, e.g. 'first: {arms[0].target}'")
-    return [Arm(arm.label, arm.target, arm.overrides, tuple(shared)) for arm in arms]
+    return arms
+
+
+def _check_label(label: str, text: str) -> None:
+    if not label or len(label) > MAX_LABEL or not label.isprintable():
+        raise ConfigError("arm", f"{text[:80]!r}: the label before ':' must have 1 to {MAX_LABEL} characters")
 
 
 def _words(text: str) -> list[str]:
@@ -93,8 +107,7 @@ def _arm(text: str, head: str, *settings: str) -> Arm:
     target = head
     if match := _LABELLED.fullmatch(head):
         label, target = _bare(match[1].strip()), _bare(match[2].strip())
-        if not label or len(label) > MAX_LABEL or not label.isprintable():
-            raise ConfigError("arm", f"{text[:80]!r}: the label before ':' must have 1 to {MAX_LABEL} characters")
+        _check_label(label, text)
     if not target or (re.search(r"\s", target) and not Path(target).exists()):
         raise ConfigError("arm", f"{text[:80]!r} must have the form [LABEL:]TARGET [key=value ...]")
     own = _settings(settings)

@@ -19,6 +19,7 @@ from raysoft.errors import ConfigError
 from raysoft.kernels import portable
 from raysoft.planning.events import Preparing
 from raysoft.runs.bases import ensure_bases
+from raysoft.types import RoundRecord
 
 POLL_S = 2.0  # how often a run that another process computes is looked at again
 
@@ -49,6 +50,9 @@ class BatchEvents(Preparing):
 
     def begun(self, job: Job) -> None:
         """A worker has begun a run."""
+
+    def record(self, job: Job, record: RoundRecord) -> None:
+        """The same round with its figures, columns over clients left out; comes before `round`."""
 
     def round(self, job: Job, tick: int) -> None:
         """A round of a run (0: the base) is on disk."""
@@ -128,6 +132,8 @@ def _tell(reply: Reply, job: Job, events: BatchEvents, outcomes: dict[str, JobOu
     if reply.kind == "begun":
         events.begun(job)
     elif reply.kind == "round":
+        if reply.record is not None:
+            events.record(job, reply.record)
         events.round(job, reply.tick)
     else:
         folder = None if reply.kind == "failed" else Path(reply.text)

@@ -99,7 +99,7 @@ def compare(
 
 
 def plan_comparison(
-    arguments: Sequence[str],
+    arguments: Sequence[str] | Sequence[Arm],
     *,
     seeds: int,
     out: Path | str | None,
@@ -112,7 +112,8 @@ def plan_comparison(
     name: str | None = None,
 ) -> ComparisonPlan:
     """Check everything that can be checked without running anything. Raises ConfigError."""
-    arms = parse_arms(arguments)
+    given = [one for one in arguments if isinstance(one, Arm)]
+    arms = given or parse_arms([one for one in arguments if isinstance(one, str)])
     if equal is not None and equal not in COSTS:
         raise ConfigError("--equal", f"must be one of {', '.join(COSTS)}, got {equal!r:.40}")
     if not 0 < margin < 1:
@@ -149,8 +150,13 @@ def _check_folder(folder: Path) -> None:
     check_made(folder, "--out")
 
 
-def carry_out(plan: ComparisonPlan, workers: int, events: BatchEvents | None = None) -> Comparison:
-    """Run what is missing, read all runs, write the folder. Raises RaysoftError where no arm has a finished run."""
+def carry_out(
+    plan: ComparisonPlan, workers: int, events: BatchEvents | None = None, remarks: Sequence[str] = ()
+) -> Comparison:
+    """Run what is missing, read all runs, write the folder. `remarks` come before the notes on what is left out.
+
+    Raises RaysoftError where no arm has a finished run.
+    """
     made(plan.folder, "--out")  # before hours of runs, not after
     outcomes = run_batch(plan.jobs, plan.store, workers, events)
     runs: dict[str, dict[int, Run]] = {arm.label: {} for arm in plan.arms}
@@ -161,6 +167,7 @@ def carry_out(plan: ComparisonPlan, workers: int, events: BatchEvents | None = N
     if not any(runs.values()):
         raise RaysoftError(f"no run finished, so nothing is compared\n{failures(failed)}")
     arms, reference, notes = _with_runs(plan, runs)
+    notes = [*remarks, *notes]
     runs = {arm.label: runs[arm.label] for arm in arms}
     data = comparison_data(
         plan.name,

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from raysoft.comparison.store import claim, find_claimed
 from raysoft.config import RunConfig
 from raysoft.errors import RaysoftError
 from raysoft.federation.liveness import BEAT_S, Pulse, Steps, Vitals
+from raysoft.rundir.summary import without_columns
 from raysoft.runs.events import Events
 from raysoft.types import RoundRecord
 
@@ -37,6 +38,7 @@ class Reply:
     text: str = ""
     tick: int = 0
     steps: int = 0  # done by its process so far
+    record: RoundRecord | None = None  # of a round
 
 
 class Pool:
@@ -178,10 +180,10 @@ class _Telling(Events):
         self._pipe, self._key = pipe, key
         self._turn = threading.Lock()  # the pulse talks, too
 
-    def say(self, kind: str, text: str = "", tick: int = 0) -> None:
+    def say(self, kind: str, text: str = "", tick: int = 0, record: RoundRecord | None = None) -> None:
         """One reply."""
         with self._turn:
-            self._pipe.send(Reply(self._key, kind, text, tick, Steps.done))
+            self._pipe.send(Reply(self._key, kind, text, tick, Steps.done, record))
 
     def alive(self) -> None:
         """A sign of life."""
@@ -196,7 +198,7 @@ class _Telling(Events):
 
     def round(self, record: RoundRecord) -> None:
         """A round is on disk."""
-        self.say("round", tick=record.round)
+        self.say("round", tick=record.round, record=replace(record, metrics=without_columns(record.metrics)))
 
     def checkpoint(self, tick: int, folder: Path) -> None:
         """Nothing."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,16 @@ def prepare(device: str, threads: int) -> torch.device:
     exact_roots()
     _keep_freed_memory()
     return torch.device(device)
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """torch's thread count is as before after the block, whoever sets it inside."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _ExactRoots(TorchFunctionMode):

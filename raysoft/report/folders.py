@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,26 @@ from raysoft.report.comparison.html import write_comparison_report
 from raysoft.report.run.html import write_report
 from raysoft.report.sweep.file import is_sweep
 from raysoft.report.sweep.html import write_sweep_report
+from raysoft.rundir.destination import expanded
+
+Place = str | os.PathLike[str]
+
+
+def report(*folders: Place, out: Place | None = None) -> Path:
+    """Draw figures and page of a run, comparison or sweep folder again, or of several runs together; the page.
+
+    `out`: where to write the report of runs, a file or folder (default: into the folder of one run, beside several).
+    Raises ConfigError for a comparison or sweep among others or with `out`, RaysoftError for folders that are none.
+    """
+    return draw_folders(*folders_of(folders, out))
+
+
+def folders_of(folders: Sequence[Place], out: Place | None) -> tuple[list[Path], Path | None]:
+    """Places as a user writes them. Raises ConfigError where there is none, or one is no path."""
+    if not folders:
+        raise ConfigError("DIR", "give at least one run, comparison or sweep folder")
+    places = [expanded(os.fspath(folder), "DIR") for folder in folders]
+    return places, None if out is None else expanded(os.fspath(out), "--out")
 
 
 def draw_folders(folders: Sequence[Path], out: Path | None = None) -> Path:

@@ -29,10 +29,10 @@ class CheckpointWriter:
         self._config = config
         self._pending: Future[tuple[int, Path]] | None = None
 
-    def due(self, tick: int, last: int) -> bool:
-        """Whether the state after this round is to be saved; `last`: the run's last round."""
+    def due(self, tick: int, last: int, ends: bool = False) -> bool:
+        """Whether the state after this round is to be saved; `last`: the run's last round; `ends`: it ends here."""
         every = self._config.every
-        return every is not None and tick > 0 and (tick % every == 0 or tick == last)
+        return every is not None and tick > 0 and (tick % every == 0 or tick == last or ends)
 
     def put(self, checkpoint: Checkpoint) -> None:
         """Begin to write; what became of the one before has to be asked first, by `written(wait=True)`."""

@@ -17,7 +17,7 @@ from raysoft.runs.advice import warn_of_catch_up, warn_of_round, warn_of_slow_st
 from raysoft.runs.bases import ensure_bases
 from raysoft.runs.checkpoint import CHECKPOINTS
 from raysoft.runs.checkpoint_writer import CheckpointWriter
-from raysoft.runs.events import Events
+from raysoft.runs.events import Events, Wish
 from raysoft.runs.outcome import export_adapter, with_shares
 from raysoft.runs.session import Session, Sessions, own_session
 from raysoft.runs.standing import Standing
@@ -43,6 +43,7 @@ class Course:
         self.trackers = trackers_of(standing.config)
         self._placed = session is not None
         self._session = session or own_session
+        self._stopped = False
 
     def conduct(self) -> dict[str, Any]:
         """Run to the end; the summary."""
@@ -66,7 +67,8 @@ class Course:
             else:
                 self._close_early("failed", metrics={"error": str(error) or type(error).__name__})
             raise
-        return self._close("done", adapter_sha256=digest, metrics=with_shares(totals, standing.records))
+        status = "stopped" if self._stopped else "done"
+        return self._close(status, adapter_sha256=digest, metrics=with_shares(totals, standing.records))
 
     # ---------------------------------------------------------------------------------------------- before the rounds
 
@@ -123,11 +125,17 @@ class Course:
             for tick in range(len(standing.records), standing.config.rounds + 1):
                 record = coordinator.baseline() if tick == 0 else coordinator.round(tick)
                 position = self._keep(record, info.description)
-                if writer.due(tick, standing.config.rounds):
+                wish = self.events.wish()
+                if writer.due(tick, standing.config.rounds, ends=wish is not None):
                     self._save(writer, coordinator, position, info.base_checksum)
+                if wish is not None:
+                    self._end_early(writer, wish)
+                    break
             model, totals = coordinator.finish()
             digest = export_adapter(coordinator.fetch_base(), info.space, model, standing.config, standing.out.path)
             self._tell(writer)
+        if isinstance(wish := self.events.wish(), RaysoftError):  # it came with the last checkpoint
+            raise wish
         if standing.fresh and standing.config.executor == "ray" and not self._placed:
             warn_of_slow_start(standing.config, startup_s, standing.records)
         return totals, digest
@@ -154,6 +162,13 @@ class Course:
         checkpoint = self.standing.checkpoint(coordinator.snapshot(), position, base_checksum)
         self.standing.at = checkpoint  # a coordinator that dies before it is on disk goes on from it all the same
         writer.put(checkpoint)
+
+    def _end_early(self, writer: CheckpointWriter, wish: Wish) -> None:
+        """The caller wants no more rounds. Raises what it wants the run to end with, once its state is on disk."""
+        self._tell(writer)
+        if isinstance(wish, RaysoftError):
+            raise wish
+        self._stopped = len(self.standing.records) <= self.standing.config.rounds
 
     def _tell(self, writer: CheckpointWriter) -> None:
         for tick, path in writer.written(wait=True):

@@ -1,13 +1,17 @@
-"""What a caller may draw while a run goes on."""
+"""What a caller may draw while a run goes on, and whether the run is to end early."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from raysoft.config import RunConfig
+from raysoft.errors import RaysoftError
 from raysoft.planning.events import Preparing
 from raysoft.types import RoundRecord
+
+Wish = Literal["stop"] | RaysoftError | None
 
 
 class Events(Preparing):
@@ -21,3 +25,7 @@ class Events(Preparing):
 
     def checkpoint(self, tick: int, folder: Path) -> None:
         """The checkpoint after a round is on disk."""
+
+    def wish(self) -> Wish:
+        """Asked after every round: None to go on, "stop" to end the run here properly, or an error that ends it."""
+        return None

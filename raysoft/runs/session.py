@@ -51,8 +51,10 @@ def own_session(config: RunConfig) -> Iterator[Session]:
     if config.executor == "inline":
         from raysoft.federation.coordinator import Coordinator
         from raysoft.federation.executor import InlineExecutor, pin_threads
+        from raysoft.models.runtime import threads_kept
 
-        with pin_threads(config.actors.threads):  # the caller's own thread counts come back afterwards
+        # The caller's own thread counts come back afterwards: torch's, and those of the libraries that are loaded.
+        with threads_kept(), pin_threads(config.actors.threads):
             yield Coordinator(config, InlineExecutor(config))
     else:
         from raysoft.distributed.session import ray_session

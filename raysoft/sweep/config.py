@@ -209,14 +209,21 @@ class SweepConfig(Section):
         return self
 
 
-def load_sweep(target: str | Path, words: Sequence[str] = ()) -> SweepConfig:
-    """Read a sweep that comes along, by name, or a file.
+def load_sweep(target: str | Path, words: Sequence[str] = (), own: Mapping[str, Any] | None = None) -> SweepConfig:
+    """Read a sweep that comes along, by name, or a file; `own` are keys on top, then come `words` (see `with_words`).
 
-    `words` are key=value on top: a key of the sweep, or else a setting of every run. A relative `base: FILE` is looked
-    for beside the sweep file. Raises ConfigError.
+    A relative `base: FILE` is looked for beside the sweep file. Raises ConfigError.
     """
     path = find_sweep(target)
-    tree = load_mapping(path)
+    tree, extra = with_words({**load_mapping(path), **(own or {})}, words)
+    return parse_sweep(tree, path.parent, extra)
+
+
+def with_words(tree: dict[str, Any], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """A mapping with `key=value` words on top, and those of them that are settings of every run, no key of a sweep.
+
+    Raises ConfigError for a word of another form.
+    """
     extra = []
     for text in words:
         key = text.partition("=")[0].partition(".")[0]
@@ -225,7 +232,7 @@ def load_sweep(target: str | Path, words: Sequence[str] = ()) -> SweepConfig:
         else:
             apply_override({}, text)  # its form is checked here, its meaning with the base
             extra.append(text)
-    return parse_sweep(tree, path.parent, extra)
+    return tree, extra
 
 
 def parse_sweep(tree: Mapping[str, Any], folder: Path | None = None, extra: Sequence[str] = ()) -> SweepConfig:

@@ -58,13 +58,12 @@ def run(
     model.lora.rank=plan chooses the LoRA rank first (see `raysoft plan --help`); plan.json in the run folder says why.
     RAYSOFT_OUTPUTS replaces outputs/ (a Ray job without it keeps its runs in ~/raysoft-outputs of the cluster's node).
     """
+    from raysoft.api.runs import run_place
     from raysoft.config.presets import load_config
-    from raysoft.rundir.destination import destination
-    from raysoft.rundir.folder import check_name, name_of
     from raysoft.rundir.remote import staged
 
     config = load_config(target, overrides or (), executor)
-    place = destination(out, name_of(target) if name is None else check_name(name))
+    place = run_place(target, out, name)
     from raysoft.terminal import console as display
 
     console = display.stdout()
@@ -156,21 +155,19 @@ def plan(
     middle rank, Kendall's tau of -score and accuracy, and constants fitted to these runs (plan.weights takes them).
     Runs have the configuration's rounds, read the validation split, and are found again in --store.
     """
+    from raysoft.api.plans import plan_place, plan_words
     from raysoft.comparison.arms import check_workers
     from raysoft.config.presets import load_config
     from raysoft.planning.table import ranks_of
     from raysoft.rundir.destination import local_destination
-    from raysoft.rundir.folder import check_name, name_of
 
     check_workers(workers)
-    words = [*(overrides or ()), *(() if ranks is None else [f"plan.ranks={ranks_of(ranks)}"])]
-    words += [] if alpha is None else [f"plan.alpha={alpha}"]
-    config = load_config(target, words)
+    config = load_config(target, [*(overrides or ()), *plan_words(None if ranks is None else ranks_of(ranks), alpha)])
     if validate is not None:
         from raysoft.comparison.plan_validation import check_validation
 
         check_validation(config, validate, workers)  # everything is refused before minutes of planning
-    folder = local_destination(out, f"{name_of(target) if name is None else check_name(name)}-plan")
+    folder = plan_place(target, out, name)
     runs = local_destination(store, "runs", "--store")
     found = _make_plan(config, folder)
     found.rank()  # says why, where no rank is left
@@ -180,18 +177,15 @@ def plan(
 
 def _make_plan(config: RunConfig, folder: Path) -> RankPlan:
     """Measure, write the plan's folder, and print its table."""
-    from raysoft.planning.table import check_folder, summary_rows, text_table, write_plan
+    from raysoft.api.plans import planned
+    from raysoft.planning.table import summary_rows, text_table
     from raysoft.rundir.folder import PLAN
     from raysoft.terminal import console as display
 
-    check_folder(folder)
     replaced = " (its earlier plan was replaced)" if (folder / PLAN).exists() else ""
-    from raysoft.planning.stage import make_plan  # loads much, so after the check
-
     console = display.stdout()
     with display.RunDisplay(console) as shown:
-        found = make_plan(config, shown)
-    write_plan(folder, found)
+        found = planned(config, folder, shown)
     console.print()
     console.print(text_table(found), highlight=False, markup=False)
     console.print()
@@ -298,15 +292,10 @@ def tune(
     results.csv, points.csv, best.yaml, report.html, and the run folder of every trial. A sweep that was interrupted,
     however, goes on with --resume and ends with the same table. Exit 1 where trials failed; docs/tune.md tells more.
     """
-    from raysoft.rundir.destination import local_destination
-    from raysoft.rundir.folder import check_name, name_of
-    from raysoft.sweep.config import load_sweep
+    from raysoft.api.sweeps import prepared
     from raysoft.sweep.folder import check_folder
-    from raysoft.sweep.points import make_sweep
 
-    config = load_sweep(file, overrides or ())
-    sweep = make_sweep(config)  # before Ray loads
-    folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(file))
+    config, sweep, folder = prepared(file, overrides or (), {}, name=name, out=out)
     from raysoft.terminal import sweep_console as display
     from raysoft.terminal.console import stdout
 
@@ -327,14 +316,12 @@ def tune(
 @app.command()
 def report(folders: given.Folders, out: given.ReportOut = None) -> None:
     """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
-    from raysoft.report import draw_folders, report_place
-    from raysoft.rundir.destination import expanded
+    from raysoft.report import folders_of, report, report_place
     from raysoft.terminal.console import relative
 
-    places = [expanded(folder, "DIR") for folder in folders]
-    target = None if out is None else expanded(out, "--out")
+    places, target = folders_of(folders, out)
     replaced = (len(places) > 1 or target is not None) and report_place(places, target).exists()
-    typer.echo(relative(draw_folders(places, target)) + (" (replaced)" if replaced else ""))
+    typer.echo(relative(report(*places, out=target)) + (" (replaced)" if replaced else ""))
 
 
 @app.command(name="list")

@@ -22,8 +22,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from raysoft.api import listing
+from raysoft.api.progress import rank_line, round_line
 from raysoft.config import RunConfig, registry
-from raysoft.config.presets import describe_preset, preset_names
 from raysoft.quantities import number, percent, quantity
 from raysoft.rundir.folder import PLAN
 from raysoft.rundir.reading import planned_rank
@@ -31,7 +32,6 @@ from raysoft.rundir.summary import accuracy_name, final_words
 from raysoft.runs.events import Events
 from raysoft.runs.run import RunResult
 from raysoft.sweep.shipped import describe_sweep, shipped_names
-from raysoft.terminal import listing
 from raysoft.types import RoundRecord
 
 
@@ -80,7 +80,7 @@ class RunDisplay(Events):
 
     def rank_chosen(self, rank: int, ranks: Sequence[int]) -> None:
         """One line."""
-        say(self.console, f"the plan chose rank {rank} of {', '.join(map(str, ranks))}; {PLAN} in the folder says why")
+        say(self.console, rank_line(rank, ranks))
 
     def round(self, record: RoundRecord) -> None:
         """One line."""
@@ -130,26 +130,6 @@ def plugins(config: RunConfig) -> str:
     return " + ".join(
         section.name for section in (config.method, config.codec, config.allocator, config.uplink, config.channel)
     )
-
-
-def round_line(record: RoundRecord, accuracy: str = "accuracy") -> str:
-    """A round in one line; `accuracy`: what it is called (summary.accuracy_name)."""
-    parts = [f"round {record.round:>4}"]
-    if record.accuracy is not None:
-        parts.append(f"{accuracy} {number(record.accuracy)}")
-    if "bits_per_byte" in record.metrics:
-        parts.append(f"bits/byte {quantity('bits_per_byte').text(record.metrics['bits_per_byte'])}")
-    if record.round:
-        parts.append(f"latency {quantity('round_latency_s').text(record.round_latency_s)} s")
-        parts.append(f"up {quantity('uplink_bits').text(record.uplink_bits)} MB")
-        if record.kept_fraction_mean is not None:
-            parts.append(f"kept {percent(record.kept_fraction_mean)}")
-        if record.queue_s is not None:
-            parts.append(f"queue {quantity('queue_s').text(record.queue_s)} s")
-        if record.dropped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in record.drop_reasons.items())
-            parts.append(f"lost {reasons}")
-    return "  ".join(parts)
 
 
 def closing_table(result: RunResult, place: Path | str | None = None) -> str:
@@ -244,18 +224,17 @@ def names_table() -> Group:
     """Every preset, every sweep that comes along, and every plug-in with its idea and source."""
     presets, sweeps = _table("preset", "what it is"), _table("sweep", "what it is (raysoft tune NAME)")
     plug_ins = Table(box=None, pad_edge=False)
-    for name in preset_names():
-        presets.add_row(name, Text(describe_preset(name)))
     for name in shipped_names():
         sweeps.add_row(name, Text(describe_sweep(name)))
     for column in ("kind", "name"):
         plug_ins.add_column(column, no_wrap=True)
     plug_ins.add_column("what it is", ratio=3)
     plug_ins.add_column("source", ratio=2)
-    for kind in listing.KINDS:
-        for name in registry.names(kind):
-            doc = registry.plugin(kind, name).__doc__
-            plug_ins.add_row(kind, name, Text(listing.idea(doc)), Text(listing.source(doc)))
+    for entry in listing.entries():
+        if entry["kind"] == listing.PRESET:
+            presets.add_row(entry["name"], Text(entry["idea"]))
+        else:
+            plug_ins.add_row(entry["kind"], entry["name"], Text(entry["idea"]), Text(entry["source"]))
     return Group(presets, "", sweeps, "", plug_ins)
 
 

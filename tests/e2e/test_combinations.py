@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 
 from raysoft.allocation.tsfa import WARM_UP
+from raysoft.api.listing import KINDS, Compatibility
 from raysoft.config import Plugin, RunConfig, Traits, registry
 from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.runs.run import run
-from raysoft.terminal.listing import KINDS, Compatibility
 from tests import noisy_sum
 from tests.conftest import records, summary
 from tests.covering import Pair, covering, pairs_of

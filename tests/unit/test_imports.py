@@ -56,6 +56,8 @@ MAY_IMPORT = {
     "transformers": ("models/tasks.py", "models/"),
     "peft": ("models/",),
     "matplotlib": ("report/", "models/glyphs.py"),
+    "pandas": ("api/frames.py",),
+    "IPython": ("api/progress.py",),
     "tensorboardX": ("runs/trackers/tensorboard.py",),
     "wandb": ("runs/trackers/wandb_process.py",),
     "datasets": ("data/",),
@@ -79,6 +81,8 @@ ONLY_INSIDE_FUNCTIONS = {
     ("transformers", "models/tasks.py"),
     ("fsspec", "rundir/remote.py"),
     ("ray", "sweep/driver.py"),
+    ("pandas", "api/frames.py"),
+    ("IPython", "api/progress.py"),
 }
 
 

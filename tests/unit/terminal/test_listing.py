@@ -5,9 +5,9 @@ import re
 import pytest
 from rich.console import Console
 
+from raysoft.api.listing import KINDS, Compatibility, idea, source
 from raysoft.config import registry
 from raysoft.terminal.console import matrix, names_table
-from raysoft.terminal.listing import KINDS, Compatibility, idea, source
 
 BUILT_IN = [(kind, name) for kind in registry.KINDS for name in registry.KINDS[kind]]
 PUBLISHED = re.compile(

@@ -1,4 +1,5 @@
-"""What `raysoft list` shows: every plug-in with its idea and its source, and which of them go together.
+"""What `raysoft list` and `raysoft.catalogue` show: presets and plug-ins, each with its idea and its source, and which
+plug-ins go together.
 
 Both are read off the plug-ins themselves: the idea is the first sentence of a module's docstring, the source its
 paragraph `Source: ...`; whether two go together is asked of the registry, which alone decides it.
@@ -9,12 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from raysoft.config import Plugin, merge, registry
-from raysoft.config.presets import load_tree
+from raysoft.config.presets import describe_preset, load_tree, preset_names
 from raysoft.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+PRESET = "preset"
 KINDS = ("method", "extra", "codec", "allocator", "uplink", "channel")
 # Some plug-ins need these; no plug-in minds them.
 WILLING = {
@@ -22,6 +27,37 @@ WILLING = {
     "train": {"optimizer": "sgd", "weight_decay": 0.0, "clip_norm": None},
 }
 _MEMBERS = {"codecs": [{"name": "rank_components"}, {"name": "quantize"}]}  # of a chain, which has no default
+
+
+class Entry(TypedDict):
+    """A preset or a plug-in: what it is called, what it does, where it was published (plug-ins; "" where nowhere)."""
+
+    kind: str
+    name: str
+    idea: str
+    source: str
+
+
+def catalogue(kind: str | None = None) -> DataFrame:
+    """Presets and plug-ins (those of other packages, too) as a frame: kind, name, idea, source.
+
+    `kind`: only one of preset, method, extra, codec, allocator, uplink, channel. Raises ConfigError for another one.
+    """
+    from raysoft.api.frames import frame
+
+    return frame(entries(kind), list(Entry.__annotations__))
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """The same as plain data. Raises ConfigError."""
+    if kind is not None and kind not in (PRESET, *KINDS):
+        raise ConfigError("kind", f"must be one of {', '.join((PRESET, *KINDS))}, got {kind!r:.80}")
+    found = [Entry(kind=PRESET, name=name, idea=describe_preset(name), source="") for name in preset_names()]
+    for one in KINDS:
+        for name in registry.names(one):
+            doc = registry.plugin(one, name).__doc__
+            found.append(Entry(kind=one, name=name, idea=idea(doc), source=source(doc)))
+    return [entry for entry in found if kind in (None, entry["kind"])]
 
 
 def idea(doc: str | None) -> str:
