@@ -112,3 +112,7 @@ Folders = Annotated[
 ]
 ReportOut = Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Where to write the report of runs.")]
 Matrix = Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")]
+
+# --------------------------------------------------------------------------------------------------------- completion
+
+Shell = Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]
