@@ -299,8 +299,15 @@ def report(folders: given.Folders, out: given.ReportOut = None) -> None:
 
 
 @app.command(name="list")
-def list_names(matrix: given.Matrix = False) -> None:
-    """List presets and plug-ins: methods, extras, codecs, allocators, uplinks, channels, each with idea and source."""
+def list_names(matrix: given.Matrix = False, *, as_json: given.AsJson = False) -> None:
+    """List presets, sweeps and plug-ins (methods, codecs, channels, ...), each with its idea and source."""
+    if as_json:
+        import json
+
+        from raysoft.terminal.listing import as_data
+
+        typer.echo(json.dumps(as_data(matrix=matrix), indent=2, ensure_ascii=False))
+        return
     from raysoft.terminal import console as display
 
     console = display.stdout()
