@@ -37,7 +37,7 @@ def best_yaml(sweep: Sweep, folder: Path, best: Mapping[str, Any], trial: Path) 
         f"The best point of a sweep, ready for its final test: {final_test(folder)}",
         f"{words}; {metric} in the sweep: {best[metric]:.4g}",
         f"eval.split: test; the sweep chose on the {chosen.eval.split} split"
-        + (", so its own figures are no test (eval.split=validation)" if chosen.eval.split == "test" else ""),
+        + ("; with eval.split=validation this test would be the first" if chosen.eval.split == "test" else ""),
     ]
     if config.rounds != chosen.rounds:
         lines.append(
