@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from dataclasses import asdict
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from raysoft.config import Plugin, merge, registry
+from raysoft import __version__
+from raysoft.config import Plugin, Traits, merge, registry
 from raysoft.config.presets import describe_preset, load_tree, preset_names
 from raysoft.errors import ConfigError
+from raysoft.sweep.shipped import describe_sweep, shipped_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -151,3 +154,42 @@ def notes() -> list[str]:
         *(f"- {error}" for error in needs if error is not None),
         "Options of a plug-in can narrow this, such as codec.error_feedback or method.shared_mask.",
     ]
+
+
+def as_data(*, matrix: bool) -> dict[str, Any]:
+    """All that `raysoft list` knows as plain data; `matrix`: every two plug-ins that cannot go together, and why.
+
+    Traits are those with default options, by name; only what differs from a plug-in that needs nothing.
+    """
+    found: dict[str, Any] = {
+        "version": __version__,
+        "presets": [{"name": name, "what": describe_preset(name)} for name in preset_names()],
+        "sweeps": [{"name": name, "what": describe_sweep(name)} for name in shipped_names()],
+        "plugins": [_plugin_data(kind, name) for kind in KINDS for name in registry.names(kind)],
+    }
+    if matrix:
+        asked = Compatibility()
+        found["refused"] = [
+            {kinds[0]: one, kinds[1]: two, "because": str(error)}
+            for kinds in combinations(KINDS, 2)
+            for (one, two), error in refusals(asked, kinds).items()
+        ]
+        found["notes"] = [line.removeprefix("- ") for line in notes()[1:-1]]
+    return found
+
+
+def _plugin_data(kind: str, name: str) -> dict[str, Any]:
+    module = registry.plugin(kind, name)
+    try:
+        traits = registry.traits(kind, Plugin(name=name))
+    except ConfigError:  # it has no defaults
+        traits = module.Config.TRAITS
+    plain = asdict(Traits())
+    return {
+        "kind": kind,
+        "name": name,
+        "idea": idea(module.__doc__),
+        "source": source(module.__doc__),
+        "built_in": name in registry.KINDS[kind],
+        "traits": {trait: value for trait, value in asdict(traits).items() if value != plain[trait]},
+    }

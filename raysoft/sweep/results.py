@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +14,18 @@ from raysoft import atomic
 from raysoft.comparison.readings import closing_values
 from raysoft.comparison.statistics import mean_std
 from raysoft.comparison.tables import inert
-from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.quantities import keys_in
 from raysoft.rundir.folder import CONFIG, strict, write_atomic
 from raysoft.rundir.reading import Run, read_run
 from raysoft.rundir.summary import summarise
+from raysoft.sweep.best import BEST, best_yaml
 from raysoft.sweep.folder import FAILED, STOPPED, Remembered, SweepFolder
 from raysoft.sweep.metrics import numbers, reading, values_so_far
 from raysoft.sweep.points import Sweep, Trial, plain_value
 
 RESULTS_PARQUET, RESULTS_CSV, POINTS_CSV = "results.parquet", "results.csv", "points.csv"
-RESULTS_JSON, BEST = "results.json", "best.yaml"
+RESULTS_JSON = "results.json"
 FORMAT = 1
 DONE, UNFINISHED = "done", "unfinished"
 FIGURES = keys_in("row")  # of a row, beside the metric
@@ -137,24 +136,15 @@ def write_results(folder: SweepFolder, sweep: Sweep, found: Results) -> None:
     }
     write_atomic(folder.path / RESULTS_JSON, json.dumps(strict(data), indent=1, allow_nan=False) + "\n")
     if found.best is not None:
-        write_atomic(folder.path / BEST, _best_yaml(folder, found))
+        row = next(row for row in found.rows if row["point"] == found.best["point"] and row["status"] == DONE)
+        text = best_yaml(sweep, folder.path, found.best, folder.path / row["folder"] / CONFIG)
+        write_atomic(folder.path / BEST, text)
 
 
 def _axis(sweep: Sweep, key: str) -> dict[str, Any]:
     axis = sweep.config.space[key]
     values = [plain_value(key, value) for value in axis.values] if axis.listed else axis.values[:2]
     return {"key": key, "label": sweep.labels[key], "kind": axis.kind, "values": values}
-
-
-def _best_yaml(folder: SweepFolder, found: Results) -> str:
-    assert found.best is not None
-    row = next(row for row in found.rows if row["point"] == found.best["point"] and row["status"] == DONE)
-    config = folder.path / row["folder"] / CONFIG
-    place = shlex.quote(str(folder.path / BEST))
-    head = f"# The best point of the sweep, {row['trial']}: raysoft run {place if place.isprintable() else BEST}\n"
-    if load_mapping(config)["eval"]["split"] != "test":
-        head += "# It was chosen on the validation split; add eval.split=test for the final figure.\n"
-    return head + config.read_text(encoding="utf-8")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from raysoft.terminal import endings
 from raysoft.terminal import options as given
-
-if TYPE_CHECKING:
-    from raysoft.config import RunConfig
-    from raysoft.planning.table import RankPlan
 
 # Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
 UsageError: Any = typer.BadParameter.__base__
@@ -169,44 +164,13 @@ def plan(
         check_validation(config, validate, workers)  # everything is refused before minutes of planning
     folder = plan_place(target, out, name)
     runs = local_destination(store, "runs", "--store")
-    found = _make_plan(config, folder)
+    from raysoft.terminal import plan_console
+
+    found = plan_console.show_plan(config, folder)
     found.rank()  # says why, where no rank is left
-    if validate is not None:
-        _validate_plan(config, found, folder, seeds=validate, runs=runs, workers=workers)
-
-
-def _make_plan(config: RunConfig, folder: Path) -> RankPlan:
-    """Measure, write the plan's folder, and print its table."""
-    from raysoft.api.plans import planned
-    from raysoft.planning.table import summary_rows, text_table
-    from raysoft.rundir.folder import PLAN
-    from raysoft.terminal import console as display
-
-    replaced = " (its earlier plan was replaced)" if (folder / PLAN).exists() else ""
-    console = display.stdout()
-    with display.RunDisplay(console) as shown:
-        found = planned(config, folder, shown)
-    console.print()
-    console.print(text_table(found), highlight=False, markup=False)
-    console.print()
-    rows = [*summary_rows(found), ("folder", display.relative(folder) + replaced)]
-    display.say(console, display.aligned(rows), indent=14)
-    return found
-
-
-def _validate_plan(config: RunConfig, found: RankPlan, folder: Path, *, seeds: int, runs: Path, workers: int) -> None:
-    """Run every feasible rank, write and print how well the plan chose. Ends with code 1 where runs have failed."""
-    from raysoft.comparison.plan_validation import validate, validation_rows, write_validation
-    from raysoft.terminal import console as display
-    from raysoft.terminal.comparison_console import BatchDisplay
-
-    console = display.stdout()
-    console.print()
-    with BatchDisplay(console) as bar:
-        checked = validate(config, found, seeds, runs, workers, bar)
-    write_validation(folder, checked)
-    display.say(console, display.aligned(validation_rows(checked)), indent=14)
-    if checked.failed:
+    if validate is not None and plan_console.show_validation(
+        config, found, folder, seeds=validate, runs=runs, workers=workers
+    ):
         raise typer.Exit(1)
 
 
@@ -325,12 +289,35 @@ def report(folders: given.Folders, out: given.ReportOut = None) -> None:
 
 
 @app.command(name="list")
-def list_names(matrix: given.Matrix = False) -> None:
-    """List presets and plug-ins: methods, extras, codecs, allocators, uplinks, channels, each with idea and source."""
+def list_names(matrix: given.Matrix = False, *, as_json: given.AsJson = False) -> None:
+    """List presets, sweeps and plug-ins (methods, codecs, channels, ...), each with its idea and source."""
+    if as_json:
+        import json
+
+        from raysoft.api.listing import as_data
+
+        typer.echo(json.dumps(as_data(matrix=matrix), indent=2, ensure_ascii=False))
+        return
     from raysoft.terminal import console as display
 
     console = display.stdout()
     console.print(display.matrix(console.width) if matrix else display.names_table())
+
+
+@app.command()
+def completion(context: typer.Context, shell: given.Shell) -> None:
+    """Print a script that completes commands, options, presets, plug-ins, keys and their values in a shell.
+
+    Its first lines say where it goes, e.g. raysoft completion bash > ~/.local/share/bash-completion/completions/raysoft
+    """
+    from raysoft.errors import ConfigError
+    from raysoft.terminal.completion import words
+    from raysoft.terminal.completion_scripts import SHELLS, script
+
+    if shell not in SHELLS:
+        raise ConfigError("SHELL", f"must be one of {', '.join(SHELLS)}, got {shell!r:.40}")
+    assert context.parent is not None
+    typer.echo(script(shell, words(context.parent.command)), nl=False)
 
 
 def main() -> None:

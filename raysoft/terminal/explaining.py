@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
 
+from raysoft.api.listing import KINDS, idea
 from raysoft.config import RunConfig, Section, registry
 from raysoft.config.explain import REQUIRED, Chapter, Key, chapters, chosen, keys_of, name_key
 from raysoft.sweep.config import SCHEDULERS, SweepConfig
-from raysoft.terminal.listing import KINDS, idea
 
 PAGE = Path("docs/configuration.md")
 NO_MEANING = "(its package says nothing)"

@@ -112,3 +112,8 @@ Folders = Annotated[
 ]
 ReportOut = Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Where to write the report of runs.")]
 Matrix = Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the same as JSON, with the traits of every plug-in.")]
+
+# --------------------------------------------------------------------------------------------------------- completion
+
+Shell = Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]

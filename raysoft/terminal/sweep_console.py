@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from raysoft.comparison.tables import Table, text_table
 from raysoft.quantities import Quantity, quantity
+from raysoft.sweep.best import final_test
 from raysoft.sweep.driver import SweepEvents, SweepResult, check_sweep_inputs
 from raysoft.sweep.points import Sweep
 from raysoft.sweep.results import DONE, FAILED, STOPPED
@@ -74,6 +76,7 @@ def print_sweep(console: Console, found: SweepResult) -> None:
     rows = [("trials", ", ".join(f"{count} {name}" for name, count in counts.items() if count))]
     if results.best is not None:
         rows.append(("best", best_text(sweep, results.best)))
+        rows.append(("final test", final_test(Path(relative(found.folder)))))
     rows += [("folder", relative(found.folder)), ("report", relative(found.report))]
     say(console, aligned(rows), indent=14)
     failed = [row for row in results.rows if row["status"] == FAILED]

@@ -179,6 +179,8 @@ def test_lists_name_every_plugin():
     done = raysoft("list")
     listed = set(re.findall(r"[\w-]+", done.stdout))
     assert listed >= {*preset_names(), *(name for kind in registry.KINDS for name in registry.KINDS[kind])}
+    data = json.loads(raysoft("list", "--json").stdout)
+    assert {one["name"] for one in data["plugins"]} <= listed
     matrix = raysoft("list", "--matrix")
     assert "allocator ideal + uplink fdma" in matrix.stdout
     assert matrix.returncode == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysoft.config.presets import load_config
+from raysoft.config.yaml12 import parse_yaml
 from raysoft.distributed.resources import Machine, plan_on_nodes, trial_bundles
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
-from raysoft.rundir.folder import SUMMARY, record_row
+from raysoft.rundir.folder import SUMMARY, check_name, record_row
+from raysoft.sweep.best import best_yaml
 from raysoft.sweep.config import Axis, dump, load_sweep, parse_sweep
 from raysoft.sweep.folder import CHANGED, CHOSEN, FAILED, JOURNAL, STOPPED, check_folder, opened
 from raysoft.sweep.metrics import lower_is_better, reading, values_so_far
@@ -337,13 +342,38 @@ def test_tables_are_the_same_in_every_format(some_runs):
     assert {"point", "lr", "final_accuracy", "final_accuracy_std", "done"} <= set(
         next(csv.reader((folder.path / "points.csv").open()))
     )
-    from raysoft.config.presets import load_config
 
+
+def test_the_best_point_is_ready_for_its_final_test(some_runs):
+    sweep, folder, names = some_runs
+    known = folder.remembered()
+    write_results(folder, sweep, collect(sweep, folder, all_trials(sweep, known), known))
     best = folder.path / "best.yaml"
-    assert load_config(str(best)).method.name == "soft"
-    assert f": raysoft run {best}\n" in best.read_text()
-    split = load_config(str(best)).eval.split
-    assert ("add eval.split=test" in best.read_text()) == (split == "validation")
+    trial, found, text = (
+        load_config(str(folder.run(names[0]) / "config.yaml")),
+        load_config(str(best)),
+        best.read_text(),
+    )
+    full = load_config(sweep.config.base).rounds
+    assert trial.rounds < full
+    assert (found.rounds, found.eval.split, found.executor) == (full, "test", "ray")
+    changed = {"rounds": full, "executor": "ray", "eval": {**trial.eval.model_dump(), "split": "test"}}
+    assert found.model_dump() == trial.model_dump() | changed, "and nothing else"
+    assert not any(name in text for name in names), "no run of the sweep is meant"
+    (command,) = re.findall(r"ready for its final test: raysoft run (.*) --name (.*)\n", text)
+    assert shlex.split(command[0]) == [str(best)]
+    assert check_name(command[1]).endswith("-best")
+    assert f"rounds: {full}, those of soft; the sweep's had {trial.rounds}" in text
+
+
+def test_rounds_that_a_sweep_varies_are_those_of_the_final_test(some_runs):
+    sweep, folder, names = some_runs
+    trial = folder.run(names[0]) / "config.yaml"
+    axis = {"rounds": Axis(grid=[3, 4])}
+    varied = replace(sweep, config=sweep.config.model_copy(update={"space": axis}), labels={"rounds": "rounds"})
+    text = best_yaml(varied, folder.path, {"rounds": 4, "final_accuracy": 0.5}, trial)
+    assert parse_yaml(text, "best")["rounds"] == load_config(str(trial)).rounds
+    assert "those of" not in text
 
 
 def test_work_leaves_out_what_has_ended_and_tries_again_what_failed(some_runs):

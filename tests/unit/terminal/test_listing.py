@@ -1,12 +1,14 @@
 """`raysoft list`: ideas and sources of all plug-ins, and grids that fit the terminal."""
 
+import json
 import re
 
 import pytest
 from rich.console import Console
 
-from raysoft.api.listing import KINDS, Compatibility, idea, source
+from raysoft.api.listing import KINDS, Compatibility, as_data, idea, refusals, source
 from raysoft.config import registry
+from raysoft.config.presets import preset_names
 from raysoft.terminal.console import matrix, names_table
 
 BUILT_IN = [(kind, name) for kind in registry.KINDS for name in registry.KINDS[kind]]
@@ -89,3 +91,29 @@ def test_the_grids_name_every_plug_in_and_every_refusal(width):
             first, second = sorted([(down, a), (across, b)], key=lambda one: KINDS.index(one[0]))
             assert (mark == "no") == (f"{' '.join(first)} + {' '.join(second)}" in shown)
     assert "method.name=head_only has nothing to train" in shown
+
+
+def test_the_list_as_data_says_what_the_tables_say():
+    found = json.loads(json.dumps(as_data(matrix=False)))
+    assert [one["name"] for one in found["presets"]] == preset_names()
+    assert "smoke" in [one["name"] for one in found["sweeps"]]
+    plug_ins = {(one["kind"], one["name"]): one for one in found["plugins"]}
+    assert [*plug_ins] == [(kind, name) for kind in KINDS for name in registry.names(kind)]
+    tsfa = plug_ins["allocator", "tsfa"]
+    assert tsfa["traits"] == {"needs_budget": True}
+    assert tsfa["built_in"]
+    assert tsfa["idea"] == idea(registry.plugin("allocator", "tsfa").__doc__)
+    assert plug_ins["extra", "scaffold"]["traits"]["plain_sgd"]
+    assert plug_ins["codec", "chain"]["source"], "it has no defaults, and is listed"
+    assert "refused" not in found
+
+
+def test_the_list_as_data_has_every_refusal_of_the_matrix():
+    found = as_data(matrix=True)
+    asked = Compatibility()
+    codecs = [one for one in found["refused"] if set(one) == {"method", "codec", "because"}]
+    told = {(one["method"], one["codec"]): one["because"] for one in codecs}
+    assert told == {pair: str(error) for pair, error in refusals(asked, ("method", "codec")).items()}
+    assert told
+    assert all(len(one) == 3 for one in found["refused"])
+    assert found["notes"]
