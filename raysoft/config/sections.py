@@ -224,6 +224,21 @@ class TrackingConfig(Section):
     prometheus: bool = False
 
 
+FigureFormat = Literal["png", "svg", "pdf", "csv"]
+FigureWidth = Literal["column", "page"]
+
+
+class ReportConfig(Section):
+    """The figures of a report; has no part in the result (`raysoft report DIR` draws them again, otherwise if asked to).
+
+    `formats`: the files in figures/ (csv: the numbers that are drawn). `width`: one column (3.5 inches) or the page
+    (7.16 inches) of a two-column paper; null: the page for a run, a column for the figures of a comparison.
+    """
+
+    formats: list[FigureFormat] = ["png", "csv"]
+    width: FigureWidth | None = None
+
+
 class CheckpointConfig(Section):
     """When a run is saved for `raysoft resume`: every so many rounds and after the last (null: never).
 
@@ -293,6 +308,7 @@ class RunConfig(Section):
     plan: PlanConfig = PlanConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -304,7 +320,7 @@ class RunConfig(Section):
     def result_keys(self) -> dict[str, Any]:
         """The part of the configuration that determines the result."""
         tree = self.model_dump(mode="json")
-        for key in ("executor", "tracking", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
+        for key in ("executor", "tracking", "report", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
             tree.pop(key)
         for key in tree:
             section = getattr(self, key)

@@ -8,8 +8,10 @@ from raysoft.report.folders import draw_folders
 from raysoft.report.run.closing import closing_rows
 from raysoft.report.run.html import report_place, write_report
 from raysoft.report.sweep.html import write_sweep_report
+from raysoft.report.wish import Wish
 
 __all__ = [
+    "Wish",
     "closing_rows",
     "draw_folders",
     "report_place",

@@ -125,7 +125,8 @@ class Course:
                 position = self._keep(record, info.description)
                 if writer.due(tick, standing.config.rounds):
                     self._save(writer, coordinator, position, info.base_checksum)
-            model, totals = coordinator.finish()
+            model, totals, details = coordinator.finish()
+            standing.out.write_evaluation(details, standing.records[-1].round)
             digest = export_adapter(coordinator.fetch_base(), info.space, model, standing.config, standing.out.path)
             self._tell(writer)
         if standing.fresh and standing.config.executor == "ray" and not self._placed:

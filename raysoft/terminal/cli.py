@@ -309,16 +309,25 @@ def tune(
 
 
 @app.command()
-def report(folders: given.Folders, out: given.ReportOut = None) -> None:
-    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
-    from raysoft.report import draw_folders, report_place
+def report(
+    folders: given.Folders,
+    out: given.ReportOut = None,
+    formats: given.ReportFormats = None,
+    width: given.ReportWidth = None,
+) -> None:
+    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together.
+
+    Example: raysoft report outputs/soft --formats pdf,csv --width column
+    """
+    from raysoft.report import Wish, draw_folders, report_place
     from raysoft.rundir.destination import expanded
     from raysoft.terminal.console import relative
 
+    wish = Wish.of(formats, width)
     places = [expanded(folder, "DIR") for folder in folders]
     target = None if out is None else expanded(out, "--out")
     replaced = (len(places) > 1 or target is not None) and report_place(places, target).exists()
-    typer.echo(relative(draw_folders(places, target)) + (" (replaced)" if replaced else ""))
+    typer.echo(relative(draw_folders(places, target, wish)) + (" (replaced)" if replaced else ""))
 
 
 @app.command(name="list")

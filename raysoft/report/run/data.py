@@ -15,7 +15,16 @@ import numpy as np
 from raysoft.rundir.reading import Run
 from raysoft.types import Array
 
-COLUMNS = ("kept_fraction", "bandwidth_hz", "latency_s", "gain_db", "energy_j")
+COLUMNS = (
+    "kept_fraction",
+    "bandwidth_hz",
+    "latency_s",
+    "gain_db",
+    "energy_j",
+    "compute_s",
+    "control_bits",
+    "downlink_s",
+)
 DELIVERED = "ok"
 OUTAGE = "outage"
 
@@ -32,6 +41,9 @@ class ClientRounds:
     latency_s_N: Array
     gain_db_N: Array
     energy_j_N: Array
+    compute_s_N: Array
+    control_bits_N: Array
+    downlink_s_N: Array  # NaN where the downlink takes no time
 
     def __len__(self) -> int:
         return len(self.id_N)
@@ -147,25 +159,6 @@ def binned(value_C: Array, bins: int) -> Array:
 def _nanmean(values: Array) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else np.nan
-
-
-def rank_map(rounds: ClientRounds, value_N: Array, max_rows: int = 40, max_columns: int = 200) -> Array:
-    """[rows, columns] means of a value: rows by rank of the gain within its cohort (weakest first), columns by round.
-
-    At most `max_rows` by `max_columns` cells; a cell without a finite value is NaN.
-    """
-    numbers, column_N = np.unique(rounds.round_N, return_inverse=True)
-    order = np.lexsort((rounds.id_N, rounds.gain_db_N, rounds.round_N))
-    sizes = np.bincount(column_N)
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rank_N = np.empty(len(rounds), dtype=np.float64)
-    rank_N[order] = np.arange(len(rounds)) - np.repeat(first, sizes)
-    rows = min(int(sizes.max()), max_rows)
-    columns = min(len(numbers), max_columns)
-    row_N = (rank_N * rows / sizes[column_N]).astype(int)
-    cell_N = row_N * columns + column_N * columns // len(numbers)
-    mean, _, _ = _grouped(value_N, cell_N, rows * columns)
-    return mean.reshape(rows, columns)
 
 
 def running_mean(value_T: Array) -> Array:
