@@ -229,7 +229,7 @@ FigureWidth = Literal["column", "page"]
 
 
 class ReportConfig(Section):
-    """The figures of a report; has no part in the result (`raysoft report DIR` draws them again, otherwise if asked to).
+    """The figures of a report; has no part in the result (`raysoft report DIR` draws them again, as it is told to).
 
     `formats`: the files in figures/ (csv: the numbers that are drawn). `width`: one column (3.5 inches) or the page
     (7.16 inches) of a two-column paper; null: the page for a run, a column for the figures of a comparison.
@@ -320,7 +320,13 @@ class RunConfig(Section):
     def result_keys(self) -> dict[str, Any]:
         """The part of the configuration that determines the result."""
         tree = self.model_dump(mode="json")
-        for key in ("executor", "tracking", "report", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
+        for key in (
+            "executor",
+            "tracking",
+            "report",
+            "checkpoint",
+            *(() if self.model.lora.rank == "plan" else ("plan",)),
+        ):
             tree.pop(key)
         for key in tree:
             section = getattr(self, key)

@@ -84,8 +84,8 @@ def client_counts(parts: Parts, server: ServerState) -> Array | None:
 def closing_details(parts: Parts, server: ServerState, counts_K3: Array | None) -> dict[str, Any]:
     """What figures show of the final model beyond the totals; {} where metrics.clients is off.
 
-    Of each evaluated client its samples by label and its accuracy on its own, and the confusion matrix [true, predicted]
-    on the evaluation split. Labels: class tasks of few classes only (`info.labels_KC`).
+    Of each evaluated client its samples by label and its accuracy on its own, and the confusion matrix [true,
+    predicted] on the evaluation split. Labels: class tasks of few classes only (`info.labels_KC`).
     """
     info = parts.info
     if counts_K3 is None:

@@ -37,8 +37,8 @@ def looks_of(labels: Sequence[str], looks: Mapping[str, Look] | None = None) -> 
     return {label: (looks or {}).get(label, Look.of(number)) for number, label in enumerate(labels)}
 
 
-_ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202])
-_RADII_PT = (6.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
+_ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202, 67, 113, 247, 293])
+_RADII_PT = (6.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 65.0, 80.0)
 
 
 def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avoid: Sequence[Segment] = ()) -> None:
@@ -55,11 +55,11 @@ def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avo
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     inside = ax.get_window_extent(renderer)
     centres = ax.transData.transform([(x, y) for _, x, y, _ in points] or np.empty((0, 2)))
-    taken = [_box(x, y, 3.2 * scale) for x, y in centres]
+    taken = [_boxes(centres, 3.2 * scale)]  # each [N, 4]: left, lower, right and upper edge in pixels
     for segment in avoid:
         start, end = ax.transData.transform(segment)
         pieces = max(2, int(np.hypot(*(end - start)) / (4 * scale)))
-        taken += [_box(x, y, 0.8 * scale) for x, y in np.linspace(start, end, pieces)]
+        taken.append(_boxes(np.linspace(start, end, pieces), 0.8 * scale))
     for number, (label, x, y, look) in enumerate(points):
         note = ax.annotate(
             wrapped(label, LABEL_CHARACTERS),
@@ -74,14 +74,14 @@ def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avo
         )
         note.set_in_layout(False)
         size = note.get_window_extent(renderer)
-        best = _place(centres[number], size, taken, inside, scale)
-        taken.append(best.padded(1.5 * scale))
-        taken += _leader_boxes(centres[number], best, scale)  # a later name does not cross it
+        best = _place(centres[number], size, np.concatenate(taken), np.array(inside.extents), scale)
+        taken.append(np.array([best.padded(1.5 * scale).extents]))
+        taken.append(_leader_boxes(centres[number], best, scale))  # a later name does not cross it
         _move(ax, note, best, centres[number], scale)
 
 
-def _place(centre: Array, size: Bbox, taken: Sequence[Bbox], inside: Bbox, scale: float) -> Bbox:
-    """The first candidate that covers nothing, else the one that covers least."""
+def _place(centre: Array, size: Bbox, taken_N4: Array, inside: Array, scale: float) -> Bbox:
+    """The first candidate that covers nothing and whose leader crosses nothing, else the one that covers least."""
     candidates: list[tuple[float, int, Bbox]] = []
     for radius in _RADII_PT:
         for angle in _ANGLES:
@@ -89,9 +89,9 @@ def _place(centre: Array, size: Bbox, taken: Sequence[Bbox], inside: Bbox, scale
             x = centre[0] + radius * scale * dx + (dx - 1) / 2 * size.width
             y = centre[1] + radius * scale * dy + (dy - 1) / 2 * size.height
             box = Bbox.from_bounds(x, y, size.width, size.height)
-            covered = sum(_overlap(box, other) for other in taken)
-            covered += 4 * sum(_overlap(piece, other) for piece in _leader_boxes(centre, box, scale) for other in taken)
-            outside = size.width * size.height - _overlap(box, inside)
+            text = np.array([box.extents])
+            covered = _overlap(text, taken_N4) + 4 * _overlap(_leader_boxes(centre, box, scale), taken_N4)
+            outside = size.width * size.height - _overlap(text, inside[None])
             if covered + outside <= 1e-6 * size.width * size.height:
                 return box
             candidates.append((covered + 4 * outside, len(candidates), box))
@@ -122,19 +122,18 @@ def _leader_end(centre: Array, box: Bbox, scale: float) -> tuple[float, float] |
     return float(np.clip(centre[0], box.x0, box.x1)), float(np.clip(centre[1], box.y0, box.y1))
 
 
-def _leader_boxes(centre: Array, box: Bbox, scale: float) -> list[Bbox]:
-    """A leader as small boxes, without its ends, which touch the point and the name."""
+def _leader_boxes(centre: Array, box: Bbox, scale: float) -> Array:
+    """A leader as small boxes [N, 4], without its ends, which touch the point and the name."""
     end = _leader_end(centre, box, scale)
-    if end is None:
-        return []
-    return [_box(x, y, 0.8 * scale) for x, y in np.linspace(centre, end, 8)[2:-1]]
+    return np.empty((0, 4)) if end is None else _boxes(np.linspace(centre, end, 8)[2:-1], 0.8 * scale)
 
 
-def _box(x: float, y: float, radius: float) -> Bbox:
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+def _boxes(centre_N2: Array, radius: float) -> Array:
+    return np.concatenate([centre_N2 - radius, centre_N2 + radius], axis=1)
 
 
-def _overlap(a: Bbox, b: Bbox) -> float:
-    width = min(a.x1, b.x1) - max(a.x0, b.x0)
-    height = min(a.y1, b.y1) - max(a.y0, b.y0)
-    return max(width, 0.0) * max(height, 0.0)
+def _overlap(one_M4: Array, two_N4: Array) -> float:
+    """Sum of the areas that each of the ones shares with each of the others."""
+    low_MN2 = np.maximum(one_M4[:, None, :2], two_N4[None, :, :2])
+    high_MN2 = np.minimum(one_M4[:, None, 2:], two_N4[None, :, 2:])
+    return float(np.prod(np.maximum(high_MN2 - low_MN2, 0.0), axis=2).sum())

@@ -20,6 +20,7 @@ from raysoft.report.run.closing import Rows
 from raysoft.report.wish import FORMATS
 
 LONG = frozenset({"radio"})  # sections that may break across printed pages
+PNG: tuple[FigureFormat, ...] = ("png",)
 PRINT_DPI = 600  # of what is a picture inside an SVG or PDF file: clouds of thousands of points
 _UNDATED = {  # what would differ from day to day, or with the library's version
     "png": ("Software",),
@@ -131,7 +132,7 @@ class Picture:
 def draw(
     drawings: Mapping[str, Callable[[], Chart | None]],
     dpi: int = style.DPI,
-    formats: Collection[FigureFormat] = ("png",),
+    formats: Collection[FigureFormat] = PNG,
     width: FigureWidth = "page",
 ) -> dict[str, Picture]:
     """Pictures by short name, drawn in the report's style; figures that are None are left out."""
@@ -145,7 +146,7 @@ def draw(
     return out
 
 
-def picture_of(drawn: Chart, dpi: int = style.DPI, formats: Collection[FigureFormat] = ("png",)) -> Picture:
+def picture_of(drawn: Chart, dpi: int = style.DPI, formats: Collection[FigureFormat] = PNG) -> Picture:
     """The figure in all its formats; the same bytes for the same figure. Its layout is final afterwards."""
     drawn.draw_without_rendering()
     drawn.set_layout_engine("none")  # measured once, not for every format

@@ -74,12 +74,12 @@ def forest(
             color=one.colour,
             markerfacecolor=one.colour if item.good else "white",
         )
+    note(ax, reference, [0.0], [""], y_name="arm")
     lines = [ax.axvline(0.0, color=style.GREY, linewidth=1.0, zorder=1, label=f"= {wrapped(reference, 30)}")]
     if margin:
         at = margin if lower_is_better else -margin
+        note(ax, "margin", [at], [""], y_name="arm")
         lines.append(ax.axvline(at, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1, label="margin"))
-    for one, name in zip(lines, (reference, "margin"), strict=False):
-        note(ax, name, [one.get_xdata()[0]], [""], y_name="arm")  # type: ignore[index]
     ax.margins(x=0.08)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     figure.legend(handles=lines, loc="outside upper center", ncols=2, handlelength=2.4)
@@ -110,7 +110,8 @@ def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Chart |
         x, y = zip(*seen, strict=True) if seen else ((), ())
         note(ax, name, x, [order[place].label for place in y], y_name="arm")
         ax.plot(x, y, linestyle="none", marker=marker, color=colour, markersize=5, label=name)
-    for tick, row in zip(ax.get_yticklabels(), order, strict=True):
+    coloured = order if len(order) <= len(style.COLOURS) else []
+    for tick, row in zip(ax.get_yticklabels(), coloured, strict=False):
         tick.set_color(ink(look[row.label].colour))
     if values.min() > 0 and values.max() >= 4 * values.min():
         ax.set_xscale("log")

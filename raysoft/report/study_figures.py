@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def frontier(
     def backdrop(ax: Axes) -> None:
         low, high = sorted((edge, reference_level))
         ax.axhspan(low, high, color=style.SKY, alpha=0.4, linewidth=0, zorder=0, label=f"within {band:g}")
-        dashes = {"color": style.BLACK, "linestyle": (0, (4, 2)), "linewidth": 1.0, "zorder": 1}
+        dashes: dict[str, Any] = {"color": style.BLACK, "linestyle": (0, (4, 2)), "linewidth": 1.0, "zorder": 1}
         ax.axhline(reference_level, label=plain(reference), **dashes)
 
     series = _series([(point.family, point.share_percent, point.mean, point.low, point.high) for point in points])
@@ -85,7 +86,9 @@ def _series(rows: Sequence[tuple[str, float, float, float | None, float | None]]
     out = []
     for name in dict.fromkeys(row[0] for row in rows):
         mine = sorted((row for row in rows if row[0] == name), key=lambda row: row[1])
-        columns = [np.array([np.nan if row[at] is None else row[at] for row in mine], dtype=np.float64) for at in range(1, 5)]
+        columns = [
+            np.array([np.nan if row[at] is None else row[at] for row in mine], dtype=np.float64) for at in range(1, 5)
+        ]
         out.append(Series(name, *columns))
     return out
 
@@ -98,7 +101,7 @@ def _lines(
     falling: bool = False,
     backdrop: Callable[[Axes], None] | None = None,
 ) -> Chart:
-    """Lines over a logarithmic x in one panel, the intervals slightly apart; more than there are colours: a panel each."""
+    """Lines over a logarithmic x in one panel, intervals slightly apart; more than there are colours: a panel each."""
     if len(lines) > len(COLOURS):
         figure = small_multiples(lines, x_label, y_label, log_x=True, falling=falling, backdrop=backdrop)
         if backdrop is not None:
@@ -119,6 +122,9 @@ def _lines(
     if backdrop is not None:
         backdrop(ax)
     ax.margins(x=0.04, y=0.06)
+    places = np.unique(np.concatenate([one.x_P for one in lines]))
+    if len(places) == 1:  # a logarithmic axis of one place has no width
+        ax.set_xlim(places[0] / 2, 2 * places[0])
     style.plain_log_ticks(ax.xaxis)
     if falling:
         ax.invert_xaxis()

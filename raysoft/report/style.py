@@ -42,6 +42,7 @@ GREY = "#6b6b6b"
 SPREAD = 8.0  # largest over median value from which an axis is logarithmic
 FEW = 25  # a line of at most so many points has a marker at each, a longer one has none
 COLOUR_MAP = "cividis"  # perceptually uniform, readable in grey and with every colour deficiency
+COUNT_MAP = "Blues"  # from white at nothing to dark, just as readable
 _SETTINGS: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": FONT_PT,

@@ -32,11 +32,15 @@ class Wish:
             words = [word.lower() for word in words]
             strange = next((word for word in words if word not in FORMATS), None)
             if strange is not None or not words:
-                raise ConfigError("--formats", f"must be some of {', '.join(FORMATS)}, got {strange or 'nothing'!r:.40}")
+                raise ConfigError(
+                    "--formats", f"must be some of {', '.join(FORMATS)}, got {strange or 'nothing'!r:.40}"
+                )
             chosen = tuple(kind for kind in FORMATS if kind in words)
         return cls(chosen, _width(width))
 
-    def settled(self, config: Mapping[str, Any], otherwise: FigureWidth) -> tuple[tuple[FigureFormat, ...], FigureWidth]:
+    def settled(
+        self, config: Mapping[str, Any], otherwise: FigureWidth
+    ) -> tuple[tuple[FigureFormat, ...], FigureWidth]:
         """Formats and width, given the configuration of a run; `otherwise`: the width where nobody says."""
         said = said_in(config)
         return self.formats if self.formats is not None else tuple(said.formats), self.width or said.width or otherwise

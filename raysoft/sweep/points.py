@@ -21,7 +21,17 @@ from raysoft.sweep.metrics import check_metric, check_task, lower_is_better
 
 Values = Mapping[str, Any]  # by dotted key, in the order of the space
 _NOT_AXES = {"seed": "seeds", "executor": "executor"}
-_NOT_EXPLORED = ("model", "data", "rounds", "method", "actors", "metrics", "plan", "tracking", "report")  # a run cannot change it
+_NOT_EXPLORED = (
+    "model",
+    "data",
+    "rounds",
+    "method",
+    "actors",
+    "metrics",
+    "plan",
+    "tracking",
+    "report",
+)  # a run cannot change it
 
 
 @dataclass(frozen=True)

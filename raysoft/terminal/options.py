@@ -104,7 +104,8 @@ Folders = Annotated[
     ),
 ]
 ReportFormats = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Files of the figures: some of png,svg,pdf,csv (else report.formats).")
+    str | None,
+    typer.Option(metavar="LIST", help="Files of the figures: some of png,svg,pdf,csv (else report.formats)."),
 ]
 ReportWidth = Annotated[
     str | None, typer.Option(metavar="column|page", help="For one column of a paper, or the page (else report.width).")

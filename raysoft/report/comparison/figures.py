@@ -156,7 +156,7 @@ def distribution(
 
 
 def _ranges(filled: Sequence[Sample], x_label: str, budgets: Sequence[float], log_x: bool) -> Chart:
-    """A row an arm, shortest median on top: 5 to 95 % of the rounds thin, the middle half thick, the median as a mark."""
+    """A row an arm, shortest median on top: 5 to 95 % of the rounds thin, the middle half thick, the median a mark."""
     order = list(filled)[::-1]
     figure, ax = named_rows([item.label for item in order], x_label, extra_in=0.22)
     for place, item in enumerate(order):
@@ -164,7 +164,15 @@ def _ranges(filled: Sequence[Sample], x_label: str, budgets: Sequence[float], lo
         ax.plot([low, high], [place, place], color=style.BLUE, linewidth=0.9)
         ax.plot([first, third], [place, place], color=style.BLUE, linewidth=4.0, solid_capstyle="butt")
         ax.plot(middle, place, marker="|", color=style.ORANGE, markersize=7, markeredgewidth=2.0)
-        note(ax, ["5 % to 95 %", "25 % to 75 %"], [middle] * 2, [item.label] * 2, y_name="arm", x_low=[low, first], x_high=[high, third])
+        note(
+            ax,
+            ["5 % to 95 %", "25 % to 75 %"],
+            [middle] * 2,
+            [item.label] * 2,
+            y_name="arm",
+            x_low=[low, first],
+            x_high=[high, third],
+        )
     _budgets(ax, budgets)
     if log_x:
         ax.set_xscale("log")

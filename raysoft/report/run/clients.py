@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
 from raysoft.report.chart import Chart, line, note
-from raysoft.report.run.data import ClientRounds, ClientTable, binned, client_rounds, client_table
-from raysoft.report.style import Look, new_figure, panels, plain
+from raysoft.report.run.data import Band, ClientRounds, ClientTable, binned, by_rank, client_rounds, client_table
+from raysoft.report.style import Look, panels, plain
 from raysoft.rundir.reading import Run
 from raysoft.types import Array
 
@@ -31,50 +31,39 @@ def tables(runs: Sequence[Run]) -> list[tuple[int, Run, ClientRounds, ClientTabl
 
 
 def by_client(runs: Sequence[Run]) -> Chart | None:
-    """Kept fraction and bandwidth of each client, ordered by mean gain; one line a run where several are compared."""
+    """Kept fraction and bandwidth from the weakest client to the strongest: mean, and where most of the values lie."""
     found = tables(runs)
     shown = [
-        (label, names)
-        for label, names in (
-            ("Kept fraction", ("kept_mean_C", "kept_low_C", "kept_high_C")),
-            ("Bandwidth (kHz)", ("bandwidth_mean_hz_C", "bandwidth_low_hz_C", "bandwidth_high_hz_C")),
-        )
-        if any(np.isfinite(getattr(table, names[0])).any() for _, _, _, table in found)
+        (label, name, factor)
+        for label, name, factor in (("Kept fraction", "kept_fraction", 1.0), ("Bandwidth (kHz)", "bandwidth_hz", 1e-3))
+        if any(np.isfinite(getattr(rounds, f"{name}_N")[rounds.served_N]).any() for _, _, rounds, _ in found)
     ]
     if not shown:
         return None
     several = len(runs) > 1
-    figure, axes = new_figure(
-        1.7 * len(shown) + 0.3 + style.legend_height([run.name for run in runs]), len(shown), 1, sharex=True
-    )
-    for ax, (label, names) in zip(axes, shown, strict=True):
-        factor = 1e-3 if "kHz" in label else 1.0
+    names = [run.name for run in runs]
+    figure, axes = panels(len(shown), 2.1, 2, extra_in=style.legend_height(names), sharex=True)
+    for ax, (label, name, factor) in zip(axes, shown, strict=True):
+        ax.set(xlabel=f"{_ORDER} (%)", ylabel=label)
         seen = []
-        for number, run, _, table in found:
-            mean, low, high = (factor * getattr(table, name) for name in names)
-            seen += [mean] if several else [low, high]
-            if several:
-                _ranked_line(ax, mean, number, len(runs), run.name)
-            else:
-                _ranges(ax, mean, low, high)
-        ax.set_ylabel(label)
+        for number, run, rounds, table in found:
+            band = by_rank(rounds, table, getattr(rounds, f"{name}_N"), LINE_BINS).scaled(factor)
+            seen += [band.mean_G] if several else [band.low_G, band.high_G]
+            _band(ax, band, Look.of(number, len(runs)), run.name, several)
         if not (factor < 1 and style.log_if_spread(ax, np.concatenate(seen))):  # a fraction stays linear
             ax.set_ylim(bottom=0)
-    axes[-1].set_xlabel(f"{_ORDER} (%)" if several else _ORDER)
+    axes[0].set_xlim(0, 100)
     if several:
         style.legend_above(figure, axes[0])
-    else:
-        axes[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     return figure
 
 
-def _ranges(ax: Axes, mean: Array, low: Array, high: Array) -> None:
-    """Means as dots with a line from the smallest to the largest value, over the place of the client (1 = weakest)."""
-    centre = binned(np.arange(1.0, len(mean) + 1), MAX_MARKS)
-    mean, low, high = (binned(values, MAX_MARKS) for values in (mean, low, high))
-    ax.vlines(centre, low, high, color=style.SKY, linewidth=1.6)
-    note(ax, "mean, smallest, largest", centre, mean, y_low=low, y_high=high)
-    ax.plot(centre, mean, linestyle="none", marker="o", color=style.BLUE, markersize=2.2 if style.is_column() else 3.2)
+def _band(ax: Axes, band: Band, look: Look, name: str, several: bool) -> None:
+    ok = np.isfinite(band.mean_G)
+    if not several:
+        ax.fill_between(band.place_G[ok], band.low_G[ok], band.high_G[ok], color=style.SKY, alpha=0.6, linewidth=0)
+    note(ax, name, band.place_G, band.mean_G, y_low=band.low_G, y_high=band.high_G)
+    ax.plot(band.place_G[ok], band.mean_G[ok], label=plain(name), **look.line_style(int(ok.sum())))
 
 
 def _ranked_line(ax: Axes, value: Array, number: int, count: int, label: str) -> None:

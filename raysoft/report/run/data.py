@@ -161,6 +161,35 @@ def _nanmean(values: Array) -> float:
     return float(finite.mean()) if len(finite) else np.nan
 
 
+@dataclass(frozen=True)
+class Band:
+    """A value over G groups of clients: their place in percent, the mean, and the 10th and 90th percentile."""
+
+    place_G: Array
+    mean_G: Array
+    low_G: Array
+    high_G: Array
+
+    def scaled(self, factor: float) -> Band:
+        """The same in another unit."""
+        return Band(self.place_G, factor * self.mean_G, factor * self.low_G, factor * self.high_G)
+
+
+def by_rank(rounds: ClientRounds, table: ClientTable, value_N: Array, groups: int) -> Band:
+    """A value in the rounds in which clients were allowed to send, by groups of neighbours in the order of `table`.
+
+    Of fewer clients than `groups` each is a group; a group without a value is NaN.
+    """
+    rank = {int(client): place for place, client in enumerate(table.id_C)}
+    rank_N = np.array([rank[int(client)] for client in rounds.id_N])
+    count = min(groups, len(table.id_C))
+    group_N = rank_N * count // len(table.id_C)
+    ok = rounds.served_N & np.isfinite(value_N)
+    parts = [value_N[ok & (group_N == group)] for group in range(count)]
+    columns = np.array([[p.mean(), *np.quantile(p, (0.1, 0.9))] if len(p) else [np.nan] * 3 for p in parts])
+    return Band((np.arange(count) + 0.5) / count * 100, columns[:, 0], columns[:, 1], columns[:, 2])
+
+
 def running_mean(value_T: Array) -> Array:
     """Mean of all values up to each position."""
     return np.cumsum(value_T) / np.arange(1, len(value_T) + 1)

@@ -119,8 +119,8 @@ DRAWINGS = (
     Drawing(
         "timeline",
         "One round, client by client",
-        "The round of median length: what each client did until its update had arrived, and how long it then waited for "
-        "the others. Of more than 30 clients, 30 evenly spaced ones.",
+        "The round of median length: what each client did until its update had arrived, and how long it then waited "
+        "for the others. Of more than 30 clients, 30 evenly spaced ones.",
         spending.timeline,
         _each(spending.describe),
         expected=False,
@@ -128,8 +128,8 @@ DRAWINGS = (
     Drawing(
         "split",
         "Where time, energy and bits go",
-        "Seconds of an average client in an average round (waiting: until the slowest has arrived), joules of all devices "
-        "and bits on the air over the whole run.",
+        "Seconds of an average client in an average round (waiting: until the slowest has arrived), joules of all "
+        "devices and bits on the air over the whole run.",
         spending.split,
         _each(spending.describe),
         expected=False,
@@ -137,9 +137,8 @@ DRAWINGS = (
     Drawing(
         "clients",
         "Kept fraction and bandwidth by client",
-        "Clients from the weakest to the strongest mean channel gain; only rounds in which a client was allowed to "
-        "send. Dots are means, lines span the smallest to the largest value (averaged over groups of clients where "
-        "there are more than 100).",
+        "Clients from the weakest to the strongest mean channel gain, in up to 20 groups of neighbours; only rounds in "
+        "which a client was allowed to send. The line is the mean; eight tenths of the values lie in the band.",
         clients.by_client,
         _each(clients.describe),
     ),
@@ -154,8 +153,8 @@ DRAWINGS = (
     Drawing(
         "cell",
         "Where the clients stand",
-        "The cell from above, the antenna in the middle: mean channel gain (path loss and shadowing, and the fading of the "
-        "rounds in which the client was invited), and how often a client was told not to send.",
+        "The cell from above, the antenna in the middle: mean channel gain (path loss and shadowing, and the fading of "
+        "the rounds in which the client was invited), and how often a client was told not to send.",
         radio.cell,
         _each(radio.describe_cell),
         expected=False,
@@ -163,8 +162,8 @@ DRAWINGS = (
     Drawing(
         "snr",
         "Signal-to-noise ratio",
-        "Receive SNR of the uploads, noise figure and interference margin included. Narrow shares hear less noise, which "
-        "is how weak clients are served; beyond the largest spectral efficiency more SNR gives no more rate.",
+        "Receive SNR of the uploads, noise figure and interference margin included. Narrow shares hear less noise, "
+        "which is how weak clients are served; beyond the largest spectral efficiency more SNR gives no more rate.",
         radio.snr,
         _each(radio.describe_snr),
         expected=False,
@@ -188,8 +187,8 @@ DRAWINGS = (
     Drawing(
         "confusion",
         "Confusion matrix",
-        "What the final model takes the samples of each class for, on the evaluation split; a row adds up to 100 %, and "
-        "shares below half a percent are left blank.",
+        "What the final model takes the samples of each class for, on the evaluation split; a row adds up to 100 %, "
+        "and shares below half a percent are left blank.",
         learned.confusion,
         _each(learned.describe_confusion),
         expected=False,
@@ -198,8 +197,8 @@ DRAWINGS = (
         "spectrum",
         "Spectrum of the learned update",
         "Singular values of the learned change of each adapted matrix, relative to the largest, and the share of its "
-        "energy in the largest of them. A curve that ends far from zero says that a higher rank would be used; one that "
-        "falls early, that a lower rank would do.",
+        "energy in the largest of them. A curve that ends far from zero says that a higher rank would be used; one "
+        "that falls early, that a lower rank would do.",
         learned.spectrum,
         _each(learned.describe_spectrum),
         expected=False,

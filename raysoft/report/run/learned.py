@@ -39,11 +39,11 @@ def labels(runs: Sequence[Run]) -> Chart | None:
     note(axes[0], "samples", names, cells.sum(axis=0), x_name="client")
     axes[0].grid(visible=False, axis="x")
     axes[0].yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    image = axes[1].imshow(
-        np.where(cells > 0, cells, np.nan), aspect="auto", cmap=f"{style.COLOUR_MAP}_r", interpolation="nearest", vmin=0
-    )
+    image = axes[1].imshow(cells, aspect="auto", cmap=style.COUNT_MAP, interpolation="nearest", vmin=0)
     for name, row in zip(classes, cells, strict=True):
-        note(axes[1], name, names, [name] * len(names), x_name="client", y_name="class", value_name="samples", value=row)
+        note(
+            axes[1], name, names, [name] * len(names), x_name="client", y_name="class", value_name="samples", value=row
+        )
     axes[1].set_yticks(range(len(classes)), [wrapped(name, 16) for name in classes])
     axes[1].set(xlabel="Clients, by their commonest class", ylabel="Class")
     axes[1].set_xticks([])
@@ -102,7 +102,7 @@ def confusion(runs: Sequence[Run]) -> Chart | None:
     written = len(classes) <= MOST_NUMBERS
     cell_in = 0.245 if written else 0.14
     figure, (ax,) = style.new_figure(0.75 + cell_in * max(len(classes), 6), width=style.COLUMN_IN)
-    image = ax.imshow(share_CC, cmap=f"{style.COLOUR_MAP}_r", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+    image = ax.imshow(share_CC, cmap=style.COUNT_MAP, vmin=0, vmax=100, aspect="auto", interpolation="nearest")
     for row, name in enumerate(classes):
         note(
             ax, f"of {int(counts_CC[row].sum())} samples", classes, [name] * len(classes), x_name="predicted class",
@@ -111,7 +111,7 @@ def confusion(runs: Sequence[Run]) -> Chart | None:
         for column in range(len(classes) if written else 0):
             share = share_CC[row, column]
             if share >= 0.5:
-                ink = "white" if share > 50 else "black"
+                ink = "white" if share > 60 else "black"
                 ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=style.SMALL_PT, color=ink)
     ticks = [wrapped(name, 12) for name in classes]
     turned = max(len(name) for name in classes) > 2
@@ -174,10 +174,10 @@ def _module_lines(ax: Axes, values: Mapping[str, Array], run: Run, number: int, 
 def label_counts(run: Run) -> tuple[Array, list[str], Array] | None:
     """Ids [K], names of the classes, and training samples [K, C]; None where the run does not tell."""
     clients = _clients(run)
-    classes = run.evaluation.get("classes")
+    classes = _classes(run)
     table = _table(clients.get("labels"))
     ids = _vector(clients.get("id"))
-    if ids is None or table is None or not _are_names(classes) or table.shape != (len(ids), len(classes)):
+    if ids is None or table is None or table.shape != (len(ids), len(classes)):
         return None
     return ids.astype(np.int64), classes, table
 
@@ -193,8 +193,8 @@ def accuracies(run: Run) -> Array | None:
 
 def confusion_counts(run: Run) -> tuple[list[str], Array] | None:
     """Names of the classes and counts [true, predicted]; None where the run does not tell."""
-    classes, table = run.evaluation.get("classes"), _table(run.evaluation.get("confusion"))
-    if table is None or not _are_names(classes) or table.shape != (len(classes), len(classes)):
+    classes, table = _classes(run), _table(run.evaluation.get("confusion"))
+    if table is None or table.shape != (len(classes), len(classes)):
         return None
     return classes, table
 
@@ -215,10 +215,15 @@ def singular_values(run: Run) -> dict[str, Array] | None:
     for name, a_RI in tensors.items():
         b_OR = tensors.get(name.replace(".lora_A.", ".lora_B."))
         if ".lora_A." in name and b_OR is not None and a_RI.ndim == b_OR.ndim == 2:
-            q_B, q_A = (np.linalg.qr(one.astype(np.float64), mode="r") for one in (b_OR, a_RI.T))
-            values = np.linalg.svd(q_B @ q_A.T, compute_uv=False)
+            r_B, r_A = (_triangle(one) for one in (b_OR, a_RI.T))
+            values = np.linalg.svd(r_B @ r_A.T, compute_uv=False)
             found[name.partition(".lora_A.")[0].removeprefix("base_model.model.")] = values
     return found if any(values[0] > 0 for values in found.values()) else None
+
+
+def _triangle(matrix: Array) -> Array:
+    """R of Q R = matrix: B A = Q_B R_B R_A^T Q_A^T has the singular values of the small R_B R_A^T."""
+    return np.asarray(np.linalg.qr(matrix.astype(np.float64), mode="r"))
 
 
 def _clients(run: Run) -> Mapping[str, Any]:
@@ -226,8 +231,9 @@ def _clients(run: Run) -> Mapping[str, Any]:
     return clients if isinstance(clients, Mapping) else {}
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+def _classes(run: Run) -> list[str]:
+    value = run.evaluation.get("classes")
+    return value if isinstance(value, list) and all(isinstance(name, str) for name in value) else []
 
 
 def _vector(value: Any) -> Array | None:
@@ -255,9 +261,10 @@ def describe_labels(run: Run) -> str:
         return "not measured."
     _, classes, counts_KC = found
     share = counts_KC.max(axis=1) / np.maximum(counts_KC.sum(axis=1), 1)
+    sizes_K = counts_KC.sum(axis=1)
     return (
         f"{len(counts_KC)} clients, {len(classes)} classes; a client's commonest class has {100 * np.median(share):.3g} % "
-        f"of its samples in the median; {int(counts_KC.sum(axis=1).min())} to {int(counts_KC.sum(axis=1).max())} samples."
+        f"of its samples in the median; {int(sizes_K.min())} to {int(sizes_K.max())} samples."
     )
 
 
@@ -292,4 +299,5 @@ def describe_spectrum(run: Run) -> str:
     _, energy = _scaled(found)
     needed = [int(np.searchsorted(values, 90.0 - 1e-9)) + 1 for values in energy.values()]
     rank = max(len(values) for values in energy.values())
-    return f"{np.median(needed):g} of {rank} singular values hold 90 % of the energy in the median of {len(needed)} modules."
+    many = f"{np.median(needed):g} of {rank} singular values"
+    return f"{many} hold 90 % of the energy in the median of {len(needed)} modules."

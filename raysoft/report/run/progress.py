@@ -197,9 +197,15 @@ def bound_terms(runs: Sequence[Run]) -> Chart | None:
     if not terms:
         return None
     figure, axes = panels(
-        len(terms), 1.75, min(len(terms), 4), extra_in=0.2 + _legend_height(runs), most_in_column=2, sharex=True
+        len(terms),
+        1.95 if style.is_column() else 1.75,
+        min(len(terms), 4),
+        extra_in=0.2 + _legend_height(runs),
+        most_in_column=2,
+        sharex=True,
     )
     across = axes[0].get_gridspec().ncols  # type: ignore[union-attr]
+    most = 17 if style.is_column() else 23  # characters of a line above a panel
     for ax, (key, title, unit) in zip(axes, terms, strict=True):
         low, high = np.inf, 0.0
         for number, run in enumerate(runs):
@@ -211,7 +217,9 @@ def bound_terms(runs: Sequence[Run]) -> Chart | None:
             ax.set_yscale("log")
         elif low >= 0:
             ax.set_ylim(0, 1.1 * high or 1.0)
-        ax.set_title(f"{style.wrapped(title, 22)}\n({unit})", loc="left", fontsize=style.SMALL_PT)
+        ax.set_title(
+            f"{style.wrapped(title, most)}\n{style.wrapped(f'({unit})', most)}", loc="left", fontsize=style.SMALL_PT
+        )
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for ax in axes[max(0, len(terms) - across) :]:
         ax.set_xlabel("Round")

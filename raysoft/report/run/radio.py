@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.patches import Circle
@@ -84,7 +85,11 @@ def snr(runs: Sequence[Run]) -> Chart | None:
         if ax.get_xlim()[0] < top_db < ax.get_xlim()[1] + 10:
             ax.axvline(top_db, color=style.GREY, linewidth=1.0, linestyle=(0, (1, 2)))
             note(ax, "largest rate from here on", [top_db], [0.0])
-            words = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "rotation": 90}
+            words: dict[str, Any] = {
+                "xycoords": ("data", "axes fraction"),
+                "textcoords": "offset points",
+                "rotation": 90,
+            }
             ax.annotate(
                 "largest rate", (top_db, 0.03), xytext=(-3, 0), ha="right", va="bottom", color=style.GREY,
                 fontsize=style.SMALL_PT, **words,
@@ -122,7 +127,7 @@ def cell(runs: Sequence[Run]) -> Chart | None:
     here = standing(runs[0]) if len(runs) == 1 else None
     if here is None or not np.isfinite(here.gain_db_C).any():
         return None
-    figure, (ax,) = style.new_figure(3.3, width=style.COLUMN_IN)
+    figure, (ax,) = style.new_figure(2.9, width=style.COLUMN_IN)
     ax.set(xlabel="East of the antenna (m)", ylabel="North of the antenna (m)", aspect="equal")
     for radius, dashes in ((here.radius_m, "-"), (here.inner_m, (0, (2, 2)))):
         ax.add_patch(Circle((0, 0), radius, fill=False, edgecolor=style.GREY, linewidth=0.8, linestyle=dashes))
@@ -131,13 +136,13 @@ def cell(runs: Sequence[Run]) -> Chart | None:
     crowded = len(here.id_C) > 300
     kinds = (
         ("never held back", "o", here.outage_C == 0),
-        ("sometimes", "^", (here.outage_C > 0) & (here.outage_C < OFTEN)),
-        ("in half its rounds or more", "X", here.outage_C >= OFTEN),
+        ("at times", "^", (here.outage_C > 0) & (here.outage_C < OFTEN)),
+        ("half the time or more", "X", here.outage_C >= OFTEN),
     )
     drawn = None
-    handles = []
-    for label, marker, chosen in kinds:
-        chosen = chosen & np.isfinite(here.gain_db_C)
+    handles = 0
+    for label, marker, mine in kinds:
+        chosen = mine & np.isfinite(here.gain_db_C)
         if not chosen.any():
             continue
         drawn = ax.scatter(
@@ -153,7 +158,8 @@ def cell(runs: Sequence[Run]) -> Chart | None:
             linewidths=0.2 if crowded else 0.5,
             rasterized=crowded,
         )
-        handles += ax.plot([], [], marker=marker, color=style.GREY, markersize=5, linestyle="none", label=label)
+        ax.plot([], [], marker=marker, color=style.GREY, markersize=5, linestyle="none", label=label)
+        handles += 1
     assert drawn is not None
     names = [f"client {number}" for number in here.id_C.tolist()]
     note(ax, names, here.x_m_C, here.y_m_C, value_name="mean channel gain (dB)", value=here.gain_db_C)
@@ -165,8 +171,8 @@ def cell(runs: Sequence[Run]) -> Chart | None:
     bar = figure.colorbar(drawn, ax=ax, pad=0.02, shrink=0.85)
     bar.set_label("Mean channel gain (dB)")
     bar.outline.set_visible(False)
-    if len(handles) > 1:
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.0, columnspacing=0.8)
+    if handles > 1:
+        figure.legend(loc="outside upper center", ncols=handles, handlelength=0.8, columnspacing=0.7, handletextpad=0.3)
     return figure
 
 

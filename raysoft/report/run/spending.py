@@ -43,11 +43,12 @@ def timeline(runs: Sequence[Run]) -> Chart | None:
     number = typical_round(phases)
     chosen = np.flatnonzero(phases.round_N == number)
     seconds = phases.seconds_N5[chosen]
-    order = np.lexsort((phases.id_N[chosen], seconds[:, :4].sum(axis=1)))
+    ready = np.round(seconds[:, :4].sum(axis=1) / seconds.sum(axis=1), 4)  # those who end together: by number
+    order = np.lexsort((phases.id_N[chosen], ready))
     if len(order) > MOST_ROWS:
         order = order[np.linspace(0, len(order) - 1, MOST_ROWS).round().astype(int)]
     rows = chosen[order]
-    figure, (ax,) = style.new_figure(0.95 + 0.155 * max(len(rows), 4))
+    figure, (ax,) = style.new_figure(0.65 + _legend_in() + 0.155 * max(len(rows), 4))
     ax.set(xlabel=f"Seconds since round {number} began", ylabel="Client")
     _spans(ax, phases, rows.tolist())
     ax.set_yticks(range(len(rows)), [str(phases.id_N[row]) for row in rows])
@@ -72,7 +73,14 @@ def _spans(ax: Axes, phases: ClientPhases, rows: Sequence[int]) -> None:
             range(len(rows)), width, left=starts[:, at], height=0.72, color=colour, hatch=hatch, edgecolor="#8a8a8a",
             linewidth=0.3,
         )  # fmt: skip
-        note(ax, name, width, [f"client {phases.id_N[row]}" for row in rows], x_low=starts[:, at], x_high=starts[:, at] + width)
+        note(
+            ax,
+            name,
+            width,
+            [f"client {phases.id_N[row]}" for row in rows],
+            x_low=starts[:, at],
+            x_high=starts[:, at] + width,
+        )
     for place, row in enumerate(rows):
         if phases.status_N[row] != DELIVERED:
             ax.annotate(
@@ -105,7 +113,7 @@ def split(runs: Sequence[Run]) -> Chart | None:
     labels = [wrapped(run.name, 22) for run in runs] if len(runs) > 1 else [""]
     bars = sum(label.count("\n") + 1 for label in labels)
     row_in = 0.62 + 0.17 * max(bars, 2)
-    figure, axes = panels(len(found), row_in, 3, extra_in=0.32, sharey=True)
+    figure, axes = panels(len(found), row_in, 3, extra_in=_legend_in(), sharey=True)
     for ax, (title, unit, rows) in zip(axes, found, strict=True):
         _stack(ax, title, unit, rows, [run.name for run in runs], names)
         ax.set_yticks(range(len(runs)), labels)
@@ -138,6 +146,10 @@ def _stack(
     ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
+def _legend_in() -> float:
+    return 0.47 if style.is_column() else 0.3
+
+
 def _legend(figure: Chart, names: Sequence[str]) -> None:
     """One entry a phase, above the panels."""
     from matplotlib.patches import Patch
@@ -146,7 +158,8 @@ def _legend(figure: Chart, names: Sequence[str]) -> None:
         Patch(facecolor=_LOOKS[name][0], hatch=_LOOKS[name][1], edgecolor="#8a8a8a", linewidth=0.3, label=name)
         for name in names
     ]
-    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), handlelength=1.2, columnspacing=1.0)
+    across = 3 if style.is_column() else len(marks)
+    figure.legend(handles=marks, loc="outside upper center", ncols=across, handlelength=1.2, columnspacing=1.0)
 
 
 def describe(run: Run) -> str:
