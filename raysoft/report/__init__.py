@@ -1,6 +1,6 @@
 """Figures and self-contained HTML pages from folders of runs, comparisons and sweeps; no torch, no Ray.
 
-May use rundir and below.
+May use rundir, wireless and below.
 """
 
 from raysoft.report.comparison.html import write_comparison_report

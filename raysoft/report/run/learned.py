@@ -263,8 +263,9 @@ def describe_labels(run: Run) -> str:
     share = counts_KC.max(axis=1) / np.maximum(counts_KC.sum(axis=1), 1)
     sizes_K = counts_KC.sum(axis=1)
     return (
-        f"{len(counts_KC)} clients, {len(classes)} classes; a client's commonest class has {100 * np.median(share):.3g} % "
-        f"of its samples in the median; {int(sizes_K.min())} to {int(sizes_K.max())} samples."
+        f"{len(counts_KC)} clients, {len(classes)} classes; the commonest class of a client has "
+        f"{100 * np.median(share):.3g} % of its samples in the median; {int(sizes_K.min())} to {int(sizes_K.max())} "
+        "samples."
     )
 
 
