@@ -29,9 +29,9 @@ import torch
 import transformers
 
 from raysoft.config.presets import load_config
-from raysoft.federation.messages import TrainRequest
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor
+from raysoft.federation.messages import TrainRequest
 from raysoft.federation.sampling import cohort_candidates, make_packs, pack_batches
 from raysoft.models.embedded import ensure
 from raysoft.types import Tensors

@@ -36,7 +36,7 @@ def write_product(product: Product, out: Path) -> list[str]:
         text = sheet.markdown() + (f"\n{product.remark}\n" if product.remark else "")
         write_atomic(out / "tables" / f"{name}.md", text)
         write_atomic(out / "tables" / f"{name}.csv", sheet.csv())
-    pictures = page.draw(product.figures, DPI)
+    pictures = page.draw(product.figures, DPI, width="column")
     page.write_pictures(out / "figures", pictures, known=list(product.figures))
     return list(pictures)
 

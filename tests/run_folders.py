@@ -90,9 +90,11 @@ def records(
                     "id": ids,
                     "kept_fraction": kept,
                     "bandwidth_hz": np.where(status == "ok", bandwidth, 0.0),
-                    "latency_s": np.full(cohort, latency),
+                    "latency_s": np.where(status == "ok", latency, 0.05),
                     "gain_db": gain_db,
                     "energy_j": np.full(cohort, 1e-3),
+                    "compute_s": 0.02 + 0.01 * rng.uniform("compute", ids, t)[:, 0],
+                    "control_bits": np.full(cohort, 500.0),
                     "status": status.tolist(),
                 },
                 "components_never_sent": 0.7 * math.exp(-t / 15.0),
@@ -158,6 +160,40 @@ def _record(
     )
 
 
+def evaluation_of(clients: int = 100, classes: int = 10, seed: int = 0) -> dict[str, Any]:
+    """What evaluation.json holds, made up: skewed labels, a model that is right more often than not."""
+    draw = np.random.default_rng(seed)
+    labels = draw.poisson(40 * draw.dirichlet(np.full(classes, 0.3), clients)) + 1
+    confusion = draw.poisson(2, (classes, classes)) + 30 * np.eye(classes, dtype=int)
+    return {
+        "format": 1,
+        "split": "test",
+        "clients": {
+            "id": list(range(clients)),
+            "samples": labels.sum(axis=1),
+            "accuracy": draw.beta(8, 2, clients),
+            "labels": labels,
+        },
+        "classes": [str(number) for number in range(classes)],
+        "confusion": confusion,
+    }
+
+
+def add_adapter(path: Path, rank: int = 8, modules: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    """Write an adapter in the format of peft; the products B A by module."""
+    from safetensors.numpy import save_file
+
+    draw, tensors, products = np.random.default_rng(seed), {}, {}
+    for number in range(modules):
+        a, b = draw.normal(size=(rank, 24)), draw.normal(size=(16, rank)) * 2.0 ** -np.arange(rank)
+        name = f"base_model.model.layer.{number}"
+        tensors |= {f"{name}.lora_A.weight": a.astype(np.float32), f"{name}.lora_B.weight": b.astype(np.float32)}
+        products[f"layer.{number}"] = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
+    (path / "adapter").mkdir(exist_ok=True)
+    save_file(tensors, path / "adapter" / "adapter_model.safetensors")
+    return products
+
+
 def make_run(
     path: Path,
     *,
@@ -168,6 +204,7 @@ def make_run(
     config: Mapping[str, Any] | None = None,
     finished: bool = True,
     trackers: Trackers | None = None,
+    evaluation: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Path:
     """Write a whole run folder and return its path."""
@@ -191,6 +228,8 @@ def make_run(
             }
             extra = {"adapter_sha256": "0" * 64, "metrics": metrics}
             summary = summarise([record_row(row) for row in rows], settings, extra)
+            if evaluation is not None:
+                folder.write_evaluation(evaluation, rows[-1].round)
             folder.write_summary(summary)
             trackers.finish(summary)
     return path

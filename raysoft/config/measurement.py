@@ -73,6 +73,20 @@ class TrackingConfig(Section):
     """Whether gauges are served under the metrics port of Ray."""
 
 
+FigureFormat = Literal["png", "svg", "pdf", "csv"]
+FigureWidth = Literal["column", "page"]
+
+
+class ReportConfig(Section):
+    """The figures of a report; has no part in the result (`raysoft report DIR` draws them again, as it is told to)."""
+
+    formats: list[FigureFormat] = ["png", "csv"]  # noqa: RUF012 - pydantic copies it
+    """Files in figures/; csv: the numbers that are drawn."""
+    width: FigureWidth | None = None
+    """One column (3.5 inches) or the page (7.16 inches) of a two-column paper; null: the page for a run, a column for
+    the figures of a comparison."""
+
+
 class CheckpointConfig(Section):
     """When a run is saved for `raysoft resume`: every so many rounds and after the last (null: never).
 

@@ -10,7 +10,14 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from raysoft.config.base import PLUGINS, Count, Momentum, NonNegative, Plugin, Positive, Range, Rank, Section, Unit
 from raysoft.config.gone import as_written_before
-from raysoft.config.measurement import CheckpointConfig, EvalConfig, MetricsConfig, PlanConfig, TrackingConfig
+from raysoft.config.measurement import (
+    CheckpointConfig,
+    EvalConfig,
+    MetricsConfig,
+    PlanConfig,
+    ReportConfig,
+    TrackingConfig,
+)
 from raysoft.errors import ConfigError
 
 
@@ -271,6 +278,8 @@ class RunConfig(Section):
     """When a run is saved."""
     tracking: TrackingConfig = TrackingConfig()
     """Where a run is logged."""
+    report: ReportConfig = ReportConfig()
+    """The figures of its report."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -282,7 +291,13 @@ class RunConfig(Section):
     def result_keys(self) -> dict[str, Any]:
         """The part of the configuration that determines the result."""
         tree = self.model_dump(mode="json")
-        for key in ("executor", "tracking", "checkpoint", *(() if self.model.lora.rank == "plan" else ("plan",))):
+        for key in (
+            "executor",
+            "tracking",
+            "report",
+            "checkpoint",
+            *(() if self.model.lora.rank == "plan" else ("plan",)),
+        ):
             tree.pop(key)
         for key in tree:
             section = getattr(self, key)

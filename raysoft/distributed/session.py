@@ -63,7 +63,7 @@ class RemoteCoordinator:
         """See Coordinator.snapshot."""
         return self._call("snapshot")
 
-    def finish(self) -> tuple[GlobalModel, dict[str, Any]]:
+    def finish(self) -> tuple[GlobalModel, dict[str, Any], dict[str, Any]]:
         """See Coordinator.finish."""
         return self._call("finish")
 

@@ -57,7 +57,7 @@ from raysoft.models.trainers.choice import trainer_for
 from raysoft.rng import Rng
 from raysoft.types import Array, Broadcast, ClientReport, ClientState, LocalJob, Tensors, Update, Upload, View
 
-STAGES = ("train", "encode", "fold", "join", "evaluate", "evaluate_clients")
+STAGES = ("train", "encode", "fold", "join", "evaluate", "evaluate_clients", "confusion")
 
 
 class Worker:
@@ -292,6 +292,17 @@ class Worker:
         counts_N3 = self.trainer.evaluate_samples(down.common, samples, self.config.eval.batch_size)
         edges = np.cumsum([len(index) for index in drawn])[:-1]
         return np.array([part.sum(axis=0) for part in np.split(counts_N3, edges)]), None
+
+    def confusion(self, down: Broadcast, request: EvaluateRequest) -> tuple[Array, None]:
+        """How a fixed shard of the evaluation split is classified: counts [C, C] by true and by predicted class."""
+        split = getattr(self.workload.data, self.config.eval.split)
+        shard = split.take(np.arange(request.start, request.stop)).trim()
+        self.trainer.rebase(down.base)
+        predicted_N = self.trainer.predict(down.common, shard, self.config.eval.batch_size)
+        classes = len(self.workload.data.label_names)
+        found = np.zeros((classes, classes), dtype=np.int64)
+        np.add.at(found, (shard.labels, predicted_N), 1)
+        return found, None
 
     def _view(self, down: Broadcast, tick: int, client: int, state: ClientState) -> View:
         with blamed("method", self.config, tick, client):

@@ -14,7 +14,7 @@ from raysoft.codecs.base import value_bits
 from raysoft.config import RunConfig, registry
 from raysoft.errors import ConfigError
 from raysoft.federation.clock.rounds import run_round
-from raysoft.federation.evaluation import evaluate, evaluate_clients
+from raysoft.federation.evaluation import client_counts, closing_details, evaluate, spread
 from raysoft.federation.executor import Executor
 from raysoft.federation.parts import Parts, RunState, first_state
 from raysoft.federation.preflight import check_latency_budget
@@ -80,13 +80,16 @@ class Coordinator:
         """All that the rounds so far have changed; immutable, so the next round may go on beside its use."""
         return self.state
 
-    def finish(self) -> tuple[GlobalModel, dict[str, Any]]:
-        """Evaluate client by client, check the shared base; the global model and run totals."""
-        by_client = evaluate_clients(self.parts, self.state.server)
+    def finish(self) -> tuple[GlobalModel, dict[str, Any], dict[str, Any]]:
+        """Evaluate client by client, check the shared base; the global model, run totals, and details for figures."""
+        counts_K3 = client_counts(self.parts, self.state.server)
+        by_client = {} if counts_K3 is None else spread(counts_K3, self.parts.info.bits_per_byte)
+        details = closing_details(self.parts, self.state.server, counts_K3)
         self.executor.verify()
         bits = value_bits(registry.options("codec", self.config.codec))
         model = self.parts.method.model(self.state.server)
-        return model, {"dense_bits_total": self.state.totals.dense_bits, "value_bits": bits, **by_client}
+        totals = {"dense_bits_total": self.state.totals.dense_bits, "value_bits": bits, **by_client}
+        return model, totals, details
 
     def fetch_base(self) -> Any:
         """The frozen base, for the export of the adapter."""

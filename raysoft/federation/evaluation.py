@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,9 @@ from raysoft.config import RunConfig
 from raysoft.data.base import Partition
 from raysoft.federation.messages import EvaluateClientsRequest, EvaluateRequest
 from raysoft.federation.parts import Parts
-from raysoft.rng import Rng
+from raysoft.federation.sampling import evaluated_clients
 from raysoft.types import Array, Broadcast, GlobalModel, ServerState
 
-CLIENT_LIMIT = 1000  # of a larger population a keyed sample is evaluated
 WORST_SHARE = 0.1
 
 
@@ -61,28 +61,60 @@ def scores(counts: Mapping[str, float], bits_per_byte: bool) -> Scores:
 
 
 def evaluate_clients(parts: Parts, server: ServerState) -> dict[str, float]:
-    """How evenly the global model serves the clients, each on its own samples (metrics.clients); {} if switched off.
+    """How evenly the global model serves the clients (metrics.clients); {} if switched off. See `client_counts`."""
+    counts_K3 = client_counts(parts, server)
+    return {} if counts_K3 is None else spread(counts_K3, parts.info.bits_per_byte)
+
+
+def client_counts(parts: Parts, server: ServerState) -> Array | None:
+    """Counts [K, 3] (count, correct, loss_sum) of `evaluated_clients` on their own samples; None if switched off.
 
     A client's samples are up to `metrics.client_samples` of its own *training* samples: its local distribution, not
     data that nobody trained on. Where clients differ by their labels or sources, this is what studies of fairness
     report; held-out accuracy is that of the rounds.
     """
     if not parts.config.metrics.clients:
-        return {}
+        return None
     down = parts.executor.put(broadcast_of(parts.method.model(server)))
     requests = client_requests(parts.config, parts.info.partition)
     replies = parts.executor.map("evaluate_clients", down, requests)
-    return spread(np.concatenate([counts for counts, _ in replies]), parts.info.bits_per_byte)
+    return np.concatenate([counts for counts, _ in replies])
+
+
+def closing_details(parts: Parts, server: ServerState, counts_K3: Array | None) -> dict[str, Any]:
+    """What figures show of the final model beyond the totals; {} where metrics.clients is off.
+
+    Of each evaluated client its samples by label and its accuracy on its own, and the confusion matrix [true,
+    predicted] on the evaluation split. Labels: class tasks of few classes only (`info.labels_KC`).
+    """
+    info = parts.info
+    if counts_K3 is None:
+        return {}
+    clients_K = evaluated_clients(parts.config.seed, info.partition)
+    scored_K = counts_K3[:, 0] > 0
+    accuracy_K = np.full(len(clients_K), np.nan)
+    accuracy_K[scored_K] = np.round(counts_K3[scored_K, 1] / counts_K3[scored_K, 0], 6)
+    clients: dict[str, Any] = {"id": clients_K, "samples": [info.partition.size(int(k)) for k in clients_K]}
+    clients["accuracy"] = accuracy_K
+    found: dict[str, Any] = {"format": 1, "split": parts.config.eval.split, "clients": clients}
+    if info.labels_KC is not None:
+        clients["labels"] = info.labels_KC
+        found |= {"classes": info.label_names, "confusion": _confusion(parts, server)}
+    return found
+
+
+def _confusion(parts: Parts, server: ServerState) -> Array:
+    """How often a sample of the evaluation split of class i is taken for class j: integers [C, C]."""
+    size, items = parts.config.eval.batch_size, parts.info.eval_items
+    requests = [EvaluateRequest(start, min(start + size, items)) for start in range(0, items, size)]
+    down = parts.executor.put(broadcast_of(parts.method.model(server)))
+    total: Array = sum(counts for counts, _ in parts.executor.map("confusion", down, requests))
+    return total
 
 
 def client_requests(config: RunConfig, partition: Partition) -> list[EvaluateClientsRequest]:
     """All clients, or a keyed sample of CLIENT_LIMIT, by id: as many a request as fill a batch of the evaluation."""
-    clients_K = np.arange(min(partition.clients, CLIENT_LIMIT))
-    if partition.clients > CLIENT_LIMIT:
-        draw = Rng(config.seed)("evaluated_clients").choice(
-            partition.clients, size=CLIENT_LIMIT, replace=False, shuffle=False
-        )
-        clients_K = np.sort(draw)
+    clients_K = evaluated_clients(config.seed, partition)
     requests: list[EvaluateClientsRequest] = []
     chosen: list[int] = []
     filled = 0

@@ -120,13 +120,18 @@ def _client_columns(r: Round, kept_K: Array) -> dict[str, list[Any]]:
     top = slice(0, CLIENT_DETAIL_LIMIT)
     with np.errstate(divide="ignore"):
         gain_db = 10.0 * np.log10(r.delivered.who.channel.gain_K)
+    who = r.delivered.who
     columns = {
         "kept_fraction": np.nan_to_num(kept_K),
         "bandwidth_hz": r.plan.bandwidth_hz_K,
         "latency_s": r.delivered.outcome.latency_s_K,
         "gain_db": gain_db,
         "energy_j": r.delivered.outcome.energy_j_K,
+        "compute_s": np.asarray(who.compute_s_K, dtype=float),
+        "control_bits": np.asarray(r.plan.control_bits_K, dtype=float),
     }
+    if who.downlink_s > 0:  # most uplinks take no time for it, and a column of zeros says nothing
+        columns["downlink_s"] = np.full(len(who.clients_K), who.downlink_s)
     out: dict[str, list[Any]] = {"id": [report.client for report in r.trained.reports][top]}
     for name, values in columns.items():
         out[name] = [float(f"{value:.6g}") if np.isfinite(value) else None for value in values[top]]

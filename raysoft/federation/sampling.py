@@ -8,15 +8,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raysoft.config import StepsRange
-from raysoft.data.base import Examples, StepBatch
+from raysoft.data.base import Examples, Partition, StepBatch
 from raysoft.rng import Rng
 from raysoft.types import Array, Pack
+
+CLIENT_LIMIT = 1000  # of a larger population a keyed sample is evaluated after the last round
 
 
 def cohort_candidates(rng: Rng, tick: int, population: int, size: int) -> Array:
     """A uniform sample of client ids without replacement, sorted; keyed by (seed, round)."""
     size = min(size, population)
     return np.sort(rng("cohort", tick).choice(population, size=size, replace=False, shuffle=False))
+
+
+def evaluated_clients(seed: int, partition: Partition) -> Array:
+    """Who is evaluated after the last round: all clients, or a keyed sample of CLIENT_LIMIT, by id."""
+    if partition.clients <= CLIENT_LIMIT:
+        return np.arange(partition.clients)
+    draw = Rng(seed)("evaluated_clients").choice(partition.clients, size=CLIENT_LIMIT, replace=False, shuffle=False)
+    return np.sort(draw)
 
 
 def make_packs(

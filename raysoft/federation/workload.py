@@ -12,12 +12,13 @@ import numpy as np
 from raysoft.config import RunConfig
 from raysoft.data.base import Partition, TaskData
 from raysoft.rng import Rng
-from raysoft.types import ParamSpace, Tensors
+from raysoft.types import Array, ParamSpace, Tensors
 
 if TYPE_CHECKING:
     from raysoft.models.base import FrozenBase
 
 _SHOWN_CLASSES = 12
+CLASS_LIMIT = 50  # of more classes neither label counts nor a confusion matrix are kept
 TINY_VALUES, TINY_PACK = 1_000_000, 10
 
 
@@ -46,6 +47,8 @@ class WorkloadInfo:
     base_values: int  # scalars of the frozen base
     base_checksum: str
     description: Mapping[str, str]
+    label_names: tuple[str, ...] = ()
+    labels_KC: Array | None = None  # training samples of each evaluated client by class; None: no or too many classes
 
     @property
     def population(self) -> int:
@@ -103,7 +106,21 @@ def describe(workload: Workload, config: RunConfig) -> WorkloadInfo:
             **_classes(data),
             "clients": f"{partition.clients:,} clients, {config.data.partition} partition",
         },
+        label_names=data.label_names,
+        labels_KC=_label_counts(workload, config),
     )
+
+
+def _label_counts(workload: Workload, config: RunConfig) -> Array | None:
+    from raysoft.federation.sampling import evaluated_clients
+
+    data, partition = workload.data, workload.partition
+    classes = len(data.label_names)
+    if not 0 < classes <= CLASS_LIMIT or data.train.labels.ndim != 1 or not config.metrics.clients:
+        return None
+    clients_K = evaluated_clients(config.seed, partition)
+    shards = [data.train.labels[partition.indices(int(client))] for client in clients_K]
+    return np.stack([np.bincount(labels, minlength=classes) for labels in shards])
 
 
 def _classes(data: TaskData) -> dict[str, str]:

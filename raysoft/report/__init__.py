@@ -1,6 +1,6 @@
 """Figures and self-contained HTML pages from folders of runs, comparisons and sweeps; no torch, no Ray.
 
-May use rundir and below.
+May use rundir, wireless and below.
 
 The package can be called: `raysoft.report(folder)` draws, since `raysoft.report` is both this room and that function.
 """
@@ -14,8 +14,10 @@ from raysoft.report.folders import Place, draw_folders, folders_of, report
 from raysoft.report.run.closing import closing_rows
 from raysoft.report.run.html import report_place, write_report
 from raysoft.report.sweep.html import write_sweep_report
+from raysoft.report.wish import Wish
 
 __all__ = [
+    "Wish",
     "closing_rows",
     "draw_folders",
     "folders_of",

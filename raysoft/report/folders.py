@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from raysoft.errors import ConfigError
 from raysoft.report.comparison.file import is_comparison
 from raysoft.report.comparison.html import write_comparison_report
-from raysoft.report.run.html import write_report
+from raysoft.report.run.html import NO_WISH, write_report
 from raysoft.report.sweep.file import is_sweep
 from raysoft.report.sweep.html import write_sweep_report
+from raysoft.report.wish import Wish
 from raysoft.rundir.destination import expanded
 
 Place = str | os.PathLike[str]
 
 
-def report(*folders: Place, out: Place | None = None) -> Path:
+def report(
+    *folders: Place, out: Place | None = None, formats: str | Iterable[str] | None = None, width: str | None = None
+) -> Path:
     """Draw figures and page of a run, comparison or sweep folder again, or of several runs together; the page.
 
     `out`: where to write the report of runs, a file or folder (default: into the folder of one run, beside several).
+    `formats`: png, svg, pdf, csv; `width`: column or page; None: as the configuration of the runs says.
     Raises ConfigError for a comparison or sweep among others or with `out`, RaysoftError for folders that are none.
     """
-    return draw_folders(*folders_of(folders, out))
+    return draw_folders(*folders_of(folders, out), Wish.of(formats, width))
 
 
 def folders_of(folders: Sequence[Place], out: Place | None) -> tuple[list[Path], Path | None]:
@@ -34,17 +38,19 @@ def folders_of(folders: Sequence[Place], out: Place | None) -> tuple[list[Path],
     return places, None if out is None else expanded(os.fspath(out), "--out")
 
 
-def draw_folders(folders: Sequence[Path], out: Path | None = None) -> Path:
+def draw_folders(folders: Sequence[Path], out: Path | None = None, wish: Wish = NO_WISH) -> Path:
     """The report of one run folder, of several together, or of one comparison or sweep folder; returns the HTML file.
 
     Raises ConfigError for a comparison or sweep folder among others or with `out`: its report belongs into it.
     """
     whole = next((folder for folder in folders if is_comparison(folder) or is_sweep(folder)), None)
     if whole is None:
-        return write_report(folders[0] if len(folders) == 1 else folders, out)
+        return write_report(folders[0] if len(folders) == 1 else folders, out, wish)
     kind = "comparison" if is_comparison(whole) else "sweep"
     if len(folders) > 1:
         raise ConfigError("DIR", f"{whole} is a {kind} folder; give it alone, or give run folders only")
     if out is not None:
         raise ConfigError("--out", f"the report of a {kind} is written into its folder, {whole}; leave it out")
-    return write_comparison_report(whole) if kind == "comparison" else write_sweep_report(whole)
+    if kind == "comparison":
+        return write_comparison_report(whole, wish)
+    return write_sweep_report(whole, wish)

@@ -1,4 +1,4 @@
-"""Names written next to what they name, without covering each other: in the margin of lines, or around points."""
+"""Names written next to the points that they name, without covering each other."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
-from scipy.optimize import isotonic_regression
 
-from raysoft.report.style import GREY, Look, plain
+from raysoft.report.style import COLOURS, GREY, SMALL_PT, Look, wrapped
 from raysoft.types import Array
 
-LABEL_PT = 8.0
-LABEL_LENGTH = 20  # characters of a label inside a figure; tables show all of it
+LABEL_CHARACTERS = 20  # of a line of a label inside a figure
 Segment = tuple[tuple[float, float], tuple[float, float]]  # both ends in data coordinates
-_LINE_PT = 10.5  # height of a line of text with its gap
 
 
 def ink(colour: str) -> str:
@@ -33,85 +30,15 @@ def _luminance(rgb: Array) -> float:
     return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
 
 
-def short(label: str) -> str:
-    """A label as it stands in a figure."""
-    return plain(label, LABEL_LENGTH)
-
-
 def looks_of(labels: Sequence[str], looks: Mapping[str, Look] | None = None) -> dict[str, Look]:
-    """One look a label: the given one, or by its place."""
+    """One look a label: the given one, or by its place; all the same where there are more labels than colours."""
+    if len(labels) > len(COLOURS):
+        return dict.fromkeys(labels, Look.of(0))
     return {label: (looks or {}).get(label, Look.of(number)) for number, label in enumerate(labels)}
 
 
-def spread(value_N: Array, gap: float, low: float, high: float) -> Array:
-    """Positions at least `gap` apart within [low, high], with the least squared distance to the wanted ones.
-
-    Equal or too many positions keep their order and, where there is no room, the gap shrinks.
-
-    >>> spread(np.array([0.5, 0.5]), 0.25, 0.0, 1.0).tolist()
-    [0.375, 0.625]
-    """
-    count = len(value_N)
-    if count == 0:
-        return value_N.astype(np.float64)
-    gap = min(gap, (high - low) / max(count - 1, 1))
-    order = np.argsort(value_N, kind="stable")
-    steps = gap * np.arange(count)
-    # With the gaps taken out, the wanted positions must not fall: isotonic regression is the nearest such sequence.
-    level = isotonic_regression(value_N[order] - steps).x
-    out = np.empty(count)
-    out[order] = np.clip(level, low, high - steps[-1]) + steps
-    return out
-
-
-def margin_labels(ax: Axes, ends: Sequence[tuple[str, float, float, Look]]) -> None:
-    """Name lines in the right margin, with a thin leader to each end: (label, x and y of the line's end, look)."""
-    if not ends:
-        return
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    height_pt = ax.get_position().height * figure.get_figheight() * 72  # before the layout: close enough
-    ax.autoscale_view()  # the limits must be settled before places are measured
-    to_axes = ax.transAxes.inverted()
-    places = np.array([to_axes.transform(ax.transData.transform((x, y))) for _, x, y, _ in ends])
-    wanted = np.clip(places[:, 1], 0.0, 1.0)
-    y_N = spread(wanted, _LINE_PT / height_pt, 0.0, 1.0)
-    for (label, x, y, look), place in zip(ends, y_N, strict=True):
-        ax.plot(
-            1.1,
-            place,
-            transform=ax.transAxes,
-            clip_on=False,
-            color=look.colour,
-            marker=look.marker,
-            markersize=4,
-            linestyle="none",
-        )
-        ax.annotate(
-            short(label),
-            (x, y),
-            xycoords="data",
-            xytext=(1.14, place),
-            textcoords="axes fraction",
-            fontsize=LABEL_PT,
-            color=ink(look.colour),
-            ha="left",
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": look.colour,
-                "linewidth": 0.5,
-                "shrinkA": 11,
-                "shrinkB": 2,
-                "relpos": (0.0, 0.5),
-                "alpha": 0.7,
-            },
-        )
-
-
-_ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202])
-_RADII_PT = (6.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0)
+_ANGLES = np.deg2rad([0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202, 67, 113, 247, 293])
+_RADII_PT = (6.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 65.0, 80.0)
 
 
 def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avoid: Sequence[Segment] = ()) -> None:
@@ -128,31 +55,33 @@ def point_labels(ax: Axes, points: Sequence[tuple[str, float, float, Look]], avo
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     inside = ax.get_window_extent(renderer)
     centres = ax.transData.transform([(x, y) for _, x, y, _ in points] or np.empty((0, 2)))
-    taken = [_box(x, y, 3.2 * scale) for x, y in centres]
+    taken = [_boxes(centres, 3.2 * scale)]  # each [N, 4]: left, lower, right and upper edge in pixels
     for segment in avoid:
         start, end = ax.transData.transform(segment)
         pieces = max(2, int(np.hypot(*(end - start)) / (4 * scale)))
-        taken += [_box(x, y, 0.8 * scale) for x, y in np.linspace(start, end, pieces)]
+        taken.append(_boxes(np.linspace(start, end, pieces), 0.8 * scale))
     for number, (label, x, y, look) in enumerate(points):
         note = ax.annotate(
-            short(label),
+            wrapped(label, LABEL_CHARACTERS),
             (x, y),
             xytext=(0, 0),
             textcoords="offset points",
-            fontsize=LABEL_PT,
+            fontsize=SMALL_PT,
             color=ink(look.colour),
             ha="left",
             va="bottom",
+            linespacing=1.0,
         )
         note.set_in_layout(False)
         size = note.get_window_extent(renderer)
-        best = _place(centres[number], size, taken, inside, scale)
-        taken.append(best.padded(1.5 * scale))
-        _move(ax, note, best, centres[number], size, scale)
+        best = _place(centres[number], size, np.concatenate(taken), np.array(inside.extents), scale)
+        taken.append(np.array([best.padded(1.5 * scale).extents]))
+        taken.append(_leader_boxes(centres[number], best, scale))  # a later name does not cross it
+        _move(ax, note, best, centres[number], scale)
 
 
-def _place(centre: Array, size: Bbox, taken: Sequence[Bbox], inside: Bbox, scale: float) -> Bbox:
-    """The first candidate that covers nothing, else the one that covers least."""
+def _place(centre: Array, size: Bbox, taken_N4: Array, inside: Array, scale: float) -> Bbox:
+    """The first candidate that covers nothing and whose leader crosses nothing, else the one that covers least."""
     candidates: list[tuple[float, int, Bbox]] = []
     for radius in _RADII_PT:
         for angle in _ANGLES:
@@ -160,20 +89,20 @@ def _place(centre: Array, size: Bbox, taken: Sequence[Bbox], inside: Bbox, scale
             x = centre[0] + radius * scale * dx + (dx - 1) / 2 * size.width
             y = centre[1] + radius * scale * dy + (dy - 1) / 2 * size.height
             box = Bbox.from_bounds(x, y, size.width, size.height)
-            covered = sum(_overlap(box, other) for other in taken)
-            outside = size.width * size.height - _overlap(box, inside)
+            text = np.array([box.extents])
+            covered = _overlap(text, taken_N4) + 4 * _overlap(_leader_boxes(centre, box, scale), taken_N4)
+            outside = size.width * size.height - _overlap(text, inside[None])
             if covered + outside <= 1e-6 * size.width * size.height:
                 return box
             candidates.append((covered + 4 * outside, len(candidates), box))
     return min(candidates)[2]
 
 
-def _move(ax: Axes, note: Annotation, box: Bbox, centre: Array, size: Bbox, scale: float) -> None:
+def _move(ax: Axes, note: Annotation, box: Bbox, centre: Array, scale: float) -> None:
     """Put the text into `box`, with a leader where it stands away from its point."""
     note.set_position(((box.x0 - centre[0]) / scale, (box.y0 - centre[1]) / scale))
-    gap = np.hypot(max(box.x0 - centre[0], centre[0] - box.x1, 0.0), max(box.y0 - centre[1], centre[1] - box.y1, 0.0))
-    if gap > 8 * scale:
-        near = (np.clip(centre[0], box.x0, box.x1), np.clip(centre[1], box.y0 + 0.25 * size.height, box.y1))
+    near = _leader_end(centre, box, scale)
+    if near is not None:
         offset = ((near[0] - centre[0]) / scale, (near[1] - centre[1]) / scale)
         leader = ax.annotate(
             "",
@@ -185,11 +114,26 @@ def _move(ax: Axes, note: Annotation, box: Bbox, centre: Array, size: Bbox, scal
         leader.set_in_layout(False)
 
 
-def _box(x: float, y: float, radius: float) -> Bbox:
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+def _leader_end(centre: Array, box: Bbox, scale: float) -> tuple[float, float] | None:
+    """Where the leader from a point to its name ends; None where the name stands close enough without."""
+    gap = np.hypot(max(box.x0 - centre[0], centre[0] - box.x1, 0.0), max(box.y0 - centre[1], centre[1] - box.y1, 0.0))
+    if gap <= 8 * scale:
+        return None
+    return float(np.clip(centre[0], box.x0, box.x1)), float(np.clip(centre[1], box.y0, box.y1))
 
 
-def _overlap(a: Bbox, b: Bbox) -> float:
-    width = min(a.x1, b.x1) - max(a.x0, b.x0)
-    height = min(a.y1, b.y1) - max(a.y0, b.y0)
-    return max(width, 0.0) * max(height, 0.0)
+def _leader_boxes(centre: Array, box: Bbox, scale: float) -> Array:
+    """A leader as small boxes [N, 4], without its ends, which touch the point and the name."""
+    end = _leader_end(centre, box, scale)
+    return np.empty((0, 4)) if end is None else _boxes(np.linspace(centre, end, 8)[2:-1], 0.8 * scale)
+
+
+def _boxes(centre_N2: Array, radius: float) -> Array:
+    return np.concatenate([centre_N2 - radius, centre_N2 + radius], axis=1)
+
+
+def _overlap(one_M4: Array, two_N4: Array) -> float:
+    """Sum of the areas that each of the ones shares with each of the others."""
+    low_MN2 = np.maximum(one_M4[:, None, :2], two_N4[None, :, :2])
+    high_MN2 = np.minimum(one_M4[:, None, 2:], two_N4[None, :, 2:])
+    return float(np.prod(np.maximum(high_MN2 - low_MN2, 0.0), axis=2).sum())

@@ -123,7 +123,7 @@ def setting_figure(readings: Sequence[Reading], setting: str, metric: str) -> Fi
     y = [of.factor * one.y for one in readings]
     spread = [of.factor * (one.std or 0.0) for one in readings]
     with style.settings():
-        figure, (ax,) = new_figure(2.5, width_in=COLUMN_IN)
+        figure, (ax,) = new_figure(2.5, width=COLUMN_IN)
         ax.errorbar(x, y, spread, linestyle="none", marker="o", color=style.BLUE, elinewidth=0.9)
         ax.set(xlabel=setting, ylabel=of.heading())
         ax.margins(x=0.08, y=0.1)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from raysoft.report import style
-from raysoft.report.style import BLUE, DPI, GREEN, GREY, ORANGE, VERMILLION, new_figure, settings
+from raysoft.report.chart import Chart
+from raysoft.report.page import picture_of
+from raysoft.report.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, new_figure, settings
 
 TERMS = (  # field, weight, label, colour, hatch
     ("phi", "rank", "rank: what it cannot hold", BLUE, ""),
@@ -21,7 +21,7 @@ TERMS = (  # field, weight, label, colour, hatch
 )
 
 
-def plan_figure(plan: Mapping[str, Any]) -> Figure:
+def plan_figure(plan: Mapping[str, Any]) -> Chart:
     """Left: c_r phi + c_s eps + c_c kappa, stacked, a bar a rank. Right: latency at o* and o* itself."""
     rows: Sequence[Mapping[str, Any]] = plan["candidates"]
     place_N = np.arange(len(rows))
@@ -39,11 +39,8 @@ def plan_figure(plan: Mapping[str, Any]) -> Figure:
 def save_plan_figure(plan: Mapping[str, Any], path: Path) -> None:
     """plan.png; raises OSError where it cannot be written."""
     with settings():
-        figure = plan_figure(plan)
-        out = io.BytesIO()
-        # Without the library's version in the file, so that the same plan is the same picture.
-        figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
-    path.write_bytes(out.getvalue())
+        png = picture_of(plan_figure(plan)).png
+    path.write_bytes(png)
 
 
 def _scores(ax: Axes, plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], place_N: Any) -> None:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
-from raysoft.report.labels import ink, looks_of, short
-from raysoft.report.style import COLUMN_IN, Look, new_figure
+from raysoft.report.chart import Chart, note
+from raysoft.report.labels import ink, looks_of
+from raysoft.report.style import Look, new_figure, wrapped
 from raysoft.types import Array
 
-TARGET_LOOKS = (("o", style.SKY), ("s", style.BLUE), ("D", style.VERMILLION), ("^", style.GREEN), ("v", style.PURPLE))
+TARGET_LOOKS = (("o", style.ORANGE), ("s", style.VERMILLION), ("D", style.BLUE), ("^", style.BLACK), ("v", style.GREEN))
+ROW_CHARACTERS = 24  # of a line of a row's name
 Looks = Mapping[str, Look] | None  # by label, so that an arm looks the same in every figure
 
 
@@ -53,15 +54,16 @@ def forest(
     reference: str,
     lower_is_better: bool = False,
     looks: Looks = None,
-) -> Figure | None:
+) -> Chart | None:
     """Paired differences to the reference with their intervals, best first, the margin of non-inferiority drawn."""
     if not differences:
         return None
     look = looks_of([item.label for item in differences], looks)
     best_last = sorted(differences, key=lambda item: -item.value if lower_is_better else item.value)
-    figure, ax = _rows([item.label for item in best_last], x_label, extra_in=0.22)
+    figure, ax = named_rows([item.label for item in best_last], x_label, extra_in=0.22 + 0.15 * (len(reference) > 30))
     for place, item in enumerate(best_last):
         one = look[item.label]
+        note(ax, _tested(item.good), [item.value], [item.label], y_name="arm", x_low=[item.low], x_high=[item.high])
         if item.low is not None and item.high is not None:
             ax.plot([item.low, item.high], [place, place], color=one.colour, linewidth=1.6, solid_capstyle="butt")
         ax.plot(
@@ -72,9 +74,11 @@ def forest(
             color=one.colour,
             markerfacecolor=one.colour if item.good else "white",
         )
-    lines = [ax.axvline(0.0, color=style.GREY, linewidth=1.0, zorder=1, label=f"= {short(reference)}")]
+    note(ax, reference, [0.0], [""], y_name="arm")
+    lines = [ax.axvline(0.0, color=style.GREY, linewidth=1.0, zorder=1, label=f"= {wrapped(reference, 30)}")]
     if margin:
         at = margin if lower_is_better else -margin
+        note(ax, "margin", [at], [""], y_name="arm")
         lines.append(ax.axvline(at, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1, label="margin"))
     ax.margins(x=0.08)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -82,7 +86,11 @@ def forest(
     return figure
 
 
-def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Figure | None:
+def _tested(good: bool | None) -> str:
+    return "not tested" if good is None else "non-inferior" if good else "not shown to be non-inferior"
+
+
+def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Chart | None:
     """What each arm needed to reach the targets; an arm that never reached one has no mark for it."""
     targets = list(dict.fromkeys(name for row in rows for name in row.needed))
     values = np.array([value for row in rows for value in row.needed.values() if value is not None])
@@ -91,7 +99,7 @@ def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Figure 
     look = looks_of([row.label for row in rows], looks)
     last = targets[-1]
     order = sorted(rows, key=lambda row: _or_never(row, last, targets), reverse=True)
-    figure, ax = _rows([row.label for row in order], x_label, extra_in=0.22)
+    figure, ax = named_rows([row.label for row in order], x_label, extra_in=0.22)
     marks = {name: TARGET_LOOKS[number % len(TARGET_LOOKS)] for number, name in enumerate(targets)}
     for place, row in enumerate(order):
         reached = [value for value in row.needed.values() if value is not None]
@@ -100,8 +108,10 @@ def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Figure 
     for name, (marker, colour) in marks.items():
         seen = [(value, place) for place, row in enumerate(order) if (value := row.needed.get(name)) is not None]
         x, y = zip(*seen, strict=True) if seen else ((), ())
+        note(ax, name, x, [order[place].label for place in y], y_name="arm")
         ax.plot(x, y, linestyle="none", marker=marker, color=colour, markersize=5, label=name)
-    for tick, row in zip(ax.get_yticklabels(), order, strict=True):
+    coloured = order if len(order) <= len(style.COLOURS) else []
+    for tick, row in zip(ax.get_yticklabels(), coloured, strict=False):
         tick.set_color(ink(look[row.label].colour))
     if values.min() > 0 and values.max() >= 4 * values.min():
         ax.set_xscale("log")
@@ -119,18 +129,20 @@ def _or_never(row: Reach, last: str, targets: Sequence[str]) -> tuple[float, ...
     return tuple(np.inf if row.needed.get(name) is None else float(row.needed[name] or 0.0) for name in names)
 
 
-def dots(samples: Sequence[Sample], x_label: str, level: float | None = None, looks: Looks = None) -> Figure | None:
+def dots(samples: Sequence[Sample], x_label: str, level: float | None = None, looks: Looks = None) -> Chart | None:
     """Each seed of each arm as a dot, its mean as a bar, best mean on top; `level` is a line to compare with."""
     filled = [item for item in samples if len(item.values)]
     if not filled:
         return None
     look = looks_of([item.label for item in samples], looks)
     order = sorted(filled, key=lambda item: float(np.mean(item.values)))
-    figure, ax = _rows([item.label for item in order], x_label)
+    figure, ax = named_rows([item.label for item in order], x_label)
     if level is not None:
         ax.axvline(level, color=style.GREY, linewidth=1.0, zorder=1)
     for place, item in enumerate(order):
         one = look[item.label]
+        note(ax, "seed", item.values, [item.label] * len(item.values), y_name="arm")
+        note(ax, "mean", [float(np.mean(item.values))], [item.label], y_name="arm")
         ax.plot(
             item.values,
             [place] * len(item.values),
@@ -148,10 +160,12 @@ def dots(samples: Sequence[Sample], x_label: str, level: float | None = None, lo
     return figure
 
 
-def _rows(labels: Sequence[str], x_label: str, extra_in: float = 0.0) -> tuple[Figure, Axes]:
-    """Axes with one named row an arm, first at the bottom."""
-    figure, (ax,) = new_figure(0.75 + extra_in + 0.19 * max(len(labels), 3), width_in=COLUMN_IN)
-    ax.set_yticks(range(len(labels)), [short(label) for label in labels])
+def named_rows(labels: Sequence[str], x_label: str, extra_in: float = 0.0) -> tuple[Chart, Axes]:
+    """Axes with one row an arm under its whole name, first at the bottom; `extra_in`: inches for what stands above."""
+    names = [wrapped(label, ROW_CHARACTERS) for label in labels]
+    most = max((name.count("\n") + 1 for name in names), default=1)
+    figure, (ax,) = new_figure(0.75 + extra_in + (0.06 + 0.135 * most) * max(len(labels), 3))
+    ax.set_yticks(range(len(labels)), names)
     ax.set_ylim(-0.6, len(labels) - 0.4)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")

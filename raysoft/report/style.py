@@ -1,55 +1,56 @@
-"""How every figure looks: colours for colour-blind readers, dashes and markers for print without colour, 8.5 pt text.
+"""How every figure looks: one column or one page wide, 8 to 8.5 pt text, arms that differ in grey as in colour.
 
-Colours: Okabe and Ito, "Color Universal Design" (2008), without the yellow, which vanishes on paper. Figures are
-7 inches wide (the text width of a page), so that the sizes below are the printed sizes.
+Widths are those of a two-column paper (IEEE: 3.5 and 7.16 inches), so that the sizes below are the printed sizes.
+The hues of the arms follow Okabe and Ito, "Color Universal Design" (2008); their lightness is spaced evenly, so that
+print without colour and every colour deficiency leave them apart. Dashes and markers say the same once more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context, rcdefaults, rcParams
+from matplotlib import colormaps, rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from raysoft.config import FigureWidth
+from raysoft.report.chart import Chart
 from raysoft.types import Array
 
-WIDTH_IN = 7.0
-COLUMN_IN = 3.5  # figures that stand side by side, still readable in a column of 7 cm
+WIDTHS_IN: dict[FigureWidth, float] = {"column": 3.5, "page": 7.16}
+COLUMN_IN, PAGE_IN = WIDTHS_IN["column"], WIDTHS_IN["page"]
 DPI = 200
 FONT_PT = 8.5
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-)
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, BLACK, ORANGE, SKY)
-LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+SMALL_PT = 8.0
+# Their lightness (CIE L*) is 34, 52, 0, 65, 17 and 77: at least 11 apart, and 23 from white.
+BLUE, VERMILLION, BLACK, GREEN, PURPLE, ORANGE = ("#0a4f8f", "#c8501e", "#000000", "#2ca587", "#47104f", "#e6b044")
+COLOURS = (BLUE, VERMILLION, BLACK, GREEN, PURPLE, ORANGE)
+SKY = "#8cc5e8"  # areas and ranges behind BLUE
+PALE = "#f2f2f2"
+FAINT = "#c4c4c4"  # what stands behind the one that is looked at
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#6b6b6b"
 SPREAD = 8.0  # largest over median value from which an axis is logarithmic
+FEW = 25  # a line of at most so many points has a marker at each, a longer one has none
 COLOUR_MAP = "cividis"  # perceptually uniform, readable in grey and with every colour deficiency
+COUNT_MAP = "Blues"  # from white at nothing to dark, just as readable
 _SETTINGS: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": FONT_PT,
     "axes.titlesize": FONT_PT,
     "axes.labelsize": FONT_PT,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
+    "xtick.labelsize": SMALL_PT,
+    "ytick.labelsize": SMALL_PT,
+    "legend.fontsize": SMALL_PT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -62,36 +63,59 @@ _SETTINGS: dict[str, Any] = {
     "hatch.linewidth": 0.6,
     "text.usetex": False,
     "axes.unicode_minus": True,
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for and editors can change
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "raysoft",  # the same identifiers every time
 }
+_WIDTH: ContextVar[FigureWidth] = ContextVar("width", default="page")
 
 
 @contextmanager
-def settings() -> Iterator[None]:
-    """matplotlib's settings for the time of drawing; the user's own are back afterwards."""
-    with rc_context():
-        rcdefaults()
-        for key, value in _SETTINGS.items():
-            rcParams[key] = value  # type: ignore[index]
-        yield
+def settings(width: FigureWidth = "page") -> Iterator[None]:
+    """matplotlib's settings and the width for the time of drawing; the user's own are back afterwards."""
+    token = _WIDTH.set(width)
+    try:
+        with rc_context():
+            rcdefaults()
+            for key, value in _SETTINGS.items():
+                rcParams[key] = value  # type: ignore[index]
+            yield
+    finally:
+        _WIDTH.reset(token)
 
 
-class Picture(Figure):
-    """A figure that a notebook shows as the value of a cell, without pyplot."""
+def width_in() -> float:
+    """How wide figures are drawn at the moment, in inches."""
+    return WIDTHS_IN[_WIDTH.get()]
 
-    def _repr_png_(self) -> bytes:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI / 2)
-        return buffer.getvalue()
+
+def is_column() -> bool:
+    """Whether figures are drawn for one column of a paper."""
+    return _WIDTH.get() == "column"
 
 
 def new_figure(
-    height_in: float, rows: int = 1, columns: int = 1, width_in: float = WIDTH_IN, **kwargs: Any
-) -> tuple[Figure, list[Axes]]:
-    """A figure and its axes, row by row. No pyplot: nothing global, nothing left open."""
-    figure = Picture(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05))
-    FigureCanvasAgg(figure)
+    height_in: float, rows: int = 1, columns: int = 1, width: float | None = None, **kwargs: Any
+) -> tuple[Chart, list[Axes]]:
+    """A figure and its axes, row by row, of the current width. No pyplot: nothing global, nothing left open."""
+    figure = Chart((width_in() if width is None else width, height_in))
     axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
     return figure, list(axes.flat)
+
+
+def panels(
+    count: int, row_in: float, columns: int, *, extra_in: float = 0.0, most_in_column: int = 1, **kwargs: Any
+) -> tuple[Chart, list[Axes]]:
+    """`count` axes, up to `columns` beside each other on a page; in a column at most `most_in_column`. Spare: hidden.
+
+    `row_in`: height of a row; `extra_in`: what stands above the rows.
+    """
+    across = min(count, most_in_column if is_column() else columns)
+    down = -(-count // across)
+    figure, axes = new_figure(row_in * down + extra_in, down, across, **kwargs)
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, axes[:count]
 
 
 @dataclass(frozen=True)
@@ -103,13 +127,24 @@ class Look:
     marker: str
 
     @classmethod
-    def of(cls, number: int) -> Look:
-        """The look of run `number`; combinations repeat after 315 runs only."""
-        return cls(COLOURS[number % len(COLOURS)], LINES[number % len(LINES)], MARKERS[number % len(MARKERS)])
+    def of(cls, number: int, count: int = 0) -> Look:
+        """The look of run `number` of `count`; above as many as there are COLOURS they are steps of one scale."""
+        if max(count, number + 1) > len(COLOURS):
+            step = number / max(count - 1, number, 1)
+            colour = to_hex(colormaps[COLOUR_MAP](0.95 * step))
+        else:
+            colour = COLOURS[number]
+        return cls(colour, LINES[number % len(LINES)], MARKERS[number % len(MARKERS)])
+
+    def line_style(self, points: int) -> dict[str, Any]:
+        """How a line of so many points is drawn: a marker is a point that was measured, or there is none."""
+        marked = {"marker": self.marker, "markersize": 3.2} if points <= FEW else {}
+        return {"color": self.colour, "linestyle": self.line, **marked}
 
 
-def plain(text: str, limit: int = 36) -> str:
-    """Any text as a label: on one line, not taken for mathematics or hidden from a legend, shortened in the middle."""
+def plain(text: str, limit: int = 130) -> str:
+    """Any text as a label: on one line, not taken for mathematics or hidden from a legend; nothing shortens a name
+    that a configuration allows, what is longer still is cut in the middle."""
     text = "".join(char if char.isprintable() else " " for char in text).strip() or "(unnamed)"
     if len(text) > limit:
         head = (limit - 1) // 2
@@ -117,10 +152,20 @@ def plain(text: str, limit: int = 36) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def marks_every(points: int, number: int) -> tuple[int, int]:
-    """About eight markers a line, shifted from run to run so that they do not cover each other."""
-    step = max(1, points // 8)
-    return (number * 2) % step if step > 1 else 0, step
+def wrapped(text: str, width: int) -> str:
+    """The same on as many lines as it needs, broken at blanks, '-' and '_' where there are any."""
+    lines = [""]
+    word = ""
+    for char in plain(text):
+        word += char
+        if char in " -_/=," or len(word) >= width:
+            lines, word = _with_word(lines, word, width), ""
+    return "\n".join(line.rstrip() for line in _with_word(lines, word, width) if line.strip())
+
+
+def _with_word(lines: list[str], word: str, width: int) -> list[str]:
+    fits = len(lines[-1]) + len(word.rstrip()) <= width
+    return [*lines[:-1], lines[-1] + word] if fits or not lines[-1] else [*lines, word]
 
 
 def log_if_spread(ax: Axes, values: Array) -> bool:
@@ -133,31 +178,55 @@ def log_if_spread(ax: Axes, values: Array) -> bool:
     return True
 
 
-def plain_log_ticks(axis: Axis, subs: Sequence[float] | None = None) -> None:
-    """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, closer within one, fewer over many."""
+def plain_log_ticks(axis: Axis, subs: Sequence[float] | None = None, few: bool = False) -> None:
+    """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, closer within one, fewer over many.
+
+    `few`: for a narrow panel.
+    """
     if subs is None:
         low, high = sorted(axis.get_view_interval())
-        decades = np.log10(high / low)
-        few = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 0.7 else (1.0, 2.0, 5.0)
-        subs = few if decades < 1.6 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+        decades = np.log10(high / low) * (2.5 if few else 1.0)
+        close = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if decades < 0.7 else (1.0, 2.0, 5.0)
+        subs = close if decades < 1.6 else (1.0, 3.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=tuple(subs)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 
-def legend_columns(labels: Sequence[str], width_in: float = WIDTH_IN) -> int:
-    """How many entries of a legend fit into one row of a figure."""
-    widest = max((len(plain(label)) for label in labels), default=1)
-    return max(1, min(len(labels), int((width_in - 0.2) / (0.6 + 0.075 * widest))))
+LEGEND_CHARACTERS = 44  # of a line of a legend
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many entries of a legend fit into one row of a figure of the current width."""
+    widest = max((len(line) for label in labels for line in _entry(label).split("\n")), default=1)
+    return max(1, min(len(labels), int((width_in() - 0.2) / (0.62 + 0.072 * widest))))
+
+
+def _entry(label: str) -> str:
+    return wrapped(label.replace("\\$", "$"), LEGEND_CHARACTERS if not is_column() else 36)
 
 
 def legend_height(labels: Sequence[str]) -> float:
     """Inches that a legend above the panels needs; 0 for a single run, which has none."""
-    return 0.0 if len(labels) < 2 else 0.1 + 0.2 * -(-len(labels) // legend_columns(labels))
+    if len(labels) < 2:
+        return 0.0
+    across = legend_columns(labels)
+    rows = [labels[first : first + across] for first in range(0, len(labels), across)]
+    return 0.1 + 0.17 * sum(max(_entry(label).count("\n") + 1 for label in row) for row in rows)
 
 
 def legend_above(figure: Figure, ax: Axes) -> None:
     """One legend for all panels, above them, from the lines of one of them."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels), handlelength=3.2)
+        entries = [_entry(label) for label in labels]
+        across = legend_columns(labels)
+        figure.legend(handles, entries, loc="outside upper center", ncols=across, handlelength=3.2, columnspacing=1.2)
+
+
+def lightness(colour: str) -> float:
+    """CIE L* of a colour, 0 (black) to 100 (white): what is left of it in grey."""
+    rgb = np.array([int(to_hex(colour)[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    y = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    return 116 * y ** (1 / 3) - 16 if y > (6 / 29) ** 3 else y * (29 / 3) ** 3

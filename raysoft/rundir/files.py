@@ -19,13 +19,21 @@ FIGURE_NAMES = (
     "accuracy",
     "bits_per_byte",
     "latency",
+    "split",
+    "timeline",
     "clients",
-    "allocation",
-    "bound",
     "served",
+    "cell",
+    "snr",
+    "labels",
+    "client_accuracy",
+    "confusion",
+    "spectrum",
+    "bound",
+    "allocation",  # up to 0.1
     "plan",
 )  # a test: all that are drawn
-_TOP = r"(config\.yaml|environment\.json|rounds\.jsonl|summary\.json|report\.html|plan\.json)"
+_TOP = r"(config\.yaml|environment\.json|rounds\.jsonl|summary\.json|evaluation\.json|report\.html|plan\.json)"
 _OWN = re.compile(
     "|".join(
         (
@@ -34,7 +42,7 @@ _OWN = re.compile(
             r"adapter/(adapter_config\.json|adapter_model\.safetensors|\.adapter_(config\.json|model\.safetensors)\.\w+)",
             r"model/(config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)",
             r"tensorboard/events\.out\.tfevents\.[^/]+",
-            rf"figures/({'|'.join(FIGURE_NAMES)})\.png",
+            rf"figures/({'|'.join(FIGURE_NAMES)})\.(png|svg|pdf|csv)",
             r"wandb/(run_id|latest-run|debug[^/]*\.log|settings|wandb-[^/]*|(offline-)?run-[^/]+(/.*)?)",
         )
     )

@@ -1,6 +1,6 @@
 """The run folder: what a run leaves behind, written so that a crash at any moment leaves something readable.
 
-    config.yaml  environment.json  rounds.jsonl  summary.json  report.html
+    config.yaml  environment.json  rounds.jsonl  summary.json  evaluation.json  report.html
     tensorboard/  wandb/  checkpoints/  adapter/ (or model/)  figures/
 
 `rounds.jsonl` has one strict JSON object a line, flushed every round; line 0 is the untouched base; NaN and infinities
@@ -38,6 +38,7 @@ REPLACED = ".replaced"  # an old run, until the first round of the one that over
 TENSORBOARD, WANDB = "tensorboard", "wandb"
 RUN_ID = "run_id"  # in WANDB: what W&B knows this run by
 FIGURES, REPORT = "figures", "report.html"
+EVALUATION = "evaluation.json"  # the final model by client and by class, for figures
 PLAN = "plan.json"  # how the rank was chosen, where model.lora.rank was `plan`
 
 
@@ -224,6 +225,12 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """The closing figures, see `summarise`."""
         write_atomic(self.path / SUMMARY, json.dumps(strict(summary), indent=2, allow_nan=False) + "\n")
+
+    def write_evaluation(self, details: Mapping[str, Any], rounds: int) -> None:
+        """The model after so many rounds by client and by class; nothing where nothing was evaluated."""
+        if details:
+            told = {"rounds": rounds, **details}
+            write_atomic(self.path / EVALUATION, json.dumps(strict(told), allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Close every file; may be called twice. A run that this one replaces is gone from now on."""

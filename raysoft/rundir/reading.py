@@ -15,7 +15,7 @@ import numpy as np
 from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import RaysoftError
 from raysoft.rundir.checks import is_number, row_problem, summary_problem
-from raysoft.rundir.folder import CONFIG, ENVIRONMENT, PLAN, ROUNDS, SUMMARY
+from raysoft.rundir.folder import CONFIG, ENVIRONMENT, EVALUATION, PLAN, ROUNDS, SUMMARY
 from raysoft.types import Array
 
 log = logging.getLogger("raysoft")
@@ -30,6 +30,7 @@ class Run:
     records: tuple[dict[str, Any], ...]
     summary: dict[str, Any] | None  # None: the run has not ended
     environment: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)  # evaluation.json, where it is of these rounds
     notes: tuple[str, ...] = ()  # what was odd about the folder, for the reader
 
     @property
@@ -65,8 +66,11 @@ def read_run(path: Path | str) -> Run:
     if summary is None:
         notes.append("The run has not written a summary: it is still running or was interrupted.")
     surroundings, torn = read_advisory(path / ENVIRONMENT)
-    notes += torn
-    return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, tuple(notes))
+    evaluation, torn_too = read_advisory(path / EVALUATION)
+    notes += torn + torn_too
+    if summary is None or evaluation.get("rounds") != summary.get("rounds"):
+        evaluation = {}  # of an earlier state of a run that went on
+    return Run(path, load_mapping(path / CONFIG), tuple(records), summary, surroundings, evaluation, tuple(notes))
 
 
 def lines_problem(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str | None:

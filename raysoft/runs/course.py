@@ -131,7 +131,8 @@ class Course:
                 if wish is not None:
                     self._end_early(writer, wish)
                     break
-            model, totals = coordinator.finish()
+            model, totals, details = coordinator.finish()
+            standing.out.write_evaluation(details, standing.records[-1].round)
             digest = export_adapter(coordinator.fetch_base(), info.space, model, standing.config, standing.out.path)
             self._tell(writer)
         if isinstance(wish := self.events.wish(), RaysoftError):  # it came with the last checkpoint

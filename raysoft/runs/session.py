@@ -33,7 +33,7 @@ class Session(Protocol):
         """All that the rounds so far have changed."""
         ...
 
-    def finish(self) -> tuple[GlobalModel, dict[str, Any]]:
+    def finish(self) -> tuple[GlobalModel, dict[str, Any], dict[str, Any]]:
         """The global values and run totals."""
         ...
 

@@ -103,7 +103,9 @@ def conclude(sweep: Sweep, folder: SweepFolder) -> SweepResult:
     known = folder.remembered()
     found = collect(sweep, folder, all_trials(sweep, known), known)
     write_results(folder, sweep, found)
-    return SweepResult(sweep, folder.path, found, write_sweep_report(folder.path))
+    return SweepResult(
+        sweep, folder.path, found, write_sweep_report(folder.path, config=_example(sweep).model_dump(mode="json"))
+    )
 
 
 def _check_settings(sweep: Sweep) -> None:

@@ -21,7 +21,17 @@ from raysoft.sweep.metrics import check_metric, check_task, lower_is_better
 
 Values = Mapping[str, Any]  # by dotted key, in the order of the space
 _NOT_AXES = {"seed": "seeds", "executor": "executor"}
-_NOT_EXPLORED = ("model", "data", "rounds", "method", "actors", "metrics", "plan", "tracking")  # a run cannot change it
+_NOT_EXPLORED = (
+    "model",
+    "data",
+    "rounds",
+    "method",
+    "actors",
+    "metrics",
+    "plan",
+    "tracking",
+    "report",
+)  # a run cannot change it
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def _check_keys(config: SweepConfig) -> None:
         head = key.partition(".")[0]
         if key in _NOT_AXES:
             raise ConfigError(f"space.{key}", f"is not an axis; use the sweep's own key {_NOT_AXES[key]}")
-        if head == "tracking" or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key):
+        if head in ("tracking", "report") or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key):
             raise ConfigError(f"space.{key[:60]}", "does not name a setting that changes a run, e.g. train.lr")
         inside = next((other for other in keys if key.startswith(f"{other}.")), None)
         if inside is not None:

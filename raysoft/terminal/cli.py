@@ -278,14 +278,23 @@ def tune(
 
 
 @app.command()
-def report(folders: given.Folders, out: given.ReportOut = None) -> None:
-    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together."""
+def report(
+    folders: given.Folders,
+    out: given.ReportOut = None,
+    formats: given.ReportFormats = None,
+    width: given.ReportWidth = None,
+) -> None:
+    """Draw figures and report.html of a run, comparison or sweep folder again, or of several runs together.
+
+    Example: raysoft report outputs/soft --formats pdf,csv --width column
+    """
     from raysoft.report import folders_of, report, report_place
     from raysoft.terminal.console import relative
 
     places, target = folders_of(folders, out)
     replaced = (len(places) > 1 or target is not None) and report_place(places, target).exists()
-    typer.echo(relative(report(*places, out=target)) + (" (replaced)" if replaced else ""))
+    page = report(*places, out=target, formats=formats, width=width)
+    typer.echo(relative(page) + (" (replaced)" if replaced else ""))
 
 
 @app.command(name="list")

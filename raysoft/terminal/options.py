@@ -110,6 +110,13 @@ Folders = Annotated[
         metavar="DIR...", help="Run folders, several are drawn together; or one comparison or sweep folder."
     ),
 ]
+ReportFormats = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Files of the figures: some of png,svg,pdf,csv (else report.formats)."),
+]
+ReportWidth = Annotated[
+    str | None, typer.Option(metavar="column|page", help="For one column of a paper, or the page (else report.width).")
+]
 ReportOut = Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Where to write the report of runs.")]
 Matrix = Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the same as JSON, with the traits of every plug-in.")]

@@ -41,3 +41,7 @@ class Trainer(Protocol):
     def evaluate_samples(self, theta: Tensors, examples: Examples, batch_size: int) -> Array:
         """The same of every sample by itself: float64 [N, 3]."""
         ...
+
+    def predict(self, theta: Tensors, examples: Examples, batch_size: int) -> Array:
+        """The class that a classifier gives every sample: integers [N]."""
+        ...

@@ -179,6 +179,14 @@ class PackedTrainer:
         return found
 
     @torch.no_grad()
+    def predict(self, theta: Tensors, examples: Examples, batch_size: int) -> Array:
+        """The class that a classifier gives every sample: integers [N]."""
+        found = np.zeros(len(examples), dtype=np.int64)
+        for index, logits, _ in self._predictions(theta, examples, batch_size):
+            found[index] = logits.argmax(-1).cpu().numpy()
+        return found
+
+    @torch.no_grad()
     def logits(self, theta: Tensors, inputs: Mapping[str, Array]) -> Tensor:
         """What the model says to one batch of inputs [N, ...] with this adapter: [N, classes], or [N, tokens, ids]."""
         self._set_single(theta)

@@ -11,6 +11,7 @@ from raysoft.report.comparison.data import MeanCurve, Trace, pareto_front
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ComparisonFile, Pair
 from raysoft.report.row_figures import Sample
+from raysoft.report.style import COLOURS
 from raysoft.rundir.summary import FINAL_EVALUATIONS
 
 EQUAL_UNITS = {"bits": "uplink bits", "seconds": "simulated seconds", "joules": "joules"}
@@ -37,11 +38,12 @@ def progress(lines: Sequence[MeanCurve], metric: str) -> str:
     spread = "one seed, so no spread is drawn"
     if seeds[-1] > 1:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        how = "bands" if len(lines) <= 6 else "bars at the right end"
-        spread = f"mean over {count} seeds, {how} are ± one standard deviation"
+        spread = f"mean over {count} seeds, bands are ± one standard deviation"
     better = " (lower is better)" if of.lower_is_better else ""
     order = sorted(lines, key=lambda line: line.mean_P[-1], reverse=not of.lower_is_better)
     ends = [f"{line.label} {number(line.mean_P[-1], 1.0, of.digits)}{of.suffix}" for line in order]
+    if len(lines) > len(COLOURS):
+        spread += "; a panel an arm, the others in grey behind it"
     return (
         f"{text}{better} against the round and against what was spent until then; {spread}. A model holds until the "
         "next evaluation, and a line ends where the first of its seeds ends. At the last evaluation alone (the tables "

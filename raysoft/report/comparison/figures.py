@@ -1,7 +1,7 @@
-"""Figures of a comparison, each a function of plain data: one panel, 3.5 inches wide, readable in a 7 cm column.
+"""Figures of a comparison, each a function of plain data.
 
-Every arm keeps its look (colour, dash, marker) through all figures: pass the same `looks`. Names stand beside lines and
-points; where that is impossible, a legend stands outside the panel.
+Up to six arms keep their look (colour, dash, marker) through all figures, with the names in a legend or beside the
+points. More than six have no colours of their own: they are small panels, named points or named rows.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
+from raysoft.report.chart import Chart, line, note
 from raysoft.report.comparison.data import MeanCurve, cdf, pareto_front
-from raysoft.report.labels import Segment, looks_of, margin_labels, point_labels, short
-from raysoft.report.row_figures import Looks, Sample
-from raysoft.report.style import COLUMN_IN, marks_every, new_figure
+from raysoft.report.labels import Segment, looks_of, point_labels
+from raysoft.report.multiples import Series, small_multiples
+from raysoft.report.row_figures import Looks, Sample, named_rows
+from raysoft.report.style import new_figure, plain
 
-BANDS = 6  # more curves than this have their spread drawn at the end only
+MANY = len(style.COLOURS)  # more arms than this are not told apart by colour
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,22 @@ def curves(
     looks: Looks = None,
     log_x: bool = False,
     integer_x: bool = False,
-) -> Figure | None:
-    """Mean over seeds against a cost with a band of one standard deviation, names at the right end."""
+) -> Chart | None:
+    """Mean over seeds against a cost with a band of one standard deviation; more than MANY lines: a panel each."""
     if not lines:
         return None
-    look = looks_of([line.label for line in lines], looks)
-    figure, (ax,) = new_figure(max(2.5, 0.65 + 0.155 * len(lines)), width_in=COLUMN_IN)
-    for number, line in enumerate(lines):
-        one = look[line.label]
-        shown = len(line.x_P) <= 25  # few points are marked all
-        ax.plot(
-            line.x_P,
-            line.mean_P,
-            color=one.colour,
-            linestyle=one.line,
-            marker=one.marker,
-            markersize=3.0,
-            markevery=1 if shown else marks_every(len(line.x_P), number),
-            zorder=3,
-        )
-        if not np.isfinite(line.low_P).any():
-            continue
-        if len(lines) <= BANDS:
-            ax.fill_between(line.x_P, line.low_P, line.high_P, color=one.colour, alpha=0.16, linewidth=0)
-        else:
-            half = (line.high_P[-1] - line.low_P[-1]) / 2
-            ax.errorbar(line.x_P[-1], line.mean_P[-1], half, color=one.colour, linewidth=0.8, zorder=4)
+    if len(lines) > MANY:
+        series = [Series(one.label, one.x_P, one.mean_P, one.low_P, one.high_P) for one in lines]
+        return small_multiples(series, x_label, y_label, log_x=log_x, integer_x=integer_x)
+    look = looks_of([one.label for one in lines], looks)
+    figure, (ax,) = new_figure(2.3 + style.legend_height([one.label for one in lines]))
+    for one in lines:
+        mine = look[one.label]
+        styled = mine.line_style(len(one.x_P))
+        ax.plot(one.x_P, one.mean_P, label=plain(one.label), zorder=3, **styled)
+        note(ax, one.label, one.x_P, one.mean_P, y_low=one.low_P, y_high=one.high_P)
+        if np.isfinite(one.low_P).any():
+            ax.fill_between(one.x_P, one.low_P, one.high_P, color=mine.colour, alpha=0.14, linewidth=0)
     ax.set(xlabel=x_label, ylabel=y_label)
     ax.margins(x=0.02, y=0.05)
     if log_x:
@@ -75,7 +67,7 @@ def curves(
     else:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=integer_x))
     if len(lines) > 1:
-        margin_labels(ax, [(line.label, line.x_P[-1], line.mean_P[-1], look[line.label]) for line in lines])
+        style.legend_above(figure, ax)
     return figure
 
 
@@ -86,14 +78,22 @@ def scatter(
     front: bool = True,
     lower_is_better: bool = False,
     looks: Looks = None,
-) -> Figure | None:
-    """Value against cost (logarithmic where the costs are far apart), the Pareto front as a step line."""
+) -> Chart | None:
+    """Value against cost (logarithmic where the costs are far apart), the Pareto front as a step line.
+
+    Of more than MANY points only the front is dark.
+    """
     if not points:
         return None
     look = looks_of([point.label for point in points], looks)
-    figure, (ax,) = new_figure(2.6 if len(points) <= 8 else 3.1, width_in=COLUMN_IN)
+    figure, (ax,) = new_figure(2.6 + 0.09 * max(len(points) - 6, 0))
     x = np.array([point.x for point in points])
     log_x = x.min() > 0 and x.max() >= 4 * x.min()
+    chosen = pareto_front(x.tolist(), [point.y for point in points], lower_is_better) if front else []
+    if len(points) > MANY:
+        on_front = {points[i].label for i in chosen}
+        plain_look, front_look = style.Look(style.GREY, "-", "o"), style.Look(style.BLUE, "-", "D")
+        look = {point.label: front_look if point.label in on_front else plain_look for point in points}
     lines: list[Segment] = []  # what names must not cover
     ax.set(xlabel=x_label, ylabel=y_label)
     ax.margins(x=0.12, y=0.14)
@@ -108,10 +108,11 @@ def scatter(
         for (x0, y0), (x1, y1) in bars:
             ax.plot([x0, x1], [y0, y1], color=one.colour, linewidth=0.9, linestyle="-")
         ax.plot(point.x, point.y, color=one.colour, marker=one.marker, markersize=5, linestyle="none", zorder=3)
+        note(ax, point.label, [point.x], [point.y], x_low=[x_low], x_high=[x_high], y_low=[y_low], y_high=[y_high])
         lines += bars
     if front and len(points) > 1:
-        chosen = pareto_front(x.tolist(), [point.y for point in points], lower_is_better)
         steps = [(points[i].x, points[i].y) for i in chosen]
+        note(ax, "Pareto front", *zip(*steps, strict=True))
         ax.plot(*zip(*steps, strict=True), color=style.GREY, linewidth=0.9, drawstyle="steps-post", zorder=1)
         for (x0, y0), (x1, y1) in pairwise(steps):
             lines += [((x0, y0), (x1, y0)), ((x1, y0), (x1, y1))]
@@ -125,31 +126,66 @@ def scatter(
 
 def distribution(
     samples: Sequence[Sample], x_label: str, budgets: Sequence[float], looks: Looks = None
-) -> Figure | None:
-    """Cumulative distribution of each arm's values, the budgets as dashed lines; names by rising median."""
-    filled = [item for item in samples if len(item.values)]
+) -> Chart | None:
+    """Cumulative distribution of each arm's values, the budgets as dashed lines; many arms: a named row each."""
+    filled = sorted((item for item in samples if len(item.values)), key=lambda item: float(np.median(item.values)))
     if not filled:
         return None
+    everything = np.concatenate([np.asarray(item.values, dtype=np.float64) for item in filled])
+    log_x = everything.min() > 0 and everything.max() >= 4 * everything.min()
+    if len(filled) > MANY:
+        return _ranges(filled, x_label, budgets, log_x)
     look = looks_of([item.label for item in samples], looks)
-    figure, (ax,) = new_figure(max(2.5, 0.9 + 0.16 * len(filled)), width_in=COLUMN_IN)
-    for budget in budgets[:4]:
-        ax.axvline(budget, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1)
-    handles = []
-    for item in sorted(filled, key=lambda item: float(np.median(item.values))):
+    names = [item.label for item in filled] + (["latency budget"] if budgets else [])
+    figure, (ax,) = new_figure(2.3 + style.legend_height(names))
+    ax.set(xlabel=x_label, ylabel="Rounds at most this long (%)", ylim=(0, 102))
+    for item in filled:
         x, y = cdf(np.asarray(item.values, dtype=np.float64))
         one = look[item.label]
-        handles += ax.plot(
-            x, 100 * y, drawstyle="steps-post", color=one.colour, linestyle=one.line, label=short(item.label)
-        )
-    if budgets:
-        handles += ax.plot([], [], color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, label="latency budget")
-    everything = np.concatenate([np.asarray(item.values, dtype=np.float64) for item in filled])
-    ax.set(xlabel=x_label, ylabel="Rounds at most this long (%)", ylim=(0, 102))
-    if everything.min() > 0 and everything.max() >= 4 * everything.min():
+        drawn = {"drawstyle": "steps-post", "color": one.colour, "linestyle": one.line, "label": plain(item.label)}
+        line(ax, item.label, x, 100 * y, **drawn)
+    _budgets(ax, budgets)
+    if log_x:
         ax.set_xscale("log")
         style.plain_log_ticks(ax.xaxis)
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    if len(handles) > 1:
-        figure.legend(handles=handles, loc="outside right upper", handlelength=2.0, borderaxespad=0.2)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if len(names) > 1:
+        style.legend_above(figure, ax)
     return figure
+
+
+def _ranges(filled: Sequence[Sample], x_label: str, budgets: Sequence[float], log_x: bool) -> Chart:
+    """A row an arm, shortest median on top: 5 to 95 % of the rounds thin, the middle half thick, the median a mark."""
+    order = list(filled)[::-1]
+    figure, ax = named_rows([item.label for item in order], x_label, extra_in=0.22)
+    for place, item in enumerate(order):
+        low, first, middle, third, high = np.quantile(item.values, (0.05, 0.25, 0.5, 0.75, 0.95))
+        ax.plot([low, high], [place, place], color=style.BLUE, linewidth=0.9)
+        ax.plot([first, third], [place, place], color=style.BLUE, linewidth=4.0, solid_capstyle="butt")
+        ax.plot(middle, place, marker="|", color=style.ORANGE, markersize=7, markeredgewidth=2.0)
+        note(
+            ax,
+            ["5 % to 95 %", "25 % to 75 %"],
+            [middle] * 2,
+            [item.label] * 2,
+            y_name="arm",
+            x_low=[low, first],
+            x_high=[high, third],
+        )
+    _budgets(ax, budgets)
+    if log_x:
+        ax.set_xscale("log")
+        style.plain_log_ticks(ax.xaxis)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    if budgets:
+        figure.legend(loc="outside upper center", handlelength=2.4)
+    return figure
+
+
+def _budgets(ax: Axes, budgets: Sequence[float]) -> None:
+    for number, budget in enumerate(budgets[:4]):
+        label = "latency budget" if number == 0 else None
+        ax.axvline(budget, color=style.BLACK, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1, label=label)
+        note(ax, "latency budget", [budget], [0], y_name="")

@@ -14,9 +14,10 @@ from raysoft.report.comparison.captions import EQUAL_UNITS, plural
 from raysoft.report.comparison.data import Trace, trace
 from raysoft.report.comparison.file import ARM_KEYS, ComparisonFile, Pair, read_comparison
 from raysoft.report.comparison.panels import Panel, parts
-from raysoft.report.page import PageSection
+from raysoft.report.page import PageSection, Picture
 from raysoft.report.run.closing import radio_rows
-from raysoft.report.run.html import footer, limits_of, settings_of
+from raysoft.report.run.html import NO_WISH, footer, limits_of, settings_of
+from raysoft.report.wish import FORMATS, Wish
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 from raysoft.rundir.reading import Run, read_run
 from raysoft.rundir.summary import FINAL_EVALUATIONS
@@ -33,8 +34,8 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
 
 
-def write_comparison_report(folder: Path | str) -> Path:
-    """Draw a comparison folder and return its `report.html`; `figures/*.png` beside it.
+def write_comparison_report(folder: Path | str, wish: Wish = NO_WISH) -> Path:
+    """Draw a comparison folder and return its `report.html`; the files of the figures in `figures/` beside it.
 
     A run folder that is missing or damaged is left out of the curves and named under "Limits".
     Raises RaysoftError where `folder` holds no readable comparison.json, or cannot be written.
@@ -44,10 +45,12 @@ def write_comparison_report(folder: Path | str) -> Path:
     loaded = load_runs(folder, file)
     found = parts(file, loaded.traces)
     drawings = {name: draw for part in found for name, draw in part.drawings.items()}
-    pictures = page.draw(drawings, DPI)
+    example = next(iter(loaded.example.values()), None)
+    formats, width = wish.settled({} if example is None else example.config, "column")
+    pictures = page.draw(drawings, DPI, formats, width)
     target = folder / REPORT
     try:
-        old = [path.stem for path in (folder / FIGURES).glob("*.png")]
+        old = [path.stem for kind in FORMATS for path in (folder / FIGURES).glob(f"*.{kind}")]
         page.write_pictures(folder / FIGURES, pictures, old)
         write_atomic(target, render(file, found, pictures, loaded))
     except OSError as error:
@@ -71,7 +74,7 @@ def load_runs(folder: Path, file: ComparisonFile) -> Loaded:
     return out
 
 
-def render(file: ComparisonFile, found: Sequence[Panel], pictures: Mapping[str, bytes], loaded: Loaded) -> str:
+def render(file: ComparisonFile, found: Sequence[Panel], pictures: Mapping[str, Picture], loaded: Loaded) -> str:
     """The HTML text of a comparison."""
     sections = [PageSection("result", "Result", arms_table(file))]
     if file.pairs:
@@ -80,7 +83,9 @@ def render(file: ComparisonFile, found: Sequence[Panel], pictures: Mapping[str, 
         shown = [name for name in part.drawings if name in pictures]
         if shown:
             images = "".join(page.image(pictures[name], f"{part.title}. {part.caption}") for name in shown)
-            sections.append(PageSection(f"figure-{part.name}", part.title, page.figure(images, part.caption, "panels")))
+            files = page.downloads(FIGURES, pictures, shown)
+            content = page.figure(images, part.caption, "panels", files)
+            sections.append(PageSection(f"figure-{part.name}", part.title, content))
     runs, titles = list(loaded.example.values()), list(loaded.example)
     remarks = [*file.notes, *(limits_of(runs, titles) if runs else ()), *loaded.notes]
     if file.time_to and not any(row.seeds_reached for row in file.time_to):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from raysoft.quantities import LEARNED, quantity
 from raysoft.report import row_figures as rows_of
+from raysoft.report.chart import Chart
 from raysoft.report.comparison import captions, figures
 from raysoft.report.comparison.data import Trace, kept_by_gain, mean_curve
 from raysoft.report.comparison.figures import Point
@@ -33,7 +33,7 @@ class Panel:
 
     name: str
     title: str
-    drawings: Mapping[str, Callable[[], Figure | None]]
+    drawings: Mapping[str, Callable[[], Chart | None]]
     caption: str
     alt: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ def progress(
     metric: str, traces: Mapping[str, Sequence[Trace]], looks: Looks, y_label: str | None = None
 ) -> Panel | None:
     """The metric against round, simulated time, megabytes and joules."""
-    drawings: dict[str, Callable[[], Figure | None]] = {}
+    drawings: dict[str, Callable[[], Chart | None]] = {}
     y_label = y_label or quantity(metric).heading()
     shown = None
     for axis, x_label in AXIS_LABELS.items():
@@ -117,7 +117,7 @@ def differences(file: ComparisonFile, metric: str, looks: Looks) -> Panel | None
 
 def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = None) -> Panel | None:
     """Final metric against uplink, latency and energy with Pareto fronts."""
-    drawings: dict[str, Callable[[], Figure | None]] = {}
+    drawings: dict[str, Callable[[], Chart | None]] = {}
     best: dict[str, list[Point]] = {}
     label = label or quantity(metric).heading()
     y_label = "Final " + label[0].lower() + label[1:]
@@ -150,7 +150,7 @@ def _times(value: float | None, factor: float) -> float | None:
 
 def reach(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Seconds and megabytes to reach parts of the reference's gain."""
-    drawings: dict[str, Callable[[], Figure | None]] = {}
+    drawings: dict[str, Callable[[], Chart | None]] = {}
     for name, x_label in (("seconds", "Simulated time to target (s)"), ("mb", "Uplink to target (MB)")):
         rows = [
             Reach(label, {row.target: getattr(row, name) for row in file.time_to if row.arm == label})

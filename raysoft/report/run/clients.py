@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
-from raysoft.report.run.data import ClientRounds, ClientTable, binned, client_rounds, client_table, rank_map
-from raysoft.report.style import Look, new_figure, plain
+from raysoft.report.chart import Chart, line, note
+from raysoft.report.run.data import Band, ClientRounds, ClientTable, binned, by_rank, client_rounds, client_table
+from raysoft.report.style import Look, panels, plain
 from raysoft.rundir.reading import Run
 from raysoft.types import Array
 
@@ -30,118 +30,61 @@ def tables(runs: Sequence[Run]) -> list[tuple[int, Run, ClientRounds, ClientTabl
     return out
 
 
-def by_client(runs: Sequence[Run]) -> Figure | None:
-    """Kept fraction and bandwidth of each client, ordered by mean gain; one line a run where several are compared."""
+def by_client(runs: Sequence[Run]) -> Chart | None:
+    """Kept fraction and bandwidth from the weakest client to the strongest: mean, and where most of the values lie."""
     found = tables(runs)
-    panels = [
-        (label, names)
-        for label, names in (
-            ("Kept fraction", ("kept_mean_C", "kept_low_C", "kept_high_C")),
-            ("Bandwidth (kHz)", ("bandwidth_mean_hz_C", "bandwidth_low_hz_C", "bandwidth_high_hz_C")),
-        )
-        if any(np.isfinite(getattr(table, names[0])).any() for _, _, _, table in found)
+    shown = [
+        (label, name, factor)
+        for label, name, factor in (("Kept fraction", "kept_fraction", 1.0), ("Bandwidth (kHz)", "bandwidth_hz", 1e-3))
+        if any(np.isfinite(getattr(rounds, f"{name}_N")[rounds.served_N]).any() for _, _, rounds, _ in found)
     ]
-    if not panels:
+    if not shown:
         return None
     several = len(runs) > 1
-    figure, axes = new_figure(
-        1.9 * len(panels) + 0.3 + style.legend_height([run.name for run in runs]), len(panels), 1, sharex=True
-    )
-    for ax, (label, names) in zip(axes, panels, strict=True):
-        factor = 1e-3 if "kHz" in label else 1.0
+    names = [run.name for run in runs]
+    figure, axes = panels(len(shown), 2.1, 2, extra_in=style.legend_height(names), sharex=True)
+    for ax, (label, name, factor) in zip(axes, shown, strict=True):
+        ax.set(xlabel=f"{_ORDER} (%)", ylabel=label)
         seen = []
-        for number, run, _, table in found:
-            mean, low, high = (factor * getattr(table, name) for name in names)
-            seen += [mean] if several else [low, high]
-            if several:
-                _ranked_line(ax, mean, number, run.name)
-            else:
-                _ranges(ax, mean, low, high)
-        ax.set_ylabel(label)
+        for number, run, rounds, table in found:
+            band = by_rank(rounds, table, getattr(rounds, f"{name}_N"), LINE_BINS).scaled(factor)
+            seen += [band.mean_G] if several else [band.low_G, band.high_G]
+            _band(ax, band, Look.of(number, len(runs)), run.name, several)
         if not (factor < 1 and style.log_if_spread(ax, np.concatenate(seen))):  # a fraction stays linear
             ax.set_ylim(bottom=0)
-    axes[-1].set_xlabel(f"{_ORDER} (%)" if several else _ORDER)
+    axes[0].set_xlim(0, 100)
     if several:
         style.legend_above(figure, axes[0])
-    else:
-        axes[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     return figure
 
 
-def _ranges(ax: Axes, mean: Array, low: Array, high: Array) -> None:
-    """Means as dots with a line from the smallest to the largest value, over the place of the client (1 = weakest)."""
-    centre = binned(np.arange(1.0, len(mean) + 1), MAX_MARKS)
-    mean, low, high = (binned(values, MAX_MARKS) for values in (mean, low, high))
-    ax.vlines(centre, low, high, color=style.SKY, linewidth=1.6)
-    ax.plot(centre, mean, linestyle="none", marker="o", color=style.BLUE, markersize=3.2)
+def _band(ax: Axes, band: Band, look: Look, name: str, several: bool) -> None:
+    ok = np.isfinite(band.mean_G)
+    if not several:
+        ax.fill_between(band.place_G[ok], band.low_G[ok], band.high_G[ok], color=style.SKY, alpha=0.6, linewidth=0)
+    note(ax, name, band.place_G, band.mean_G, y_low=band.low_G, y_high=band.high_G)
+    ax.plot(band.place_G[ok], band.mean_G[ok], label=plain(name), **look.line_style(int(ok.sum())))
 
 
-def _ranked_line(ax: Axes, value: Array, number: int, label: str) -> None:
+def _ranked_line(ax: Axes, value: Array, number: int, count: int, label: str) -> None:
     y = binned(value, LINE_BINS)
     x = (np.arange(len(y)) + 0.5) / len(y) * 100
     ok = np.isfinite(y)
-    look = Look.of(number)
-    ax.plot(x[ok], y[ok], color=look.colour, linestyle=look.line, marker=look.marker, label=plain(label))
+    line(ax, label, x[ok], y[ok], label=plain(label), **Look.of(number, count).line_style(int(ok.sum())))
 
 
-def allocation(runs: Sequence[Run]) -> Figure | None:
-    """Heat maps of kept fraction and share of bandwidth: rank of the gain in the cohort against the round. One run."""
-    found = tables(runs)
-    if len(runs) != 1 or not found:
-        return None
-    rounds = found[0][2]
-    maps = [
-        (label, np.where(rounds.served_N, value, np.nan))
-        for label, value in (
-            ("Kept fraction", rounds.kept_fraction_N),
-            ("Bandwidth (kHz)", rounds.bandwidth_hz_N * 1e-3),
-        )
-        if np.isfinite(value[rounds.served_N]).any()  # not where every client was in outage all along
-    ]
-    numbers = np.unique(rounds.round_N)
-    if not maps or not np.isfinite(rounds.gain_db_N).any() or len(numbers) < 2:
-        return None
-    figure, axes = new_figure(2.7, 1, len(maps), sharey=True)
-    for ax, (label, value_N) in zip(axes, maps, strict=True):
-        cells = rank_map(rounds, value_N)
-        extent = (numbers[0] - 0.5, numbers[-1] + 0.5, 0.0, 100.0)
-        image = ax.imshow(
-            cells,
-            origin="lower",
-            aspect="auto",
-            extent=extent,
-            cmap=style.COLOUR_MAP,
-            interpolation="nearest",
-            vmin=0.0,
-            vmax=_upper(cells),
-        )
-        bar = figure.colorbar(image, ax=ax, pad=0.02, extend="max" if np.nanmax(cells) > _upper(cells) else "neither")
-        bar.set_label(label)
-        bar.outline.set_visible(False)
-        ax.grid(visible=False)
-        ax.set_xlabel("Round")
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes[0].set_ylabel("Channel gain in the cohort\n(percentile: 0 weakest)")
-    return figure
-
-
-def _upper(cells: Array) -> float:
-    """Top of the colour scale: the 99th percentile, so that one client alone in a round does not darken the rest."""
-    return max(float(np.nanpercentile(cells, 99)), 1e-12) if np.isfinite(cells).any() else 1.0
-
-
-def served(runs: Sequence[Run]) -> Figure | None:
+def served(runs: Sequence[Run]) -> Chart | None:
     """Left: how often updates arrive; right: kept fraction against mean gain."""
     found = tables(runs)
     if not found:
         return None
     several = len(runs) > 1
-    figure, axes = new_figure(2.8 + style.legend_height([run.name for run in runs]), 1, 2)
+    figure, axes = panels(2, 2.5, 2, extra_in=style.legend_height([run.name for run in runs]))
     if several:
         for number, run, _, table in found:
             share = 100 * table.delivered_C / np.maximum(table.invited_C, 1)
-            _ranked_line(axes[0], share, number, run.name)
-            _gain_line(axes[1], table, number, run.name)
+            _ranked_line(axes[0], share, number, len(runs), run.name)
+            _gain_line(axes[1], table, number, len(runs), run.name)
         axes[0].set(xlabel=f"{_ORDER} (%)", ylabel="Updates that arrived (%)")
         axes[0].set_ylim(0, 104)
         style.legend_above(figure, axes[0])
@@ -163,7 +106,7 @@ def _counts(ax: Axes, table: ClientTable) -> None:
     bottom = np.zeros(groups)
     for label, counts, colour, hatch in (
         ("arrived", table.delivered_C, style.BLUE, ""),
-        ("outage", table.outage_C, "#f2f2f2", "////////"),
+        ("outage", table.outage_C, style.PALE, "////////"),
         ("lost", table.lost_C, style.VERMILLION, "xxxxxx"),
     ):
         height = binned(counts, groups)
@@ -180,6 +123,7 @@ def _counts(ax: Axes, table: ClientTable) -> None:
             linewidth=0.3,
             label=label,
         )
+        note(ax, label, centre, height, y_low=bottom, y_high=bottom + height)
         bottom = bottom + height
     ax.set(xlabel=_ORDER, ylabel="Rounds per client")
     ax.margins(x=0.01)
@@ -192,6 +136,7 @@ def _counts(ax: Axes, table: ClientTable) -> None:
 def _gain_dots(ax: Axes, table: ClientTable) -> None:
     ok = np.isfinite(table.gain_db_C) & np.isfinite(table.kept_mean_C)
     crowded = ok.sum() > 300
+    note(ax, [f"client {number}" for number in table.id_C[ok]], table.gain_db_C[ok], table.kept_mean_C[ok])
     ax.plot(
         table.gain_db_C[ok],
         table.kept_mean_C[ok],
@@ -203,20 +148,14 @@ def _gain_dots(ax: Axes, table: ClientTable) -> None:
         rasterized=bool(crowded),
     )
     if crowded:  # the trend, which the cloud hides
-        ax.plot(binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS), color=style.BLACK)
+        x, y = binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS)
+        line(ax, "mean of neighbours", x, y, color=style.BLACK)
 
 
-def _gain_line(ax: Axes, table: ClientTable, number: int, label: str) -> None:
+def _gain_line(ax: Axes, table: ClientTable, number: int, count: int, label: str) -> None:
     ok = np.isfinite(table.gain_db_C) & np.isfinite(table.kept_mean_C)
-    look = Look.of(number)
-    ax.plot(
-        binned(table.gain_db_C[ok], LINE_BINS),
-        binned(table.kept_mean_C[ok], LINE_BINS),
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
-        label=plain(label),
-    )
+    x, y = binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS)
+    line(ax, label, x, y, label=plain(label), **Look.of(number, count).line_style(len(x)))
 
 
 def describe(run: Run) -> str:

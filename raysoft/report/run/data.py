@@ -15,7 +15,16 @@ import numpy as np
 from raysoft.rundir.reading import Run
 from raysoft.types import Array
 
-COLUMNS = ("kept_fraction", "bandwidth_hz", "latency_s", "gain_db", "energy_j")
+COLUMNS = (
+    "kept_fraction",
+    "bandwidth_hz",
+    "latency_s",
+    "gain_db",
+    "energy_j",
+    "compute_s",
+    "control_bits",
+    "downlink_s",
+)
 DELIVERED = "ok"
 OUTAGE = "outage"
 
@@ -32,6 +41,9 @@ class ClientRounds:
     latency_s_N: Array
     gain_db_N: Array
     energy_j_N: Array
+    compute_s_N: Array
+    control_bits_N: Array
+    downlink_s_N: Array  # NaN where the downlink takes no time
 
     def __len__(self) -> int:
         return len(self.id_N)
@@ -149,23 +161,33 @@ def _nanmean(values: Array) -> float:
     return float(finite.mean()) if len(finite) else np.nan
 
 
-def rank_map(rounds: ClientRounds, value_N: Array, max_rows: int = 40, max_columns: int = 200) -> Array:
-    """[rows, columns] means of a value: rows by rank of the gain within its cohort (weakest first), columns by round.
+@dataclass(frozen=True)
+class Band:
+    """A value over G groups of clients: their place in percent, the mean, and the 10th and 90th percentile."""
 
-    At most `max_rows` by `max_columns` cells; a cell without a finite value is NaN.
+    place_G: Array
+    mean_G: Array
+    low_G: Array
+    high_G: Array
+
+    def scaled(self, factor: float) -> Band:
+        """The same in another unit."""
+        return Band(self.place_G, factor * self.mean_G, factor * self.low_G, factor * self.high_G)
+
+
+def by_rank(rounds: ClientRounds, table: ClientTable, value_N: Array, groups: int) -> Band:
+    """A value in the rounds in which clients were allowed to send, by groups of neighbours in the order of `table`.
+
+    Of fewer clients than `groups` each is a group; a group without a value is NaN.
     """
-    numbers, column_N = np.unique(rounds.round_N, return_inverse=True)
-    order = np.lexsort((rounds.id_N, rounds.gain_db_N, rounds.round_N))
-    sizes = np.bincount(column_N)
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rank_N = np.empty(len(rounds), dtype=np.float64)
-    rank_N[order] = np.arange(len(rounds)) - np.repeat(first, sizes)
-    rows = min(int(sizes.max()), max_rows)
-    columns = min(len(numbers), max_columns)
-    row_N = (rank_N * rows / sizes[column_N]).astype(int)
-    cell_N = row_N * columns + column_N * columns // len(numbers)
-    mean, _, _ = _grouped(value_N, cell_N, rows * columns)
-    return mean.reshape(rows, columns)
+    rank = {int(client): place for place, client in enumerate(table.id_C)}
+    rank_N = np.array([rank[int(client)] for client in rounds.id_N])
+    count = min(groups, len(table.id_C))
+    group_N = rank_N * count // len(table.id_C)
+    ok = rounds.served_N & np.isfinite(value_N)
+    parts = [value_N[ok & (group_N == group)] for group in range(count)]
+    columns = np.array([[p.mean(), *np.quantile(p, (0.1, 0.9))] if len(p) else [np.nan] * 3 for p in parts])
+    return Band((np.arange(count) + 0.5) / count * 100, columns[:, 0], columns[:, 1], columns[:, 2])
 
 
 def running_mean(value_T: Array) -> Array:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
 
+from raysoft.config import FigureFormat, FigureWidth
 from raysoft.config.identity import recorded
 from raysoft.errors import ConfigError, RaysoftError
-from raysoft.report import page
-from raysoft.report.page import PageSection
+from raysoft.report import page, style
+from raysoft.report.page import PageSection, Picture
 from raysoft.report.run.closing import closing_rows, limits, radio_rows, settings_rows
 from raysoft.report.run.figures import DRAWINGS
+from raysoft.report.wish import Wish, seen_from
 from raysoft.rundir.comparable import grounds_of, refusal
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 from raysoft.rundir.reading import Run, read_run
 
 COMPARISON = "comparison.html"
+GONE = ["allocation"]  # figures that reports no longer have
+NO_WISH = Wish()
 
 
-def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | None = None) -> Path:
+def write_report(
+    folders: Path | str | Sequence[Path | str], out: Path | str | None = None, wish: Wish = NO_WISH
+) -> Path:
     """Draw one run, or compare several, and return the HTML file.
 
-    One run: `report.html` and `figures/*.png` in its folder. Several: `comparison.html` next to the first folder. `out`
-    names another HTML file, or a folder for it.
+    One run: `report.html` and `figures/` in its folder. Several: `comparison.html` next to the first folder, and where
+    `wish` names formats a folder `comparison_figures` beside it. `out` names another HTML file, or a folder for it.
     Raises RaysoftError for a folder that is not a run, or a place that cannot be written; ConfigError for runs of
     different tasks, data, evaluation splits or bases.
     """
@@ -35,12 +41,15 @@ def write_report(folders: Path | str | Sequence[Path | str], out: Path | str | N
     _check_comparable(runs)
     single = len(runs) == 1
     target = report_place(paths, None if out is None else Path(out))
-    pictures = draw_all(runs)
+    formats, width = wish.settled(runs[0].config, "page")
+    folder = paths[0] / FIGURES if single else target.with_name(f"{target.stem}_{FIGURES}")
+    written = single or wish.formats is not None
+    pictures = draw_all(runs, formats if written else (), width)
     try:
-        if single:
-            page.write_pictures(paths[0] / FIGURES, pictures, [drawing.name for drawing in DRAWINGS])
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, render(runs, pictures))
+        if written:
+            page.write_pictures(folder, pictures, [drawing.name for drawing in DRAWINGS] + GONE)
+        write_atomic(target, render(runs, pictures, seen_from(target, folder)))
     except OSError as error:
         raise RaysoftError(f"{error.filename or target}: cannot be written: {error.strerror}") from None
     return target
@@ -60,13 +69,15 @@ def report_place(paths: Sequence[Path], out: Path | None = None) -> Path:
     return out if out.suffix in (".html", ".htm") and not out.is_dir() else out / name
 
 
-def draw_all(runs: Sequence[Run]) -> dict[str, bytes]:
-    """PNG files by the short names of the figures; what the runs did not measure is left out."""
-    return page.draw({drawing.name: partial(drawing.draw, runs) for drawing in DRAWINGS})
+def draw_all(
+    runs: Sequence[Run], formats: Collection[FigureFormat] = (), width: FigureWidth = "page"
+) -> dict[str, Picture]:
+    """Pictures by the short names of the figures; what the runs did not measure is left out."""
+    return page.draw({drawing.name: partial(drawing.draw, runs) for drawing in DRAWINGS}, style.DPI, formats, width)
 
 
-def render(runs: Sequence[Run], pictures: dict[str, bytes]) -> str:
-    """The HTML text for these runs and their figures."""
+def render(runs: Sequence[Run], pictures: Mapping[str, Picture], figures: str | None = None) -> str:
+    """The HTML text for these runs and their figures; `figures`: the folder of their files, as the page sees it."""
     single = len(runs) == 1
     titles = _titles(runs)
     heading = titles[0] if single else f"Comparison of {len(runs)} runs"
@@ -75,7 +86,8 @@ def render(runs: Sequence[Run], pictures: dict[str, bytes]) -> str:
         if drawing.name in pictures:
             title = drawing.title_for(runs)
             picture = page.image(pictures[drawing.name], f"{title}. {drawing.describe(runs)}")
-            sections.append(PageSection(drawing.name, title, page.figure(picture, drawing.caption)))
+            files = page.downloads(figures, pictures, [drawing.name])
+            sections.append(PageSection(drawing.name, title, page.figure(picture, drawing.caption, downloads=files)))
     sections.append(PageSection("limits", "Limits", page.notes(limits_of(runs, titles))))
     sections.append(PageSection("radio", "Radio", page.table([radio_rows(run) for run in runs], titles)))
     missing = [drawing.title.lower() for drawing in DRAWINGS if drawing.name not in pictures and drawing.expected]
@@ -132,5 +144,6 @@ def settings_of(runs: Sequence[Run], titles: Sequence[str]) -> str:
         title = "Settings in which the runs differ"
         values = [dict(rows) for rows in columns]
         differ = {name for rows in columns for name, _ in rows if len({column.get(name) for column in values}) > 1}
+        differ = {name for name in differ if not name.startswith("report.")}  # how a page looks
         columns = [[row for row in rows if row[0] in differ] for rows in columns]
     return page.details(title, page.table(columns, titles), opened=len(runs) > 1)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raysoft.report import style
+from raysoft.report.chart import Chart, note
 from raysoft.report.labels import point_labels
-from raysoft.report.style import BLACK, BLUE, COLOUR_MAP, COLUMN_IN, GREY, VERMILLION, WIDTH_IN, Look, new_figure, plain
+from raysoft.report.style import BLACK, BLUE, COLOUR_MAP, COLUMN_IN, GREY, VERMILLION, Look, new_figure, panels, plain
 from raysoft.types import Array
 
 CATEGORIES = 10  # more different values than this are drawn on a scale
@@ -49,16 +49,18 @@ def front_of(points: Sequence[Measured], lower_is_better: bool = False) -> list[
     return out
 
 
-def pareto(points: Sequence[Measured], y_label: str, lower_is_better: bool = False) -> Figure | None:
+def pareto(points: Sequence[Measured], y_label: str, lower_is_better: bool = False) -> Chart | None:
     """Value against latency and against bits, each coloured by the other cost; diamonds are the front of all three."""
     if not points:
         return None
     front = set(front_of(points, lower_is_better))
-    figure, axes = new_figure(3.1, 1, 2, sharey=True)
+    figure, axes = panels(2, 2.7, 2, extra_in=0.3, sharey=True)
     seconds, mb = np.array([one.latency_s for one in points]), np.array([one.mb for one in points])
     value = np.array([one.value for one in points])
     names = ("Mean round latency (s)", "Uplink (MB)")
     for ax, x, colour, x_label, c_label in ((axes[0], seconds, mb, *names), (axes[1], mb, seconds, *names[::-1])):
+        names_N = [f"point {one.number}" for one in points]
+        note(ax, names_N, x, value, value_name=c_label, value=colour)
         scale = Normalize(float(colour.min()), float(colour.max()) or 1.0)
         kinds = ((False, "o", 26, "none"), (True, "D", 34, BLACK))
         for wanted, marker, size, edge in kinds:
@@ -87,7 +89,8 @@ def pareto(points: Sequence[Measured], y_label: str, lower_is_better: bool = Fal
         bar.set_label(c_label)
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
-    axes[0].set_ylabel(y_label)
+    for ax in axes if style.is_column() else axes[:1]:
+        ax.set_ylabel(y_label)
     marks = [
         axes[0].plot(
             [], [], linestyle="none", marker=marker, color=GREY, markeredgecolor=edge, markersize=5, label=label
@@ -152,23 +155,25 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else plain(str(value), 16)
 
 
-def effects(columns: Sequence[Column], rows: Sequence[Column], stds: Sequence[Sequence[float | None]]) -> Figure | None:
+def effects(columns: Sequence[Column], rows: Sequence[Column], stds: Sequence[Sequence[float | None]]) -> Chart | None:
     """Each figure of `rows` against each axis: a dot a point (bar: spread over seeds), a line through the means."""
     columns = [column for column in columns if len({str(value) for value in column.values}) > 1][:4]
     kept = [(row, std) for row, std in zip(rows, stds, strict=True) if any(value is not None for value in row.values)]
     if not columns or not kept:
         return None
-    one = len(columns) == 1
-    width = COLUMN_IN if one else WIDTH_IN
-    figure, axes = new_figure(
-        0.5 + 1.75 * len(kept), len(kept), len(columns), width_in=width, sharex="col", sharey="row"
-    )
+    if len(columns) == 1:
+        figure, axes = new_figure(0.5 + 1.75 * len(kept), len(kept), 1, width=COLUMN_IN, sharex=True)
+    else:
+        share = {} if style.is_column() else {"sharex": "col", "sharey": "row"}
+        figure, axes = panels(
+            len(kept) * len(columns), 1.75, len(columns), extra_in=0.5, most_in_column=min(2, len(columns)), **share
+        )
     for number, ax in enumerate(axes):
         (row, std), column = kept[number // len(columns)], columns[number % len(columns)]
         _effect(ax, column, row, std)
-        if number % len(columns) == 0:
+        if number % len(columns) == 0 or style.is_column():
             ax.set_ylabel(row.name)
-        if number // len(columns) == len(kept) - 1:
+        if number // len(columns) == len(kept) - 1 or style.is_column():
             ax.set_xlabel(column.name)
     return figure
 
@@ -183,6 +188,8 @@ def _effect(ax: Axes, column: Column, row: Column, std: Sequence[float | None]) 
         for tick in scale.ticks:
             mine = np.flatnonzero(scale.place_N == tick)
             shift[mine] = np.linspace(-0.18, 0.18, len(mine)) if len(mine) > 1 else 0.0
+    bars = np.where(error > 0, error, 0.0)
+    note(ax, "point", column.values, y, x_name=column.name, y_name=row.name, y_low=y - bars, y_high=y + bars)
     ax.errorbar(
         scale.place_N + shift,
         y,
@@ -199,6 +206,7 @@ def _effect(ax: Axes, column: Column, row: Column, std: Sequence[float | None]) 
             float(np.nanmean(y[scale.place_N == tick])) if np.isfinite(y[scale.place_N == tick]).any() else np.nan
             for tick in scale.ticks
         ]
+        note(ax, "mean", scale.names, means, x_name=column.name, y_name=row.name)
         ax.plot(scale.ticks, means, color=VERMILLION, linewidth=1.4, marker="_", markersize=9, zorder=4)
         ax.set_xlim(-0.5, len(scale.ticks) - 0.5)
     words = any(isinstance(value, str) for value in column.values)
@@ -209,7 +217,7 @@ def _effect(ax: Axes, column: Column, row: Column, std: Sequence[float | None]) 
     ax.grid(visible=False, axis="x")
 
 
-def parallel(columns: Sequence[Column], colour: Column, best: int | None = None) -> Figure | None:
+def parallel(columns: Sequence[Column], colour: Column, best: int | None = None) -> Chart | None:
     """Every point as a line over all axes and figures, coloured by one of them; the best one thick and on top."""
     if len(columns) < 2 or not columns[0].values:
         return None
@@ -217,13 +225,16 @@ def parallel(columns: Sequence[Column], colour: Column, best: int | None = None)
     known = value_N[np.isfinite(value_N)]
     if not len(known):
         return None
-    figure, (ax,) = new_figure(3.4)
+    figure, (ax,) = new_figure(3.4, width=style.PAGE_IN)  # a column has no room for the axes
     norm = Normalize(float(known.min()), float(known.max()))
     scales = [scale_of(column.values) for column in columns]
     height_NC = np.stack([_unit(scale, column) for scale, column in zip(scales, columns, strict=True)], axis=1)
     from matplotlib import colormaps
 
     colours = colormaps[COLOUR_MAP]
+    for column in columns:
+        points = [f"point {place}" for place in range(len(column.values))]
+        note(ax, points, [column.name] * len(points), column.values, x_name="axis", y_name="value")
     for place in np.argsort(np.where(np.isfinite(value_N), value_N, -np.inf)):
         if np.isfinite(height_NC[place]).sum() < 2:
             continue
@@ -286,14 +297,15 @@ def _wrapped(name: str, width: int = 12) -> str:
     return "\n".join(lines)
 
 
-def scattered(x: Column, y: Column, colour: Column) -> Figure | None:
+def scattered(x: Column, y: Column, colour: Column) -> Chart | None:
     """Two axes with more values than a table can have; colour: the metric."""
     value = np.array([np.nan if one is None else one for one in colour.values], dtype=np.float64)
     fine = np.isfinite(value)
     if not fine.any():
         return None
     across, up = scale_of(x.values), scale_of(y.values)
-    figure, (ax,) = new_figure(2.7, width_in=COLUMN_IN)
+    figure, (ax,) = new_figure(2.7, width=COLUMN_IN)
+    note(ax, "points", x.values, y.values, x_name=x.name, y_name=y.name, value_name=colour.name, value=colour.values)
     drawn = ax.scatter(
         across.place_N[fine], up.place_N[fine], c=value[fine], cmap=COLOUR_MAP, s=34, edgecolors=BLACK, linewidths=0.5
     )

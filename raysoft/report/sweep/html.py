@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from raysoft.errors import RaysoftError
 from raysoft.quantities import keys_in, quantity
 from raysoft.report import page
-from raysoft.report.page import PageSection
+from raysoft.report.chart import Chart
+from raysoft.report.page import PageSection, Picture
+from raysoft.report.run.html import NO_WISH
 from raysoft.report.study_figures import heat
 from raysoft.report.sweep.figures import (
     CATEGORIES,
@@ -28,6 +29,7 @@ from raysoft.report.sweep.figures import (
     shown,
 )
 from raysoft.report.sweep.file import AxisFile, Row, SweepFile, read_sweep, spread, value_of
+from raysoft.report.wish import Wish
 from raysoft.rundir.folder import FIGURES, REPORT, write_atomic
 
 DPI = 300
@@ -49,8 +51,10 @@ _PICTURES = (  # name, title, caption
 )
 
 
-def write_sweep_report(folder: Path | str) -> Path:
-    """Draw the folder of a sweep and return its `report.html`; `figures/*.png` beside it.
+def write_sweep_report(folder: Path | str, wish: Wish = NO_WISH, config: Mapping[str, Any] | None = None) -> Path:
+    """Draw the folder of a sweep and return its `report.html`; the files of the figures in `figures/` beside it.
+
+    `config`: the configuration of its runs, whose section `report` counts where `wish` does not say.
 
     Raises RaysoftError where it holds no readable results.json, or cannot be written.
     """
@@ -62,7 +66,8 @@ def write_sweep_report(folder: Path | str) -> Path:
         "effects": partial(_effects, file),
         "parallel": partial(_parallel, file),
     }
-    pictures = page.draw(drawings, DPI)
+    formats, width = wish.settled(config or {}, "page")
+    pictures = page.draw(drawings, DPI, formats, width)
     target = folder / REPORT
     try:
         page.write_pictures(folder / FIGURES, pictures, list(drawings))
@@ -72,7 +77,7 @@ def write_sweep_report(folder: Path | str) -> Path:
     return target
 
 
-def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
+def render(file: SweepFile, pictures: Mapping[str, Picture]) -> str:
     """The HTML text of a sweep."""
     sections = [PageSection("result", "Result", _result(file))]
     words = {
@@ -85,7 +90,7 @@ def render(file: SweepFile, pictures: Mapping[str, bytes]) -> str:
         if name in pictures:
             text = caption.format(**words)
             picture = page.image(pictures[name], f"{heading.format(**words)}. {text}")
-            content = page.figure(picture, text)
+            content = page.figure(picture, text, downloads=page.downloads(FIGURES, pictures, [name]))
             if name == "pareto":
                 content += _front_table(file)
             sections.append(PageSection(f"figure-{name}", heading.format(**words), content))
@@ -197,7 +202,7 @@ def _measured(file: SweepFile) -> list[Measured]:
     return out
 
 
-def _pareto(file: SweepFile) -> Figure | None:
+def _pareto(file: SweepFile) -> Chart | None:
     key = _quality(file)
     return pareto(_measured(file), title(key), quantity(key).lower_is_better)
 
@@ -220,7 +225,7 @@ def _axis(file: SweepFile, axis: AxisFile) -> Column:
     return Column(axis.label, [row[axis.label] for row in file.points])
 
 
-def _map(file: SweepFile) -> Figure | None:
+def _map(file: SweepFile) -> Chart | None:
     """The first two axes; numbers written in where both have few values."""
     if len(file.axes) < 2 or not file.points:
         return None
@@ -242,7 +247,7 @@ def _map(file: SweepFile) -> Figure | None:
     )
 
 
-def _effects(file: SweepFile) -> Figure | None:
+def _effects(file: SweepFile) -> Chart | None:
     keys = [file.metric, *(name for name in ("mean_latency_s", "uplink_mb") if name != file.metric)]
     if file.metric == "mean_round_latency_s":
         keys.remove("mean_latency_s")
@@ -255,7 +260,7 @@ def _effects(file: SweepFile) -> Figure | None:
     return effects([_axis(file, axis) for axis in file.axes], [_column(file, key) for key in keys], stds)
 
 
-def _parallel(file: SweepFile) -> Figure | None:
+def _parallel(file: SweepFile) -> Chart | None:
     keys = dict.fromkeys(["mean_latency_s", "uplink_mb", file.metric])
     columns = [_axis(file, axis) for axis in file.axes]
     columns += [_column(file, key) for key in keys if any(value_of(row, key) is not None for row in file.points)]

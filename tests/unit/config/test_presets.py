@@ -27,7 +27,7 @@ def test_a_short_run_of_every_preset(name):
     assert record.participants + record.dropped == cohort
     assert record.participants >= 0.9 * cohort
     assert record.uplink_bits > 0
-    _, totals = made.finish()
+    _, totals, _ = made.finish()
     assert 0 <= totals["worst10_client_accuracy"] <= totals["client_accuracy_mean"] <= 1
     assert ("worst10_client_bits_per_byte" in totals) == is_text(name)
 
@@ -85,5 +85,5 @@ def test_fedit_sends_every_value_at_the_bits_in_its_name(name):
     assert record.participants == 4
     assert record.uplink_bits == 4 * (bits * info.space.num_values() + scales)
     assert record.kept_fraction_mean == 1.0
-    _, totals = made.finish()
+    _, totals, _ = made.finish()
     assert totals["value_bits"] == bits

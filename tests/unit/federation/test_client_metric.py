@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from raysoft.config.presets import load_config
 from raysoft.data.base import Partition
-from raysoft.federation.evaluation import CLIENT_LIMIT, client_requests, evaluate_clients, spread
+from raysoft.federation.evaluation import client_requests, evaluate_clients, spread
 from raysoft.federation.messages import EvaluateClientsRequest
-from raysoft.federation.sampling import client_sample
+from raysoft.federation.sampling import CLIENT_LIMIT, client_sample
 from raysoft.models.trainers.packed_lora import PackedTrainer
 from raysoft.report import closing_rows
 from raysoft.rng import Rng

@@ -13,8 +13,8 @@ from raysoft.config import DeviceConfig, StepsRange, parse_section
 from raysoft.config.presets import load_config
 from raysoft.data.base import Partition
 from raysoft.data.partition import build_partition
-from raysoft.federation.evaluation import CLIENT_LIMIT, client_requests
-from raysoft.federation.sampling import client_rank, cohort_candidates, local_steps, ranks_of, steps_of
+from raysoft.federation.evaluation import client_requests
+from raysoft.federation.sampling import CLIENT_LIMIT, client_rank, cohort_candidates, local_steps, ranks_of, steps_of
 from raysoft.rng import Rng
 from raysoft.wireless import rayleigh
 from raysoft.wireless.link import Devices

@@ -19,7 +19,7 @@ from raysoft.report.comparison.data import Trace, cdf, held, kept_by_gain, mean_
 from raysoft.report.comparison.file import read_comparison
 from raysoft.report.comparison.html import load_runs
 from raysoft.report.comparison.panels import parts
-from raysoft.report.labels import ink, spread
+from raysoft.report.labels import ink
 from raysoft.rundir.reading import read_run
 from tests.comparison_folders import make_comparison, read, write
 from tests.figure_checks import Page, check_texts
@@ -174,25 +174,6 @@ def test_a_trace_sums_up_what_was_spent(tmp_path):
     assert one.budget_s == 0.22
 
 
-@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=12), st.floats(0.01, 0.3))
-@settings(max_examples=200, deadline=None)
-def test_spread_labels_stay_apart_inside_and_in_order(values, gap):
-    wanted = np.array(values)
-    out = spread(wanted, gap, 0.0, 1.0)
-    room = min(gap, 1.0 / max(len(values) - 1, 1))
-    order = np.argsort(wanted, kind="stable")
-    assert (np.diff(out[order]) >= room - 1e-9).all()
-    assert out.min() >= -1e-9
-    assert out.max() <= 1 + 1e-9
-    if len(values) == 1:
-        assert out[0] == pytest.approx(np.clip(wanted[0], 0, 1))
-
-
-def test_spread_moves_no_label_that_has_room():
-    assert spread(np.array([0.9, 0.1, 0.5]), 0.2, 0.0, 1.0).tolist() == [0.9, 0.1, 0.5]
-    assert spread(np.array([]), 0.2, 0.0, 1.0).tolist() == []
-
-
 @pytest.mark.parametrize("colour", [*style.COLOURS, style.GREY, "#ffffff"])
 def test_ink_can_be_read_on_white(colour):
     rgb = np.array([int(ink(colour)[i : i + 2], 16) / 255 for i in (1, 3, 5)])
@@ -227,7 +208,7 @@ def test_every_figure_is_drawn_and_its_texts_can_be_read(name, expected, request
     folder = request.getfixturevalue(name)
     file = read_comparison(folder)
     seen = set()
-    with style.settings():
+    with style.settings("column"):
         for part in parts(file, load_runs(folder, file).traces):
             assert part.caption.endswith(".")
             assert any(char.isdigit() for char in part.caption)
@@ -270,7 +251,7 @@ def test_the_report_is_written_whole(three):
     assert {path.stem for path in (three / "figures").iterdir()} == FIGURES | TEXT_FIGURES
     page = Page(target.read_text(encoding="utf-8"))
     assert len(page.all("img")) == len(FIGURES | TEXT_FIGURES)
-    assert all(ref.startswith(("data:", "#")) for ref in page.references)
+    assert all(ref.startswith(("data:", "#", "figures/")) for ref in page.references)
     assert {ref[1:] for ref in page.references if ref.startswith("#")} <= {
         attrs["id"] for _, attrs in page.tags if "id" in attrs
     }

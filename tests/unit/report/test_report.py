@@ -19,14 +19,23 @@ from hypothesis import strategies as st
 from raysoft.errors import RaysoftError
 from raysoft.report import closing_rows, style, write_report
 from raysoft.report.run.closing import NOT_MEASURED, limits, radio_rows, settings_rows
-from raysoft.report.run.data import ClientRounds, binned, client_rounds, client_table, megabytes, rank_map, running_mean
+from raysoft.report.run.data import ClientRounds, binned, by_rank, client_rounds, client_table, megabytes, running_mean
 from raysoft.report.run.figures import DRAWINGS
 from raysoft.report.run.html import draw_all
 from raysoft.rundir.reading import Run, read_run
 from tests.figure_checks import Page, check_texts
-from tests.run_folders import make_run, records
+from tests.run_folders import add_adapter, evaluation_of, make_run, records
 
-ALL = {"accuracy", "latency", "clients", "allocation", "bound", "served"}
+CLIENTS = {"clients", "served", "timeline", "split", "cell", "snr"}
+ALL = {"accuracy", "latency", "bound"} | CLIENTS
+MODEL = {"labels", "client_accuracy", "confusion", "spectrum"}
+ALONE = {"timeline", "cell", "labels", "confusion"}  # of a single run
+
+
+def whole(path):
+    """A run with everything that a figure can show."""
+    add_adapter(make_run(path, seed=3, rounds=12, evaluation=evaluation_of()))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     return {
         "plain": make_run(root / "plain", seed=1),
+        "whole": whole(root / "whole"),
         "text": make_run(root / "text", seed=2, text=True, rounds=12),
         "large": make_run(root / "large", clients=3000, cohort=600, rounds=6),
         "bare": make_run(root / "bare", detail=False, rounds=4),
@@ -103,30 +113,24 @@ def test_client_table_equals_brute_force(ids, random):
             assert np.isnan(table.kept_mean_C[c])
 
 
-@given(cohorts)
+@given(cohorts, st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_rank_map_equals_brute_force(ids):
+def test_a_band_over_the_clients_equals_brute_force(ids, groups):
     rows = client_rows(ids, [["ok"] * len(row) for row in ids])
     rounds = client_rounds(run_with(rows))
-    cells = rank_map(rounds, rounds.kept_fraction_N)
-    size = max(len(row) for row in ids)
-    assert cells.shape == (size, len(ids))
-    for column, row in enumerate(rows):
+    table = client_table(rounds)
+    band = by_rank(rounds, table, rounds.kept_fraction_N, groups)
+    count = min(groups, len(table.id_C))
+    inside = [[] for _ in range(count)]
+    order = table.id_C.tolist()
+    for row in rows:
         clients = row["metrics"]["clients"]
-        order = sorted(range(len(clients["id"])), key=lambda k: clients["gain_db"][k])
-        inside = {}
-        for rank, k in enumerate(order):
-            inside.setdefault(rank * size // len(order), []).append(clients["kept_fraction"][k])
-        for place in range(size):
-            expected = np.mean(inside[place]) if place in inside else np.nan
-            assert cells[place, column] == pytest.approx(expected, nan_ok=True)
-
-
-def test_rank_map_is_bounded_and_keeps_the_mean(folders):
-    rounds = client_rounds(read_run(folders["large"]))
-    cells = rank_map(rounds, rounds.kept_fraction_N, max_rows=40, max_columns=3)
-    assert cells.shape == (40, 3)
-    assert cells.mean() == pytest.approx(rounds.kept_fraction_N.mean())  # 600 = 40 * 15 and 6 = 3 * 2: equal cells
+        for client, kept in zip(clients["id"], clients["kept_fraction"], strict=True):
+            inside[order.index(client) * count // len(order)].append(kept)
+    np.testing.assert_allclose(band.mean_G, [np.mean(values) for values in inside])
+    np.testing.assert_allclose(band.low_G, [np.quantile(values, 0.1) for values in inside])
+    np.testing.assert_allclose(band.high_G, [np.quantile(values, 0.9) for values in inside])
+    np.testing.assert_allclose(band.place_G, [100 * (group + 0.5) / count for group in range(count)])
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60), st.integers(1, 20))
@@ -185,11 +189,11 @@ def test_missing_short_and_strange_columns_become_nan():
 # ------------------------------------------------------------------------------------------------------------ figures
 
 
-def drawn(paths):
+def drawn(paths, width="page"):
     """name -> figure, drawn and laid out."""
     runs = [read_run(path) for path in paths]
     out = {}
-    with style.settings():
+    with style.settings(width):
         for drawing in DRAWINGS:
             figure = drawing.draw(runs)
             if figure is not None:
@@ -202,21 +206,23 @@ def drawn(paths):
     ("name", "expected"),
     [
         ("plain", ALL),
+        ("whole", ALL | MODEL),
         ("text", ALL | {"bits_per_byte"}),
         ("large", ALL),
-        ("bare", {"accuracy", "latency", "bound"}),
+        ("bare", {"accuracy", "latency", "bound", "split"}),
         ("base", {"accuracy"}),
-        ("short", ALL - {"allocation"}),
+        ("short", ALL),
     ],
 )
 def test_a_figure_for_what_was_measured_and_none_for_the_rest(folders, name, expected):
     assert set(drawn([folders[name]])) == expected
 
 
-@pytest.mark.parametrize("names", [["plain"], ["text"], ["large"], ["short"], ["plain", "text", "large", "bare"]])
-def test_every_text_is_at_least_8_points_inside_the_page_and_touches_no_other(folders, names):
-    for name, figure in drawn([folders[item] for item in names]).items():
-        assert figure.get_figwidth() == style.WIDTH_IN
+@pytest.mark.parametrize("width", ["page", "column"])
+@pytest.mark.parametrize("names", [["whole"], ["text"], ["large"], ["short"], ["whole", "text", "large", "bare"]])
+def test_every_text_can_be_read_inside_the_figure_and_touches_no_other(folders, names, width):
+    for name, figure in drawn([folders[item] for item in names], width).items():
+        assert figure.get_figwidth() in (style.WIDTHS_IN[width], style.COLUMN_IN)
         check_texts(figure, name)
 
 
@@ -236,37 +242,51 @@ def test_units_are_on_the_axes(folders):
         for ax in figure.axes
         for label in (ax.get_xlabel(), ax.get_ylabel())
     )
-    for unit in ("(%)", "(s)", "(MB)", "(kHz)", "(dB)"):
+    for unit in ("(%)", "(s)", "MB up)", "(kHz)", "(dB)", "(nats)", "(J)", "(m)"):
         assert unit in labels
 
 
 def test_many_clients_are_grouped(folders):
     figures = drawn([folders["large"]])
-    assert max(len(line.get_xdata()) for ax in figures["clients"].axes for line in ax.lines) <= 100
+    assert max(len(line.get_xdata()) for ax in figures["clients"].axes for line in ax.lines) <= 20
     assert len(figures["served"].axes[0].patches) <= 3 * 100
+    assert len(figures["timeline"].axes[0].get_yticks()) == 30
 
 
 def test_runs_differ_without_colour():
-    looks = [style.Look.of(number) for number in range(45)]
-    assert len({(str(look.line), look.marker) for look in looks}) == 45
-    near = [(str(look.line), look.marker) for look in looks[:5]]
-    assert len({line for line, _ in near}) == 5
-    assert len({marker for _, marker in near}) == 5
+    looks = [style.Look.of(number) for number in range(6)]
+    assert len({str(look.line) for look in looks}) == len({look.marker for look in looks}) == 6
+    grey = sorted(style.lightness(look.colour) for look in looks)
+    assert min(b - a for a, b in pairwise(grey)) > 10  # CIE L*: 2.3 is just noticeable side by side
+    assert grey[-1] < 80  # and apart from the paper
+    assert style.lightness("#777777") == pytest.approx(50.03, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 13, 40])
+def test_no_colour_is_given_twice(count):
+    looks = [style.Look.of(number, count) for number in range(count)]
+    assert len({look.colour for look in looks}) == count
+
+
+def test_a_marker_is_a_point_that_was_measured():
+    look = style.Look.of(0)
+    assert look.line_style(style.FEW)["marker"] == "o"
+    assert "marker" not in look.line_style(style.FEW + 1)
 
 
 def test_colours_stay_apart_for_every_common_kind_of_colour_blindness():
     # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB; distance in CIE Lab, where 2.3 is just
-    # noticeable. 10 between any two of the first five is several times that.
+    # noticeable. 10 between any two is several times that.
     machado = {
         "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
         "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
         "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
     }
-    srgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in style.COLOURS[:5]])
+    srgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in style.COLOURS])
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     for kind, matrix in machado.items():
         lab = to_lab(np.clip(linear @ np.array(matrix).T, 0, 1))
-        for a, b in combinations(range(5), 2):
+        for a, b in combinations(range(len(style.COLOURS)), 2):
             assert np.linalg.norm(lab[a] - lab[b]) > 10, (kind, style.COLOURS[a], style.COLOURS[b])
 
 
@@ -281,7 +301,7 @@ def to_lab(linear):
 def test_any_name_can_be_a_label(name):
     label = style.plain(name)
     assert not label.startswith("_")
-    assert len(label) <= 40
+    assert len(label) <= 140
     with style.settings():
         figure, axes = style.new_figure(2.0)
         axes[0].plot([0, 1], label=label)
@@ -318,7 +338,9 @@ def page(folders):
 
 
 def test_the_page_needs_nothing_but_itself(folders, page):
-    assert all(ref.startswith(("data:", "#")) for ref in page.references)
+    assert all(ref.startswith(("data:", "#", "figures/")) for ref in page.references)
+    links = {ref for ref in page.references if ref.startswith("figures/")}
+    assert links == {f"figures/{path.name}" for path in (folders["plain"] / "figures").iterdir()}
     assert page.all("script") == []
     text = (folders["plain"] / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"url\(|@import|https?://", re.sub(r'src="data:[^"]*"', "", text))
@@ -364,8 +386,9 @@ def test_figures_are_files_too_and_stale_ones_go(folders):
     stale.parent.mkdir(exist_ok=True)
     stale.write_bytes(b"old")
     write_report(folders["bare"])
-    names = {item.stem for item in (folders["bare"] / "figures").iterdir()}
-    assert names == {"accuracy", "latency", "bound"}
+    names = {item.name for item in (folders["bare"] / "figures").iterdir()}
+    kinds = ("accuracy", "latency", "bound", "split")
+    assert names == {f"{name}.{kind}" for name in kinds for kind in ("png", "csv")}
     page = Page((folders["bare"] / "report.html").read_text(encoding="utf-8"))
     assert "Not measured in this run: kept fraction and bandwidth by client" in page.text.replace("\n", " ")
 
@@ -393,7 +416,7 @@ def test_a_comparison_overlays_runs_and_lists_their_differences(folders, tmp_pat
     page = Page(target.read_text(encoding="utf-8"))
     heads = [attrs for attrs in page.all("th") if attrs.get("scope") == "col"]
     assert len(heads) == 3 * 4  # result, radio, settings: a name and three runs each
-    assert len(page.all("img")) == len((ALL | {"bits_per_byte"}) - {"allocation"})
+    assert len(page.all("img")) == len((ALL | {"bits_per_byte"}) - ALONE)
     settings_part = page.text.partition("Settings in which the runs differ")[2]
     assert "seed" in settings_part
     assert "train.lr" not in settings_part

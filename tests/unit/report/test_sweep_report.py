@@ -158,7 +158,7 @@ def test_the_page_holds_what_the_sweep_has(tmp_path, axes, settings, seeds, figu
     page = Page(write_sweep_report(folder).read_text())
     assert {path.stem for path in (folder / "figures").glob("*.png")} == figures
     assert len(page.all("img")) == len(figures)
-    assert all(text.startswith(("data:", "#")) for text in page.references)
+    assert all(text.startswith(("data:", "#", "figures/")) for text in page.references)
     for one in axes:
         assert one["label"] in page.text
     assert draw_folders([folder]) == folder / "report.html"

@@ -7,7 +7,7 @@ import pytest
 
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.report.run.html import DRAWINGS
+from raysoft.report.run.html import DRAWINGS, GONE
 from raysoft.rundir.files import FIGURE_NAMES, check_overwrite, files_of, is_own
 from raysoft.rundir.folder import RunFolder
 from raysoft.rundir.remote import check_free, staged
@@ -41,7 +41,7 @@ def test_every_file_of_a_run_is_its_own_and_goes(ran):
 
 
 def test_the_figures_are_those_that_reports_draw():
-    assert {drawing.name for drawing in DRAWINGS} | {"plan"} == set(FIGURE_NAMES)
+    assert {drawing.name for drawing in DRAWINGS} | {"plan", *GONE} == set(FIGURE_NAMES)
 
 
 @pytest.mark.parametrize(

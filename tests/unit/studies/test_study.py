@@ -328,7 +328,7 @@ def test_the_tradeoff_is_read_in_the_second_half(template, tmp_path):
 def check_figures(product):
     """Every figure draws, its words apart and inside."""
     assert product.figures
-    with style.settings():
+    with style.settings("column"):
         for name, draw in product.figures.items():
             check_texts(draw(), name)
 
