@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -284,13 +285,15 @@ def tune(
     """
     from raysoft.rundir.destination import local_destination
     from raysoft.rundir.folder import check_name, name_of
+    from raysoft.rundir.plugin_files import kept
     from raysoft.sweep.config import load_sweep
     from raysoft.sweep.folder import check_folder
     from raysoft.sweep.points import make_sweep
 
     config = load_sweep(file, overrides or ())
-    sweep = make_sweep(config)  # before Ray loads
     folder = local_destination(out, check_name(name) if name is not None else config.name or name_of(str(file)))
+    with kept(folder) if go_on else nullcontext():
+        sweep = make_sweep(config)  # before Ray loads
     from raysoft.terminal import sweep_console as display
     from raysoft.terminal.console import stdout
 
