@@ -142,6 +142,8 @@ def _of_today(kind: str, name: str, module: ModuleType) -> ModuleType:
 
 def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
     """The plug-in's own validated Config. `prefix`: where the section stands, for errors; None: at the kind's place."""
+    if section.checked is not None:
+        return section.checked  # and not read again: a file may have changed, or not be there
     place = kind if prefix is None else prefix
     try:
         module = module_of(kind, section.name, section.file)
@@ -194,7 +196,7 @@ def resolve(tree: dict[str, Any]) -> RunConfig:
 
 def traits(kind: str, section: Plugin) -> Traits:
     """What the plug-in, as it is set, needs of the others."""
-    found: Traits = (section.checked or options(kind, section)).traits
+    found: Traits = options(kind, section).traits
     return found
 
 

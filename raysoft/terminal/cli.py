@@ -111,10 +111,14 @@ def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None
 @app.command()
 def show(target: given.Target, overrides: given.Overrides = None) -> None:
     """Print the complete configuration of a preset or file, every default written out."""
+    from raysoft.config.plugin_file import short_name
     from raysoft.config.presets import load_config
     from raysoft.runs.run import to_yaml
 
-    typer.echo(to_yaml(load_config(target, overrides or ())), nl=False)
+    config = load_config(target, overrides or ())
+    for key, file in config.plugin_files().items():
+        typer.echo(f"# {key}: {short_name(file.text)}, {file.digest}")
+    typer.echo(to_yaml(config), nl=False)
 
 
 @app.command()
