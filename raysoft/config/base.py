@@ -50,6 +50,9 @@ class Section(BaseModel):
         """TRAITS, or what these options make of them."""
         return self.TRAITS
 
+    def check_files(self, run: RunConfig) -> None:
+        """Of a plug-in's Config: raises ConfigError where a UserFile does not hold what it should for this run."""
+
     def revision_in(self, run: RunConfig) -> int:
         """REVISION, or where only some settings give other numbers: what holds for this complete configuration."""
         return self.REVISION
@@ -92,7 +95,9 @@ class Plugin(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
-    _file: PluginFile | None = PrivateAttr(default=None)  # before what is made of its classes: see PluginFile.__reduce__
+    _file: PluginFile | None = PrivateAttr(
+        default=None
+    )  # before what is made of its classes: see PluginFile.__reduce__
     _checked: Section | None = PrivateAttr(default=None)
 
     @property

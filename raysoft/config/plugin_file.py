@@ -123,6 +123,8 @@ class PluginFile:
         except (SyntaxError, ValueError):
             return  # `module` says so
         for node in ast.walk(tree):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [f"{'.' * node.level}{node.module or ''}"]

@@ -35,7 +35,7 @@ CODECS = {
 }
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
-CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma")}
+CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma", "trace")}
 EXTRAS = {name: f"raysoft.methods.extras.{name}" for name in ("fedprox", "scaffold")}
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,
@@ -105,7 +105,9 @@ def module_of(kind: str, name: str, file: PluginFile | None = None) -> ModuleTyp
     if not isinstance(config, type):
         problem = f" has no class `Config`; a {kind}'s derives from {wanted.__name__}"
     elif not issubclass(config, wanted):
-        is_now = next((f"; as it is, it is one of the kind {one}" for one in KINDS if issubclass(config, config_of(one))), "")
+        is_now = next(
+            (f"; as it is, it is one of the kind {one}" for one in KINDS if issubclass(config, config_of(one))), ""
+        )
         problem = f": its `Config` does not derive from {wanted.__name__}, as one of the kind {kind} does{is_now}"
     elif not callable(getattr(module, "build", None)):
         problem = " has no function `build`"

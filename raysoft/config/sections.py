@@ -374,6 +374,8 @@ def _files_of(section: Plugin, key: str) -> Iterator[tuple[str, PluginFile]]:
 def _by_content(tree: Any, digests: Mapping[str, str]) -> Any:
     """A section with the names of files replaced by what they hold."""
     if isinstance(tree, dict):
-        return {key: digests.get(value, value) if key == "name" and isinstance(value, str) else _by_content(value, digests)
-                for key, value in tree.items()}
+        return {
+            key: digests.get(value, value) if key == "name" and isinstance(value, str) else _by_content(value, digests)
+            for key, value in tree.items()
+        }
     return [_by_content(item, digests) for item in tree] if isinstance(tree, list) else tree

@@ -68,13 +68,16 @@ def _files_in(value: Any, key: str) -> Iterator[tuple[str, UserFile]]:
 
 
 def check_user_files(config: RunConfig) -> None:
-    """Raises ConfigError naming the option whose file is not there or cannot be read."""
+    """Raises ConfigError naming the option whose file is not there, cannot be read, or holds what a plug-in refuses."""
     for field, file in user_files(config).items():
         try:
             with file.path.open("rb"):
                 pass
         except OSError as error:
             raise ConfigError(field, f"{str(file)!r} cannot be read: {error.strerror}") from None
+    for kind in PLUGINS:
+        if (checked := getattr(config, kind).checked) is not None:
+            checked.check_files(config)
 
 
 # -------------------------------------------------------------------------------------------------------------- digests

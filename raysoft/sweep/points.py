@@ -65,7 +65,9 @@ class Sweep:
 
     def plugin_files(self) -> dict[str, PluginFile]:
         """The plug-ins in files of one's own that trials name, by their names. Raises ConfigError."""
-        configs = [self.run_config(values, self.seeds[0]) for values in (self.first(), *_ends(self.config, self.first()))]
+        configs = [
+            self.run_config(values, self.seeds[0]) for values in (self.first(), *_ends(self.config, self.first()))
+        ]
         return {file.text: file for config in configs for file in config.plugin_files().values()}
 
     def rounds(self) -> int:
