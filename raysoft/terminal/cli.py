@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from raysoft.terminal import endings
+from raysoft.terminal import endings, plugin_commands
 from raysoft.terminal import options as given
 
 if TYPE_CHECKING:
@@ -335,6 +335,10 @@ def list_names(matrix: given.Matrix = False) -> None:
 
     console = display.stdout()
     console.print(display.matrix(console.width) if matrix else display.names_table())
+
+
+app.command()(plugin_commands.new)
+app.command()(plugin_commands.check)
 
 
 def main() -> None:

@@ -105,3 +105,10 @@ Folders = Annotated[
 ]
 ReportOut = Annotated[str | None, typer.Option(metavar="FILE|DIR", help="Where to write the report of runs.")]
 Matrix = Annotated[bool, typer.Option("--matrix", help="Show which plug-ins work together.")]
+
+# --------------------------------------------------------------------------------------------------------- new, check
+
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="method, extra, codec, allocator, uplink or channel.")]
+TemplateName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits and '_'; the file is NAME.py.")]
+PluginFile = Annotated[str, typer.Argument(metavar="FILE.py", help="A plug-in in a file of your own.")]
+OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Its kind (default: what its Config says).")]
