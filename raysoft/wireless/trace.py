@@ -42,9 +42,9 @@ class Config(ChannelConfig):
     `quantity`: what the column `value` holds. Round n reads the file's round n, or the second
     (n - 1) `seconds_per_round` after its first one. `interpolation`: between samples the earlier one, or a straight
     line in the file's unit. `at_end`: refuse a run that outlasts the trace, hold the last sample, or begin again one
-    median spacing after it. `clients`: simulated client k is measured client k mod M; or one drawn, with an offset into its
-    trace, keyed by k. `band`: the FDMA uplink knows one gain over its whole band, so of several measured bands one is
-    named, or `mean` takes the mean of their power gains.
+    median spacing after it. `clients`: simulated client k is measured client k mod M; or one drawn, with an offset into
+    its trace, keyed by k. `band`: the FDMA uplink knows one gain over its whole band, so of several measured bands one
+    is named, or `mean` takes the mean of their power gains.
     """
 
     file: UserFile

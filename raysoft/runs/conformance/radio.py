@@ -1,4 +1,4 @@
-"""What allocators, uplinks and channels promise: plans within band and menus, outcomes of what was sent, keyed gains."""
+"""What allocators, uplinks and channels promise: plans within band and menus, finite outcomes, keyed gains."""
 
 from __future__ import annotations
 
@@ -45,8 +45,14 @@ def _round(which_K: Array, out: tuple[int, ...] = ()) -> tuple[tuple[ClientRepor
     return reports, Participants(IDS, weights_K, seconds_K, 0.01 * seconds_K, 0.002, power_K, channel)
 
 
-ALIKE = np.arange(len(IDS))  # each client another
-ROUNDS = ((ALIKE, ()), (ALIKE[::-1].copy(), ()), (np.zeros(len(IDS), int), ()), (ALIKE, (1, 4)), (ALIKE, tuple(ALIKE)))
+EACH_ANOTHER = np.arange(len(IDS))
+ROUNDS: tuple[tuple[Array, tuple[int, ...]], ...] = (  # what the clients are like, and who has no channel
+    (EACH_ANOTHER, ()),
+    (EACH_ANOTHER[::-1].copy(), ()),
+    (np.zeros(len(IDS), int), ()),
+    (EACH_ANOTHER, (1, 4)),
+    (EACH_ANOTHER, tuple(range(len(IDS)))),
+)
 
 
 # ---------------------------------------------------------------------------------------------------------- allocators
@@ -81,7 +87,7 @@ def _plans(subject: Subject, seed: int = 0) -> Iterator[tuple[str, Allocation, t
 def cohorts_are_of_candidates(subject: Subject) -> None:
     """a cohort is of candidates, each once, by client id"""
     allocator = _allocator(subject)
-    _, who = _round(ALIKE)
+    _, who = _round(EACH_ANOTHER)
     check_cohort(subject.config, 1, allocator.select(IDS, who.channel, allocator.init(), 1, Rng(0)), IDS)
 
 
@@ -109,12 +115,12 @@ def plans_follow_the_clients(subject: Subject) -> None:
     drawn = zip(_plans(subject, 0), _plans(subject, 1), strict=True)
     if not all(same(one[1], two[1]) for one, two in drawn):
         return
-    (_, plain, _, _), (_, turned, _, _) = list(_plans(subject))[:2]
-    first = _allocator(subject)
-    reports, who = _round(ROUNDS[1][0])
-    turned = first.allocate(reports, who, first.init(), 1, Rng(0))
+    plans = []
+    for which_K in (EACH_ANOTHER, EACH_ANOTHER[::-1].copy()):
+        allocator = _allocator(subject)
+        plans.append(allocator.allocate(*_round(which_K), allocator.init(), 1, Rng(0)))
     for name in ("active_K", "units_K", "bandwidth_hz_K", "latency_s_K"):
-        one, two = (np.asarray(getattr(plan, name), dtype=float) for plan in (plain, turned))
+        one, two = (np.asarray(getattr(plan, name), dtype=float) for plan in plans)
         if not np.allclose(one[::-1], two, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise Broken(f"{name} is {one[::-1].tolist()} for clients that were turned round, and then {two.tolist()}")
 
@@ -122,7 +128,7 @@ def plans_follow_the_clients(subject: Subject) -> None:
 def allocators_are_pure(subject: Subject) -> None:
     """pure: the same plan twice, from another instance too; state and reports stay as they are"""
     allocator = _allocator(subject)
-    reports, who = _round(ALIKE)
+    reports, who = _round(EACH_ANOTHER)
     state = allocator.init()
     given = {f"curve of {one.client}": one.curve.error_J for one in reports}
     given |= {"gains": who.channel.reported_gain_K, "compute_s_K": who.compute_s_K, "weights_K": who.weights_K}
@@ -143,7 +149,7 @@ def allocators_are_pure(subject: Subject) -> None:
 
 
 def _delivered(subject: Subject) -> Iterator[tuple[str, Outcome, Allocation, Participants]]:
-    """Plans of equal shares: everybody, some told not to send, nobody, some without a channel, reports that were wrong."""
+    """Plans of equal shares: everybody, some told not to send, nobody, some without a channel; gains known and not."""
     link, rng = _link(subject), Rng(0)
     uplink = subject.build(link)
     some_K = np.isin(np.arange(len(IDS)), (0, 3))
@@ -154,7 +160,7 @@ def _delivered(subject: Subject) -> Iterator[tuple[str, Outcome, Allocation, Par
         ("two send without a channel", np.zeros_like(some_K), (1, 4)),
     ):
         for wrong in (1.0, 0.5):
-            _, who = _round(ALIKE, out)
+            _, who = _round(EACH_ANOTHER, out)
             channel = ChannelState(who.channel.gain_K, who.channel.gain_K / wrong)
             who = replace(who, channel=channel)
             active_K = ~silent_K
