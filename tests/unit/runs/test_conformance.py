@@ -1,4 +1,4 @@
-"""What each kind of plug-in promises is kept by all that come along and by the templates, and is seen where it is not."""
+"""What a kind of plug-in promises is kept by all that come along and by the templates, and seen where it is not."""
 
 import re
 from pathlib import Path
@@ -116,20 +116,34 @@ BROKEN = [
     (
         "method",
         "return Averaging(config, space, change_of=change)",
-        "state = []\n    return Averaging(config, space, change_of=lambda s, f: (state.append(1), {n: len(state) * v for n, v in f.items()})[1])",
+        """calls = []
+
+    def counted(server, folded):
+        calls.append(1)
+        return {name: len(calls) * value for name, value in folded.items()}
+
+    return Averaging(config, space, change_of=counted)""",
         "pure",
         "another global model",
     ),
     (
         "method",
         "return Averaging(config, space, change_of=change)",
-        "from raysoft.methods.folds import Sum\n    class First(Sum):\n        def join(self, one, two):\n            return one\n    return Averaging(config, space, fold=First(), change_of=change)",
+        """from raysoft.methods.folds import Sum
+
+    class First(Sum):
+        def join(self, one, two):
+            return one
+
+    return Averaging(config, space, fold=First(), change_of=change)""",
         "the order of the clients",
         "differs by",
     ),
     (
         "extra",
-        "        if received.folded is None:  # nobody arrived\n            return proposed\n        shrink = np.float32(1.0 - self.config.decay)",
+        """        if received.folded is None:  # nobody arrived
+            return proposed
+        shrink = np.float32(1.0 - self.config.decay)""",
         "        shrink = np.float32(0.5)",
         "where nobody arrived",
         "although nobody arrived",
@@ -137,7 +151,10 @@ BROKEN = [
     (
         "extra",
         "    def step(",
-        "    def upload(self, upload, job, end, view, memory, rng):\n        return replace(upload, update={})\n\n    def step(",
+        """    def upload(self, upload, job, end, view, memory, rng):
+        return replace(upload, update={})
+
+    def step(""",
         "an upload holds what was trained",
         "uploads other values than are trained",
     ),
@@ -243,7 +260,9 @@ def test_a_run_that_does_not_go_through_is_a_fault():
     path = write_template("allocator", "late")
     source = path.read_text().replace(
         "def decide(share: float, cohort: Cohort, tick: int, rng: Rng) -> Allocation:",
-        "def decide(share, cohort, tick, rng):\n    if rng.seed == 0 and tick == 2 and len(cohort.active_K) == 3:\n        raise ValueError('late')",
+        """def decide(share, cohort, tick, rng):
+    if tick == 2 and len(cohort.active_K) == 3:
+        raise ValueError('late')""",
     )
     path.write_text(source)
     found = faults("allocator", str(path))
