@@ -6,7 +6,7 @@ setup(
     packages=[*find_namespace_packages(include=["raysoft*"]), "raysoft.tune_configs"],
     package_dir={"raysoft.tune_configs": "tune_configs"},
     package_data={
-        "raysoft": ["config/presets/*.yaml", "report/*.html", "py.typed"],
+        "raysoft": ["config/presets/*.yaml", "report/*.html", "runs/conformance/templates/*.txt", "py.typed"],
         "raysoft.tune_configs": ["*.yaml"],  # sweeps that `raysoft tune NAME` finds
     },
 )

@@ -29,7 +29,10 @@ WILLING = {
     "model": {"lora": {"train_head": True}},
     "train": {"optimizer": "sgd", "weight_decay": 0.0, "clip_norm": None},
 }
-_MEMBERS = {"codecs": [{"name": "rank_components"}, {"name": "quantize"}]}  # of a chain, which has no default
+_REQUIRED: dict[tuple[str, str], dict[str, Any]] = {  # of those that have options without a default
+    ("codec", "chain"): {"codecs": [{"name": "rank_components"}, {"name": "quantize"}]},
+    ("channel", "trace"): {"file": "trace.csv", "quantity": "gain_db"},
+}
 
 
 class Entry(TypedDict):
@@ -125,7 +128,7 @@ class Compatibility:
         """As after `kind.name=name` on the command line: options of the preset stay where the plug-in knows them."""
         fields = registry.plugin(kind, name).Config.model_fields
         kept = {key: value for key, value in self.tree.get(kind, {}).items() if key in fields}
-        return {**kept, "name": name, **(_MEMBERS if (kind, name) == ("codec", "chain") else {})}
+        return {**kept, "name": name, **_REQUIRED.get((kind, name), {})}
 
     def _run(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         sections = {kind: self._section(kind, name) for kind, name in chosen.items() if kind != "extra"}

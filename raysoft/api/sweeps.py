@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -175,7 +176,7 @@ def tune(
     from raysoft.api.progress import board
     from raysoft.api.progress_of_many import SweepProgress
 
-    config, _, folder = prepared(sweep, settings, keys, name=name, out=out)
+    config, _, folder = prepared(sweep, settings, keys, name=name, out=out, resume=resume)
     from raysoft.sweep.driver import run_sweep
 
     shown = board(progress is not False and events is None)
@@ -188,11 +189,21 @@ def tune(
 
 
 def prepared(
-    sweep: SweepTarget, settings: Sequence[Setting], keys: Mapping[str, Any], *, name: str | None, out: Place | None
+    sweep: SweepTarget,
+    settings: Sequence[Setting],
+    keys: Mapping[str, Any],
+    *,
+    name: str | None,
+    out: Place | None,
+    resume: bool,
 ) -> tuple[SweepConfig, Sweep, Path]:
-    """A sweep, checked, with its points and its folder; Ray is not loaded. Raises ConfigError."""
+    """A sweep, checked, with its points and its folder; Ray is not loaded. Raises ConfigError.
+
+    `resume`: plug-ins of one's own are those that the folder has kept.
+    """
     from raysoft.rundir.destination import local_destination
     from raysoft.rundir.folder import check_name, name_of
+    from raysoft.rundir.plugin_files import kept
     from raysoft.sweep.config import SweepConfig, load_sweep, parse_sweep, with_words
     from raysoft.sweep.points import make_sweep
 
@@ -212,6 +223,7 @@ def prepared(
         target = os.fspath(sweep)
         target = str(Path(target).expanduser()) if target.startswith("~") else target  # else a name, or a path as it is
         config, default = load_sweep(target, given, own), name_of(target)
-    points = make_sweep(config)
     chosen = check_name(name) if name is not None else config.name or default
-    return config, points, local_destination(None if out is None else os.fspath(out), chosen)
+    folder = local_destination(None if out is None else os.fspath(out), chosen)
+    with kept(folder) if resume else nullcontext():
+        return config, make_sweep(config), folder

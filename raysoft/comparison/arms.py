@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysoft.config import RunConfig
+from raysoft.config.plugin_file import short_name
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.rundir.folder import name_of
@@ -125,7 +126,9 @@ def _settings(settings: Sequence[str]) -> list[str]:
 def _short(target: str, settings: Sequence[str]) -> str:
     """The label of an arm without one: target and settings, each key by its last word."""
     words = [text.partition("=") for text in settings]
-    text = " ".join([name_of(target), *(f"{key.rpartition('.')[2]}={value.strip()}" for key, _, value in words)])
+    text = " ".join(
+        [name_of(target), *(f"{key.rpartition('.')[2]}={short_name(value.strip())}" for key, _, value in words)]
+    )
     text = " ".join(text.split())
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
 

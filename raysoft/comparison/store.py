@@ -26,6 +26,7 @@ from raysoft.federation.content import content_of, identity_of
 from raysoft.federation.workload import embedded_pack_size
 from raysoft.rundir.folder import CONFIG, SUMMARY
 from raysoft.rundir.places import made
+from raysoft.rundir.plugin_files import kept
 from raysoft.rundir.reading import damage
 
 CLAIMS = ".claims"
@@ -168,7 +169,8 @@ def _worth_reading(folder: Path, heads: set[tuple[int, int]]) -> bool:
 
 def _stored(folder: Path) -> RunConfig | None:
     try:
-        return settled(resolve(load_mapping(folder / CONFIG)))
+        with kept(folder):
+            return settled(resolve(load_mapping(folder / CONFIG)))
     except (OSError, RaysoftError):
         return None  # written by another version, or by hand
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from raysoft.config.plugin_file import PluginFile, is_file_name, short_name
 from raysoft.config.traits import Traits
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Section(BaseModel):
     def traits(self) -> Traits:
         """TRAITS, or what these options make of them."""
         return self.TRAITS
+
+    def check_files(self, run: RunConfig) -> None:
+        """Of a plug-in's Config: raises ConfigError where a UserFile does not hold what it should for this run."""
 
     def revision_in(self, run: RunConfig) -> int:
         """REVISION, or where only some settings give other numbers: what holds for this complete configuration."""
@@ -95,27 +99,47 @@ class Range(Section):
 
 
 class Plugin(BaseModel):
-    """A plug-in section before and after its options are checked by the registry."""
+    """A plug-in section before and after its options are checked by the registry. `name`: a short name, or a file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
+    _file: PluginFile | None = PrivateAttr(
+        default=None
+    )  # before what is made of its classes: see PluginFile.__reduce__
     _checked: Section | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> PluginFile | None:
+        """The file that the name stands for, as it was when first asked for. Raises ConfigError where it is none."""
+        if self._file is None and is_file_name(self.name):
+            self._file = PluginFile.of(self.name)
+        return self._file
+
+    @property
+    def label(self) -> str:
+        """The name for people: of a file its stem."""
+        return short_name(self.name)
+
+    @property
+    def key(self) -> str:
+        """The name for draws and memories: of a file its digest, so that its path has no part in a result."""
+        return self.name if self.file is None else self.file.digest
 
     def options(self) -> dict[str, Any]:
         """The options without the name."""
         return dict(self.model_extra or {})
 
     @classmethod
-    def of(cls, name: str, checked: Section, *, bare: bool = False) -> Plugin:
-        """The section of options that the plug-in's own Config has checked, every default written out.
+    def of(cls, given: Plugin, checked: Section, *, bare: bool = False) -> Plugin:
+        """The given section with the options that the plug-in's own Config has checked, every default written out.
 
         `bare`: but for LATER options at their defaults, which leave the hash as it was without them.
         """
         tree = checked.model_dump(mode="json")
         fields = type(checked).model_fields
         later = {one for one in checked.LATER if bare and getattr(checked, one) == fields[one].default}
-        section = cls(name=name, **{key: value for key, value in tree.items() if key not in later})
-        section._checked = checked
+        section = cls(name=given.name, **{key: value for key, value in tree.items() if key not in later})
+        section._file, section._checked = given.file, checked
         return section
 
     @property

@@ -19,6 +19,7 @@ from typing import Any
 from raysoft.config.base import PLUGINS, Plugin, Section
 from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.gone import without_gone
+from raysoft.config.plugin_file import PluginFile, is_file_name
 from raysoft.config.sections import RunConfig, TrainConfig
 from raysoft.config.sentences import parse_section
 from raysoft.config.traits import Traits
@@ -34,7 +35,7 @@ CODECS = {
 }
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
-CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma")}
+CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma", "trace")}
 EXTRAS = {name: f"raysoft.methods.extras.{name}" for name in ("fedprox", "scaffold")}
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,
@@ -51,6 +52,14 @@ _PROTOCOLS = {
     "codec": "raysoft.codecs.base:Codec",
     "allocator": "raysoft.allocation.base:Allocator",
     "uplink": "raysoft.uplinks.base:Uplink",
+}
+_CONFIGS = {  # what the Config of a plug-in in a file of one's own derives from
+    "method": "raysoft.methods.base:MethodConfig",
+    "extra": "raysoft.methods.extras.base:ExtraConfig",
+    "codec": "raysoft.codecs.base:CodecConfig",
+    "allocator": "raysoft.allocation.base:AllocatorConfig",
+    "uplink": "raysoft.uplinks.base:UplinkConfig",
+    "channel": "raysoft.wireless.base:ChannelConfig",
 }
 _GROUPS = {
     "method": "raysoft.methods",
@@ -79,7 +88,39 @@ def plugin(kind: str, name: str) -> ModuleType:
             return _of_today(kind, name, entry.load())
     close = difflib.get_close_matches(name, names(kind), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; a file of your own is named with its ending, {name}.py" if "/" in name or "\\" in name else hint
     raise ConfigError(f"{kind}.name", f"unknown {kind} {name!r}, choose from {', '.join(names(kind))}{hint}")
+
+
+def module_of(kind: str, name: str, file: PluginFile | None = None) -> ModuleType:
+    """The module of a plug-in by its name, or in a file of one's own (None: it is read now). Raises ConfigError."""
+    if not is_file_name(name):
+        return plugin(kind, name)
+    try:
+        module = (file or PluginFile.of(name)).module()
+    except ConfigError as error:
+        raise ConfigError(f"{kind}.name", error.message) from None
+    config, wanted = getattr(module, "Config", None), config_of(kind)
+    problem = None
+    if not isinstance(config, type):
+        problem = f" has no class `Config`; a {kind}'s derives from {wanted.__name__}"
+    elif not issubclass(config, wanted):
+        is_now = next(
+            (f"; as it is, it is one of the kind {one}" for one in KINDS if issubclass(config, config_of(one))), ""
+        )
+        problem = f": its `Config` does not derive from {wanted.__name__}, as one of the kind {kind} does{is_now}"
+    elif not callable(getattr(module, "build", None)):
+        problem = " has no function `build`"
+    if problem is not None:
+        raise ConfigError(f"{kind}.name", f"{name}{problem}; see docs/plugins.md")
+    return module
+
+
+def config_of(kind: str) -> type[Section]:
+    """What the Config of a kind's plug-ins derives from."""
+    home, _, name = _CONFIGS[kind].partition(":")
+    found: type[Section] = getattr(import_module(home), name)
+    return found
 
 
 def _of_today(kind: str, name: str, module: ModuleType) -> ModuleType:
@@ -103,9 +144,11 @@ def _of_today(kind: str, name: str, module: ModuleType) -> ModuleType:
 
 def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
     """The plug-in's own validated Config. `prefix`: where the section stands, for errors; None: at the kind's place."""
+    if section.checked is not None:
+        return section.checked  # and not read again: a file may have changed, or not be there
     place = kind if prefix is None else prefix
     try:
-        module = plugin(kind, section.name)
+        module = module_of(kind, section.name, section.file)
     except ConfigError as error:
         raise ConfigError(f"{place}.name" if place else "name", error.message) from None
     return parse_section(module.Config, without_gone(kind, section.name, section.options(), place), place)
@@ -113,9 +156,9 @@ def options(kind: str, section: Plugin, prefix: str | None = None) -> Any:
 
 def build(kind: str, section: Plugin, *args: Any) -> Any:
     """The plug-in itself: `module.build(config, *args)`."""
-    built = plugin(kind, section.name).build(options(kind, section), *args)
+    built = module_of(kind, section.name, section.file).build(options(kind, section), *args)
     if section.name not in KINDS[kind]:
-        check_protocol(kind, section.name, built)
+        check_protocol(kind, section.label, built)
     return built
 
 
@@ -147,7 +190,7 @@ def resolve(tree: dict[str, Any]) -> RunConfig:
     filled = {}
     for kind in PLUGINS:
         section: Plugin = getattr(config, kind)
-        filled[kind] = Plugin.of(section.name, options(kind, section))
+        filled[kind] = Plugin.of(section, options(kind, section))
     config = config.model_copy(update=filled)
     _check_pairs(config)
     return config
@@ -155,7 +198,7 @@ def resolve(tree: dict[str, Any]) -> RunConfig:
 
 def traits(kind: str, section: Plugin) -> Traits:
     """What the plug-in, as it is set, needs of the others."""
-    found: Traits = (section.checked or options(kind, section)).traits
+    found: Traits = options(kind, section).traits
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -18,6 +19,7 @@ from raysoft.config.measurement import (
     ReportConfig,
     TrackingConfig,
 )
+from raysoft.config.plugin_file import PluginFile
 from raysoft.errors import ConfigError
 
 
@@ -306,7 +308,8 @@ class RunConfig(Section):
                 for option in section.LATER:
                     if getattr(section, option) == type(section).model_fields[option].default:
                         tree[key].pop(option)
-        tree |= {kind: as_written_before(kind, tree[kind]) for kind in PLUGINS}
+        digests = {file.text: file.digest for file in self.plugin_files().values()}
+        tree |= {kind: _by_content(as_written_before(kind, tree[kind]), digests) for kind in PLUGINS}
         names = ("pack_size", "threads", *(("portable",) if self.actors.portable else ()))
         tree["actors"] = {name: tree["actors"][name] for name in names}
         if self.even_packs():  # 0.1 filled the first ones and left the last one short: other sums, other last bits
@@ -329,6 +332,10 @@ class RunConfig(Section):
             return None
         return json.loads(json.dumps(found.get_default(), default=str))
 
+    def plugin_files(self) -> dict[str, PluginFile]:
+        """The plug-ins in files of one's own, by configuration key (`method.name`, `method.extras.0.name`)."""
+        return {key: file for kind in PLUGINS for key, file in _files_of(getattr(self, kind), kind)}
+
     def even_packs(self) -> bool:
         """Whether the cohort does not come out in whole packs, and is cut into nearly equal ones."""
         size = self.actors.pack_size
@@ -344,3 +351,24 @@ class RunConfig(Section):
         """Hash of the result-determining keys."""
         text = json.dumps(self.result_keys(), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _files_of(section: Plugin, key: str) -> Iterator[tuple[str, PluginFile]]:
+    """The file of a plug-in, and those of plug-ins among its options."""
+    if section.file is not None:
+        yield f"{key}.name", section.file
+    for name in type(section.checked).model_fields if section.checked is not None else ():
+        value = getattr(section.checked, name)
+        for number, item in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(item, Plugin):
+                yield from _files_of(item, f"{key}.{name}.{number}")
+
+
+def _by_content(tree: Any, digests: Mapping[str, str]) -> Any:
+    """A section with the names of files replaced by what they hold."""
+    if isinstance(tree, dict):
+        return {
+            key: digests.get(value, value) if key == "name" and isinstance(value, str) else _by_content(value, digests)
+            for key, value in tree.items()
+        }
+    return [_by_content(item, digests) for item in tree] if isinstance(tree, list) else tree

@@ -19,11 +19,11 @@ from raysoft.models.embedded import PREFIX, RECIPES, cache_folder
 
 def identity_of(config: RunConfig) -> dict[str, str | None]:
     """What a run of this configuration would be made of now. Reads every file that is not remembered."""
-    return content_of(config) | revisions_of(config)
+    return revisions_of(config) | content_of(config)
 
 
 def content_of(config: RunConfig) -> dict[str, str | None]:
-    """Data, base model and files of plug-ins."""
+    """Data, base model, plug-ins in files of one's own, and files that plug-ins read."""
     task, model = config.data.task, config.model.name
     out: dict[str, str | None] = {}
     if task in TASK_VERSIONS:
@@ -35,6 +35,7 @@ def content_of(config: RunConfig) -> dict[str, str | None]:
         out[MODEL] = version_text(model, recipe.revision)
     else:
         out[MODEL] = _of_place(model, "models", config.model.revision)
+    out |= {field: file.digest for field, file in config.plugin_files().items()}
     return out | {field: digest(file.path) for field, file in user_files(config).items()}
 
 
@@ -67,13 +68,16 @@ def _files_in(value: Any, key: str) -> Iterator[tuple[str, UserFile]]:
 
 
 def check_user_files(config: RunConfig) -> None:
-    """Raises ConfigError naming the option whose file is not there or cannot be read."""
+    """Raises ConfigError naming the option whose file is not there, cannot be read, or holds what a plug-in refuses."""
     for field, file in user_files(config).items():
         try:
             with file.path.open("rb"):
                 pass
         except OSError as error:
             raise ConfigError(field, f"{str(file)!r} cannot be read: {error.strerror}") from None
+    for kind in PLUGINS:
+        if (checked := getattr(config, kind).checked) is not None:
+            checked.check_files(config)
 
 
 # -------------------------------------------------------------------------------------------------------------- digests

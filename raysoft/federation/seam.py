@@ -38,7 +38,7 @@ _CLIMB = 1e-6  # relative to the largest error: what rounding may add to a curve
 
 
 def _fault(kind: str, config: RunConfig, tick: int, what: str, client: int | None = None) -> PlugInError:
-    return _fault_of(f"{kind} {getattr(config, kind).name}", tick, what, client)
+    return _fault_of(f"{kind} {getattr(config, kind).label}", tick, what, client)
 
 
 def _fault_of(plug_in: str, tick: int, what: str, client: int | None) -> PlugInError:

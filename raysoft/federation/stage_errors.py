@@ -51,7 +51,7 @@ def _place(error: BaseException) -> str:
 def _advice(stage: str, config: RunConfig) -> str:
     """The settings whose code runs in this stage."""
     if stage in ("sum", "combine"):
-        return f"see method.name={config.method.name}, whose sums these are"
+        return f"see method.name={config.method.label}, whose sums these are"
     targets = config.model.lora.targets
     shown = targets if isinstance(targets, str) else list(targets)
     return (

@@ -45,15 +45,14 @@ class MethodConfig(Section):
     @field_validator("extras", mode="after")
     @classmethod
     def _complete(cls, extras: list[Plugin]) -> list[Plugin]:
-        names = [extra.name for extra in extras]
-        if len(set(names)) < len(names):
-            raise ValueError(f"an extra is named once at most, got {', '.join(names)}")
         complete = []
         for number, extra in enumerate(extras):
             try:
-                complete.append(Plugin.of(extra.name, registry.options("extra", extra, ""), bare=True))
+                complete.append(Plugin.of(extra, registry.options("extra", extra, ""), bare=True))
             except ConfigError as error:
                 raise PartError(number, error) from None
+        if len({extra.key for extra in complete}) < len(complete):
+            raise ValueError(f"an extra is named once at most, got {', '.join(extra.name for extra in complete)}")
         return complete
 
     def revision_in(self, run: RunConfig) -> int:

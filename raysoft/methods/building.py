@@ -39,7 +39,7 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     if not method.fold.linear and not registry.traits("method", config.method).single_updates:
         raise ConfigError(
             "method.name",
-            f"{config.method.name} folds updates to more than a sum and does not say so: its Config needs the trait "
+            f"{config.method.label} folds updates to more than a sum and does not say so: its Config needs the trait "
             "single_updates; see docs/plugins.md",
         )
     if not options.extras:
@@ -48,10 +48,10 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     extras = {}
     for number, section in enumerate(options.extras):
         try:
-            extras[section.name] = registry.build("extra", section, context)
+            extras[section.key] = registry.build("extra", section, context)
         except ConfigError as error:
             raise ConfigError(f"method.extras.{number}.name", error.message) from None
-    return WithExtras(method, extras, Rng(config.seed))
+    return WithExtras(method, extras, Rng(config.seed), {section.key: section.label for section in options.extras})
 
 
 class ExtraError(Exception):
@@ -68,8 +68,9 @@ class WithExtras:
     """`Method` around another one: extras act in their order on the client, in the reverse order on the server."""
 
     inner: Method
-    extras: Mapping[str, Extra]
+    extras: Mapping[str, Extra]  # by Plugin.key
     rng: Rng
+    labels: Mapping[str, str]  # what messages call them
 
     @property
     def fold(self) -> Fold:
@@ -79,7 +80,7 @@ class WithExtras:
     def broadcast(self, server: ServerState, tick: int) -> Broadcast:
         """The method's, with what extras say besides."""
         down = self.inner.broadcast(server, tick)
-        told = {name: _asked(name, Mapping, extra.side, server) for name, extra in self.extras.items()}
+        told = {name: _asked(self.labels[name], Mapping, extra.side, server) for name, extra in self.extras.items()}
         more = {f"{name}/{key}": one for name, side in told.items() for key, one in side.items()}
         return replace(down, side={**down.side, **more})
 
@@ -103,7 +104,7 @@ class WithExtras:
         job = _of_type(LocalJob, "local", self.inner.local(view, _own("", memory), steps))
         for name, extra in self.extras.items():
             own, mine = replace(view, side=_side(name, view.side)), _own(name, memory)
-            job = _asked(name, LocalJob, extra.local, job, own, mine, self._draw("local", name, view))
+            job = _asked(self.labels[name], LocalJob, extra.local, job, own, mine, self._draw("local", name, view))
         return job
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
@@ -116,9 +117,9 @@ class WithExtras:
             mine = _own(name, memory)
             before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine, memory_if_rejected=mine)
             told, draw = replace(view, side=_side(name, view.side)), self._draw("upload", name, view)
-            upload = _asked(name, Upload, extra.upload, before, job, end, told, mine, draw)
+            upload = _asked(self.labels[name], Upload, extra.upload, before, job, end, told, mine, draw)
             if _shapes(upload.update) != _shapes(before.update):
-                raise ExtraError(name, "upload changes the names or shapes of what is sent")
+                raise ExtraError(self.labels[name], "upload changes the names or shapes of what is sent")
             side |= {f"{name}/{key}": value for key, value in upload.side.items()}
             for known, more in zip((delivered, lost, rejected), _memories(name, upload, mine), strict=True):
                 known.update(more)
@@ -139,7 +140,7 @@ class WithExtras:
         proposed = _of_type(ServerState, "aggregate", self.inner.aggregate(server, received, tick))
         for name, extra in reversed(list(self.extras.items())):
             own = replace(received, side=_side(name, received.side))
-            proposed = _asked(name, ServerState, extra.step, server, proposed, own)
+            proposed = _asked(self.labels[name], ServerState, extra.step, server, proposed, own)
         return proposed
 
     def _draw(self, hook: str, name: str, view: View) -> np.random.Generator:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raysoft.config import CohortConfig, Plugin, RunConfig
+from raysoft.config import CohortConfig, Plugin, RunConfig, registry
 from raysoft.data.base import Partition
 from raysoft.data.partition import build_partition
 from raysoft.errors import ConfigError, RaysoftError
@@ -104,7 +104,7 @@ def _cohort(config: RunConfig, clients: int) -> CohortConfig:
 
 def pilot_config(config: RunConfig, clients: int, kept_fraction: float, seed: int) -> RunConfig:
     """The run's configuration for one pilot: everybody delivers the kept fraction, nothing is evaluated."""
-    codec = Plugin(name=config.codec.name, **{**config.codec.options(), "kept_fraction": kept_fraction})
+    options = registry.options("codec", config.codec).model_copy(update={"kept_fraction": kept_fraction})
     return config.model_copy(
         update={
             "seed": seed,
@@ -112,7 +112,7 @@ def pilot_config(config: RunConfig, clients: int, kept_fraction: float, seed: in
             "executor": "inline",
             "data": config.data.model_copy(update={"clients": clients}),
             "cohort": _cohort(config, clients),
-            "codec": codec,
+            "codec": Plugin.of(config.codec, options),
             "allocator": Plugin(name="minmax"),  # a fixed fraction, and without a budget nobody is in outage
             "uplink": Plugin(name="fdma"),
             "channel": Plugin(name="static"),

@@ -37,12 +37,13 @@ _TOP = r"(config\.yaml|environment\.json|rounds\.jsonl|summary\.json|evaluation\
 _OWN = re.compile(
     "|".join(
         (
-            rf"\.lock|{_TOP}|\.{_TOP}\.part|(adapter/)?\.raysoft-[^/]*(/[^/]+)?|rounds\.jsonl\.damaged\d*",
+            rf"\.lock|{_TOP}|\.{_TOP}\.part|((adapter|plugins)/)?\.raysoft-[^/]*(/[^/]+)?|rounds\.jsonl\.damaged\d*",
             r"checkpoints/\.?round-\d+(\.part)?/\.?(manifest\.json|state\.safetensors)(\.part)?",
             r"adapter/(adapter_config\.json|adapter_model\.safetensors|\.adapter_(config\.json|model\.safetensors)\.\w+)",
             r"model/(config\.json|generation_config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)",
             r"tensorboard/events\.out\.tfevents\.[^/]+",
             rf"figures/({'|'.join(FIGURE_NAMES)})\.(png|svg|pdf|csv)",
+            r"plugins/[\w.-]+-[0-9a-f]{8}\.py",
             r"wandb/(run_id|latest-run|debug[^/]*\.log|settings|wandb-[^/]*|(offline-)?run-[^/]+(/.*)?)",
         )
     )

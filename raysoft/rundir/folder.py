@@ -1,7 +1,7 @@
 """The run folder: what a run leaves behind, written so that a crash at any moment leaves something readable.
 
     config.yaml  environment.json  rounds.jsonl  summary.json  evaluation.json  report.html
-    tensorboard/  wandb/  checkpoints/  adapter/ (or model/)  figures/
+    tensorboard/  wandb/  checkpoints/  adapter/ (or model/)  figures/  plugins/ (see plugin_files.py)
 
 `rounds.jsonl` has one strict JSON object a line, flushed every round; line 0 is the untouched base; NaN and infinities
 become null. The curves for TensorBoard and W&B are written by raysoft.runs.trackers.

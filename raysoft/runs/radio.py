@@ -8,4 +8,4 @@ from raysoft.wireless.table import radio_table
 
 def radio_of(config: RunConfig) -> list[tuple[str, str]]:
     """Names and values with units of the channel and the devices."""
-    return radio_table(registry.options("channel", config.channel), config.device, config.channel.name)
+    return radio_table(registry.options("channel", config.channel), config.device, config.channel.label)

@@ -19,6 +19,7 @@ from raysoft.federation.content import content_of
 from raysoft.rundir.checks import is_lost, row_problem, summary_problem
 from raysoft.rundir.environment import environment
 from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, Position, write_atomic
+from raysoft.rundir.plugin_files import PLUGINS, changed, kept
 from raysoft.rundir.reading import damage, read_advisory, read_run
 from raysoft.rundir.summary import SUMMARY_KEYS, without_columns
 from raysoft.runs.checkpoint import CHECKPOINTS, Checkpoint, newest
@@ -53,12 +54,13 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
         what = "holds no config.yaml, so it is not a run folder" if folder.is_dir() else "no such run folder"
         raise RaysoftError(f"{folder}: {what}")
     tree = load_mapping(folder / CONFIG)
-    try:
-        stored = resolve(tree)
-    except ConfigError as error:
-        raise ConfigError("", f"{folder / CONFIG}: {error}") from None
-    tree = with_overrides(tree, overrides)
-    config = resolve(tree)
+    with kept(folder):
+        try:
+            stored = resolve(tree)
+        except ConfigError as error:
+            raise ConfigError("", f"{folder / CONFIG}: {error}") from None
+        tree = with_overrides(tree, overrides)
+        config = resolve(tree)
     checkpoint, damaged = newest(folder / CHECKPOINTS, folder / ROUNDS)
     before = stored.result_keys() if checkpoint is None else checkpoint.config
     _refuse_changes(before, config, may_change, 0 if checkpoint is None else checkpoint.round)
@@ -76,6 +78,10 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
             what = "; ".join(dict.fromkeys(damaged))
             notes.append(f"{what}. Going on from the checkpoint of round {checkpoint.round}.")
         notes += _check_content(checkpoint, config, may_change)
+    notes += [
+        f"{text} has changed since this run began; it goes on with the copy in {folder / PLUGINS}."
+        for text in changed(config.plugin_files().values())
+    ]
     return Resumable(config, checkpoint, None, (*notes, *_other_environment(folder, config)))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from raysoft.config import RunConfig
 from raysoft.kernels import portable
 from raysoft.rundir.folder import REPORT, START, Position, RunFolder
+from raysoft.rundir.plugin_files import keep
 from raysoft.runs.checkpoint import Checkpoint
 from raysoft.runs.course import Course
 from raysoft.runs.events import Events
@@ -47,6 +48,7 @@ def run(
     radio = radio_of(config)  # before anything is touched: it asks the channel, which may be somebody's plug-in
     with RunFolder(folder, overwrite=overwrite) as out:
         out.write_config(to_yaml(config))
+        keep(out.path, config.plugin_files().values())
         out.write_environment(threads=config.actors.threads, radio=radio)
         course = Course(Standing(config, out, fresh=True), events, session)
         summary = course.conduct()
@@ -86,6 +88,7 @@ def resume(
     radio = radio_of(config)
     with _reopened(folder, found.checkpoint) as (out, at):
         out.write_config(to_yaml(config))
+        keep(out.path, config.plugin_files().values())
         if at is None:
             out.write_environment(threads=config.actors.threads, radio=radio)
         course = Course(Standing(config, out, fresh=False, at=at), events, session)

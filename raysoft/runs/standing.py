@@ -114,7 +114,7 @@ class Standing:
         return time.perf_counter() - self._began
 
     def _identity(self) -> dict[str, str | None]:
-        return self._content | revisions_of(self.config)
+        return revisions_of(self.config) | self._content
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysoft.config import RunConfig
+from raysoft.config.plugin_file import found_in
 from raysoft.distributed.resources import Machine, trial_bundles
 from raysoft.distributed.session import joins_cluster, running_ray
 from raysoft.errors import ConfigError, RaysoftError, ResourceError
 from raysoft.kernels import portable
 from raysoft.planning.events import Preparing
+from raysoft.rundir.plugin_files import PLUGINS, changed, keep, kept
 from raysoft.runs.bases import ensure_bases
 from raysoft.sweep.config import HyperBand, Pbt, SweepConfig
 from raysoft.sweep.folder import CHOSEN, SweepFolder, opened
@@ -31,6 +34,7 @@ from raysoft.sweep.work import Work, all_trials, replays
 if TYPE_CHECKING:
     from raysoft.sweep.trial import Setup
 
+log = logging.getLogger("raysoft")
 RETRIES = 2  # of a trial whose process or node was lost
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -71,9 +75,22 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
     """Run a sweep, or go on with it, and write its tables and report.
 
     Trials that fail do not stop the others. Raises ConfigError before Ray starts for bad input, for a folder that
-    exists (without `resume`) or holds another sweep, ResourceError where no trial fits, RaysoftError.
+    exists (without `resume`) or holds another sweep, ResourceError where no trial fits, RaysoftError. With `resume`,
+    plug-ins in files of one's own are those that the sweep began with.
     """
-    sweep = make_sweep(config)
+    with kept(path) if resume else nullcontext():
+        sweep = make_sweep(config)
+        files = sweep.plugin_files()
+    for text in changed(files.values()):
+        log.warning(f"{text} has changed since this sweep began; it goes on with the copy in {path / PLUGINS}.")
+    contents = {text: file.content for text, file in files.items()}
+    with found_in(contents.get):
+        return _run_sweep(sweep, path, events, resume)
+
+
+def _run_sweep(sweep: Sweep, path: Path, events: SweepEvents, resume: bool) -> SweepResult:
+    """`run_sweep`, while names of plug-in files stand for what the sweep began with."""
+    config = sweep.config
     _check_settings(sweep)
     check_sweep_inputs(sweep)
     portable.require(_example(sweep).actors.portable)
@@ -81,6 +98,7 @@ def run_sweep(config: SweepConfig, path: Path, events: SweepEvents, resume: bool
     if here is not None:
         _check_places(sweep, [here])
     with opened(path, config, resume) as folder:
+        keep(folder.path, sweep.plugin_files().values())
         work = Work.of(sweep, folder)
         if work.left:
             ensure_bases(
@@ -197,6 +215,7 @@ def _setup(sweep: Sweep, folder: SweepFolder, nodes: Sequence[Machine]) -> Setup
         carries=_carries(sweep),
         explores=tuple(config.space) if isinstance(config.scheduler, Pbt) else (),
         storage=None if config.storage is None else f"{config.storage.rstrip('/')}/{where.name}",
+        plugin_files={text: file.content for text, file in sweep.plugin_files().items()},
     )
 
 

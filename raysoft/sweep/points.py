@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from raysoft.config import RunConfig
+from raysoft.config.plugin_file import PluginFile, short_name
 from raysoft.config.presets import load_tree, with_overrides
 from raysoft.config.registry import resolve
 from raysoft.errors import ConfigError
@@ -71,6 +72,13 @@ class Sweep:
     def run_config(self, values: Values, seed: int) -> RunConfig:
         """The complete configuration of a trial. Raises ConfigError naming the point."""
         return run_config(self.tree, values, seed)
+
+    def plugin_files(self) -> dict[str, PluginFile]:
+        """The plug-ins in files of one's own that trials name, by their names. Raises ConfigError."""
+        configs = [
+            self.run_config(values, self.seeds[0]) for values in (self.first(), *_ends(self.config, self.first()))
+        ]
+        return {file.text: file for config in configs for file in config.plugin_files().values()}
 
     def rounds(self) -> int:
         """The most rounds that a trial has."""
@@ -233,7 +241,9 @@ def plain_value(key: str, value: Any) -> Any:
     """A value as a table shows it: of a mapping its first leaf, of a list its text."""
     if isinstance(value, dict):
         return plain_value(key, next(leaves(key, value))[1]) if value else "{}"
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, str):
+        return short_name(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def trial_name(point: int, values: Values, seed: int, labels: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ray import tune as ray_tune
 from ray.tune import Checkpoint
 
 from raysoft.config import RunConfig
+from raysoft.config.plugin_file import found_in
 from raysoft.distributed.resources import Machine
 from raysoft.errors import RaysoftError
 from raysoft.federation.liveness import Pulse
@@ -46,6 +47,7 @@ class Setup:
     carries: Carried = "nothing"  # what a checkpoint of Tune holds
     explores: tuple[str, ...] = ()  # keys that change on the way (population based training)
     storage: str | None = None  # where the checkpoints of Tune are, if not on a shared file system
+    plugin_files: Mapping[str, bytes] = field(default_factory=dict)  # plug-ins in files of one's own, by name
 
 
 def run_trial(setup: Setup, job: Mapping[str, Any], tune: Tune = ray_tune) -> None:
@@ -55,7 +57,7 @@ def run_trial(setup: Setup, job: Mapping[str, Any], tune: Tune = ray_tune) -> No
     wrong is told as a result: Tune would only try again what fails the same way.
     """
     name = str(tune.get_context().get_trial_name())
-    with Pulse(lambda: give_sign(name)):
+    with Pulse(lambda: give_sign(name)), found_in(setup.plugin_files.get):
         _run_trial(setup, job, name, tune)
 
 

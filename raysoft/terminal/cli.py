@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from raysoft.terminal import endings
+from raysoft.terminal import endings, plugin_commands
 from raysoft.terminal import options as given
 
 # Typer carries its own copy of click in some versions and imports click in others; its public names lead to both.
@@ -110,6 +110,7 @@ def show(target: given.Target, overrides: given.Overrides = None, *, explain: gi
     With --explain every key has its meaning, unit, default and what is valid; a word without `=` is a key or section,
     to be explained alone: raysoft show soft --explain train codec.scope
     """
+    from raysoft.config.plugin_file import short_name
     from raysoft.config.presets import load_config
 
     words = list(overrides or ())
@@ -123,7 +124,10 @@ def show(target: given.Target, overrides: given.Overrides = None, *, explain: gi
         return
     from raysoft.runs.run import to_yaml
 
-    typer.echo(to_yaml(load_config(target, words)), nl=False)
+    config = load_config(target, words)
+    for key, file in config.plugin_files().items():
+        typer.echo(f"# {key}: {short_name(file.text)}, {file.digest}")
+    typer.echo(to_yaml(config), nl=False)
 
 
 @app.command()
@@ -259,7 +263,7 @@ def tune(
     from raysoft.api.sweeps import prepared
     from raysoft.sweep.folder import check_folder
 
-    config, sweep, folder = prepared(file, overrides or (), {}, name=name, out=out)
+    config, sweep, folder = prepared(file, overrides or (), {}, name=name, out=out, resume=go_on)
     from raysoft.terminal import sweep_console as display
     from raysoft.terminal.console import stdout
 
@@ -327,6 +331,10 @@ def completion(context: typer.Context, shell: given.Shell) -> None:
         raise ConfigError("SHELL", f"must be one of {', '.join(SHELLS)}, got {shell!r:.40}")
     assert context.parent is not None
     typer.echo(script(shell, words(context.parent.command)), nl=False)
+
+
+app.command()(plugin_commands.new)
+app.command()(plugin_commands.check)
 
 
 def main() -> None:

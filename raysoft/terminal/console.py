@@ -128,7 +128,7 @@ def progress_bar(console: Console) -> Progress:
 def plugins(config: RunConfig) -> str:
     """The five plug-ins of a run, e.g. `soft + rank_components + tsfa + fdma + rayleigh`."""
     return " + ".join(
-        section.name for section in (config.method, config.codec, config.allocator, config.uplink, config.channel)
+        section.label for section in (config.method, config.codec, config.allocator, config.uplink, config.channel)
     )
 
 

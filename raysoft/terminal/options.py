@@ -124,3 +124,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the same as JSON, wi
 # --------------------------------------------------------------------------------------------------------- completion
 
 Shell = Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]
+
+# --------------------------------------------------------------------------------------------------------- new, check
+
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="method, extra, codec, allocator, uplink or channel.")]
+TemplateName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits and '_'; the file is NAME.py.")]
+PluginFile = Annotated[str, typer.Argument(metavar="FILE.py", help="A plug-in in a file of your own.")]
+OfKind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Its kind (default: what its Config says).")]

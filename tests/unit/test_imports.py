@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "datasets": ("data/",),
     "fsspec": ("rundir/remote.py",),
     "optuna": ("sweep/search.py",),
-    "typer": ("terminal/cli.py", "terminal/options.py"),
+    "typer": ("terminal/cli.py", "terminal/options.py", "terminal/plugin_commands.py"),
     "rich": (
         "terminal/console.py",
         "terminal/comparison_console.py",

@@ -72,7 +72,7 @@ def _carry_over(tree: dict[str, Any]) -> dict[str, Any]:
 
     So `allocator.name=greedy` keeps the latency budget and drops TSFA's own options.
     """
-    from raysoft.config.registry import KINDS, plugin
+    from raysoft.config.registry import KINDS, module_of
 
     out = dict(tree)
     for kind, section in tree.items():
@@ -80,7 +80,7 @@ def _carry_over(tree: dict[str, Any]) -> dict[str, Any]:
             new = {key: value for key, value in section.items() if key != REPLACED}
             old = section[REPLACED]
             if kind in KINDS and isinstance(new["name"], str):
-                known = plugin(kind, new["name"]).Config.model_fields
+                known = module_of(kind, new["name"]).Config.model_fields
                 old = {key: value for key, value in old.items() if key in known}
             out[kind] = merge(old, new)
     return out

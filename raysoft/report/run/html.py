@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raysoft.config import FigureFormat, FigureWidth
 from raysoft.config.identity import recorded
+from raysoft.config.plugin_file import short_name
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.report import page, style
 from raysoft.report.page import PageSection, Picture
@@ -110,7 +111,7 @@ def _subtitle(runs: Sequence[Run]) -> str:
     for key in ("method", "codec", "allocator", "uplink", "channel"):
         section = runs[0].config.get(key)
         if isinstance(section, dict) and section.get("name"):
-            parts.append(f"{key} {section['name']}")
+            parts.append(f"{key} {short_name(str(section['name']))}")
     return "Wireless federated LoRA fine-tuning, simulated: " + ", ".join(parts) + "."
 
 
