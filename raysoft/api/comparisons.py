@@ -141,6 +141,7 @@ class ComparisonResult:
         return f"<div><b>{escape(self.name)}</b>{''.join([*parts, *remarks])}</div>"
 
 
+@undisturbed()
 def compare(
     arms: Arms,
     *settings: Setting | int,
@@ -206,14 +207,13 @@ def _carried_out(
 
     shown = board(progress and events is None)
     display = events or BatchProgress(shown)
-    with undisturbed():
-        try:
-            return carry_out(plan, workers, BatchWatching(plan.store, calls, display))
-        except StopBatch:
-            remark = "Stopped by a callback before all runs had finished."
-            return carry_out(_finished(plan), workers, display, [remark])
-        finally:
-            shown.close()
+    try:
+        return carry_out(plan, workers, BatchWatching(plan.store, calls, display))
+    except StopBatch:
+        remark = "Stopped by a callback before all runs had finished."
+        return carry_out(_finished(plan), workers, display, [remark])
+    finally:
+        shown.close()
 
 
 def _finished(plan: ComparisonPlan) -> ComparisonPlan:

@@ -68,6 +68,7 @@ class Plan:
         return page_part(f"Plan {self.folder.resolve().name}", rows)
 
 
+@undisturbed()
 def plan(
     target: Target = "soft",
     *settings: Setting,
@@ -92,11 +93,10 @@ def plan(
     config = configuration(target, [*asked, *plan_words(ranks, alpha)])
     folder = plan_place(target, out, name)
     shown = board(progress is not False)
-    with undisturbed():
-        try:
-            planned(config, folder, RunProgress(shown)).rank()
-        finally:
-            shown.close()
+    try:
+        planned(config, folder, RunProgress(shown)).rank()
+    finally:
+        shown.close()
     return Plan(folder)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raysoft.runs.session import Sessions
 
 
+@undisturbed()
 def run(
     target: Target = "soft",
     *settings: Setting | Place,
@@ -69,6 +70,7 @@ def run(
     return Result(stage.place, found.notes)
 
 
+@undisturbed()
 def resume(
     folder: Place,
     *settings: Setting,
@@ -97,7 +99,7 @@ def resume(
     calls = Calls(callbacks)
     text = os.fspath(folder)
     place = text if is_uri(text) else expanded(text, "DIR")
-    with undisturbed(), staged(place, "DIR", fetch=True) as stage, _watched(stage, calls, progress, events) as watching:
+    with staged(place, "DIR", fetch=True) as stage, _watched(stage, calls, progress, events) as watching:
         found = resume_run(stage.folder, given, events=watching, report=report, session=session, may_change=may_change)
     return Result(stage.place, found.notes)
 

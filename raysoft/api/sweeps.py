@@ -154,6 +154,7 @@ class SweepResult:
         return page_part(f"Sweep {self.name}", [*rows, ("Folder", str(self.folder))])
 
 
+@undisturbed()
 def tune(
     sweep: SweepTarget,
     *settings: Setting,
@@ -180,11 +181,10 @@ def tune(
     from raysoft.sweep.driver import run_sweep
 
     shown = board(progress is not False and events is None)
-    with undisturbed():
-        try:
-            found = run_sweep(config, folder, events or SweepProgress(shown), resume=resume)
-        finally:
-            shown.close()
+    try:
+        found = run_sweep(config, folder, events or SweepProgress(shown), resume=resume)
+    finally:
+        shown.close()
     return SweepResult(found.folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -17,19 +18,23 @@ GRACE_S = 2.0  # for threads that are about to end, such as the one that feeds a
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Environment, signal handlers, levels and handlers of loggers and filters of warnings are as before afterwards.
+    """Environment, signal handlers, levels and handlers of loggers, filters of warnings are as before afterwards.
 
-    Threads that the block has started and that end by themselves are waited for. (Numbers of threads of numerical
-    libraries come back where they are set: runs/session.py.)
+    A decorator, too: `@undisturbed()` covers what a function imports. Threads that the block has started and that end
+    by themselves are waited for. (Numbers of threads of numerical libraries come back where they are set:
+    runs/session.py.)
     """
     environment, handlers, loggers = dict(os.environ), _signals(), _loggers()
-    threads = set(threading.enumerate())
+    threads, excepthook = set(threading.enumerate()), sys.excepthook
     with warnings.catch_warnings():  # importing scikit-learn or torch adds filters
+        # tqdm has no widgets here, says whoever imports it in a notebook; no bar of it is shown.
+        warnings.filterwarnings("ignore", message="IProgress not found")
         try:
             yield
         finally:
             _wait_for(set(threading.enumerate()) - threads)
             _restore_environment(environment)
+            sys.excepthook = excepthook  # Ray has one of its own
             for number, handler in handlers.items():
                 if signal.getsignal(number) is not handler:
                     signal.signal(number, handler)

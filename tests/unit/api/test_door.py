@@ -1,6 +1,7 @@
 """What `import raysoft` offers: names, docstrings, types, and that it costs nothing until it is used."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,41 @@ def test_the_catalogue_lists_presets_and_plug_ins():
     assert "rank_components" in list(codecs.name)
     with pytest.raises(ConfigError, match=r"kind: must be one of preset, method.*got 'codecs'"):
         raysoft.catalogue("codecs")
+
+
+OF_A_USER = """
+import raysoft
+from raysoft.types import RoundRecord
+
+class Wrong:
+    def on_round(self, run: raysoft.Running, record: RoundRecord) -> int:
+        return 3
+
+result = raysoft.run("soft", {"train.lr": 1e-2}, "rounds=3", rounds=3, callbacks=[raysoft.Callback()])
+reveal_type(result.summary["final_accuracy"])
+reveal_type(raysoft.report(result))
+raysoft.run("soft", callbacks=Wrong())
+raysoft.compare(["soft"], equal="bytes")
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_results_and_callbacks(tmp_path):
+    """As for a user of the wheel, which carries py.typed: errors in their file only."""
+    (tmp_path / "mine.py").write_text(OF_A_USER)
+    options = ["--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache"), "mine.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    said = done.stdout.splitlines()
+    assert 'Revealed type is "float | None"' in said[0], done.stdout
+    assert 'Revealed type is "pathlib.Path"' in said[1]
+    assert 'error: Argument "callbacks" to "run" has incompatible type "Wrong"' in said[2]
+    assert 'error: Argument "equal" to "compare" has incompatible type' in said[3]
+    assert said[4:] == ["Found 2 errors in 1 file (checked 1 source file)"]

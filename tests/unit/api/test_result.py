@@ -12,7 +12,7 @@ from raysoft.errors import ConfigError, RaysoftError
 from raysoft.rundir.reading import read_run
 from tests.comparison_folders import make_comparison
 from tests.run_folders import config_tree, make_run
-from tests.unit.report.test_sweep_report import axis, write
+from tests.sweep_folders import axis, write
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_a_comparison_knows_its_runs(comparison):
     assert len(comparison.rounds) == sum(lengths) >= 6 * 5
     assert len(comparison.clients) == 10 * (sum(lengths) - 6)
     assert set(comparison.pairs.arm) == {"soft", "soft-plus"}
-    assert comparison.config["soft"].seed == 0
+    assert comparison.config["soft"] == comparison.runs["soft", 0].config
     assert "ideal" in comparison._repr_html_()
 
 
