@@ -243,6 +243,8 @@ def plain_value(key: str, value: Any) -> Any:
         return plain_value(key, next(leaves(key, value))[1]) if value else "{}"
     if isinstance(value, str):
         return short_name(value)
+    if isinstance(value, list):
+        return str([short_name(one) if isinstance(one, str) else one for one in value])
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 

@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from raysoft.config.presets import load_config
+from raysoft.runs.conformance.new import write_template
 from raysoft.runs.run import Events, run
 from tests.conftest import SMALL_RUN, records, summary
 
@@ -81,3 +83,18 @@ def test_the_shared_order_of_components_reaches_every_actor(tmp_path):
         run(load_config("soft", [*SMALL_RUN, *settings, f"executor={where}"]), tmp_path / where, report=False)
     assert summary(tmp_path / "ray")["adapter_sha256"] == summary(tmp_path / "inline")["adapter_sha256"]
     assert records(tmp_path / "ray") == records(tmp_path / "inline")
+
+
+@pytest.mark.slow
+def test_plug_ins_in_files_reach_every_actor_and_edits_do_not(tmp_path, monkeypatch):
+    """The files are broken as soon as the configuration is read: from there on it carries what they held."""
+    monkeypatch.chdir(tmp_path)
+    words = [*SMALL_RUN, "codec.name=./coder.py", "method.name=./mean.py", "method.extras=[./add.py]"]
+    for kind, name in (("codec", "coder"), ("method", "mean"), ("extra", "add")):
+        write_template(kind, name)
+    configs = [load_config("fedit", words, executor) for executor in ("inline", "ray")]
+    for name in ("coder", "mean", "add"):
+        Path(f"{name}.py").write_text("1 / 0\n")
+    here, there = (run(config, tmp_path / config.executor, report=False) for config in configs)
+    assert here.summary["adapter_sha256"] == there.summary["adapter_sha256"]
+    assert records(tmp_path / "inline") == records(tmp_path / "ray")
