@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from inspect import getdoc
 from types import ModuleType
 from typing import Any
@@ -11,16 +12,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from raysoft import quantities
-from raysoft.config import registry
+from raysoft.config import presets, registry
 
-HEADINGS = {
-    "method": "Methods",
-    "extra": "Extras",
-    "codec": "Codecs",
-    "allocator": "Allocators",
-    "uplink": "Uplinks",
-    "channel": "Channels",
-}
 PLACES = {
     "record": "`rounds.jsonl`",
     "summary": "`summary.json`",
@@ -51,20 +44,17 @@ def _escaped(match: re.Match[str]) -> str:
     return {"<": "&lt;"}.get(match[1], "\\" + match[1])
 
 
-def plug_ins() -> str:
-    """Every built-in plug-in: what its module says, and its own options beside those of its kind."""
-    lines = []
-    for kind, heading in HEADINGS.items():
-        lines += [f"## {heading}", ""]
-        shared = _shared(kind)
-        if shared:
-            where = f"`{kind}.…`" if kind != "extra" else "each entry of `method.extras`"
-            lines += [f"Options of all of them, in {where}:", "", *_options(shared), ""]
-        for name in registry.KINDS[kind]:
-            module = registry.plugin(kind, name)
-            own = {key: field for key, field in module.Config.model_fields.items() if key not in shared}
-            lines += [f"### {name}", "", f"`{_chosen_by(kind, name)}`", "", markdown_of(getdoc(module)), ""]
-            lines += [*_options(own), ""] if own else []
+def plug_ins(kind: str) -> str:
+    """Every built-in plug-in of a kind: what its module says, and its own options beside those of its kind."""
+    lines, shared = [], _shared(kind)
+    if shared:
+        where = f"`{kind}.…`" if kind != "extra" else "an entry of `method.extras`"
+        lines += [f"Options of all of them, in {where}:", "", *_options(shared), ""]
+    for name in registry.KINDS[kind]:
+        module = registry.plugin(kind, name)
+        own = {key: field for key, field in module.Config.model_fields.items() if key not in shared}
+        lines += [f"### {name}", "", f"`{_chosen_by(kind, name)}`", "", markdown_of(getdoc(module)), ""]
+        lines += [*_options(own), ""] if own else []
     return "\n".join(lines)
 
 
@@ -106,6 +96,12 @@ def _default(field: FieldInfo) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
+def preset_table() -> str:
+    """Every preset with the first comment of its file."""
+    rows = [[f"`{name}`", cell(presets.describe_preset(name))] for name in presets.preset_names()]
+    return "\n".join(table(["preset", "what it is"], rows))
+
+
 def quantity_table() -> str:
     """Every row of `raysoft/quantities.py`."""
     rows = [
@@ -133,7 +129,11 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in lines]
 
 
-TABLES: dict[str, Callable[[], str]] = {"plug-ins": plug_ins, "quantities": quantity_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "presets": preset_table,
+    "quantities": quantity_table,
+    **{kind: partial(plug_ins, kind) for kind in registry.KINDS},
+}
 
 
 def filled(text: str) -> str:
