@@ -108,14 +108,18 @@ def quantity_table() -> str:
         [
             f"`{one.key}`",
             cell(re.sub(r"[{}]", "", one.label)) + (" (text tasks)" if one.text_task else ""),
-            one.unit or "–",
-            f"{one.factor:.4g}" if one.factor != 1 else "1",
+            (one.unit or "–") + _factor(one.factor),
             one.better or "–",
             ", ".join(PLACES[place] for place in one.places) or "tables of comparisons",
         ]
         for one in quantities.TABLE
     ]
-    return "\n".join(table(["key", "what it is", "unit shown", "shown / stored", "better", "where"], rows))
+    return "\n".join(table(["key", "what it is", "unit", "better", "where"], rows))
+
+
+def _factor(factor: float) -> str:
+    """What a stored number is multiplied with to be in its unit, where that is not 1."""
+    return "" if factor == 1 else f" (× {factor:g})" if factor > 1 else f" (÷ {1 / factor:,.0f})"
 
 
 def cell(text: str) -> str:
