@@ -54,6 +54,7 @@ NUMERICS = {
     "wireless/test_rates",
 }
 UNIT = Path(__file__).parent / "unit"
+RAY = Path(__file__).parent / "ray"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,6 +64,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in numerics:
             item.add_marker(pytest.mark.numerics)
+        if item.path.is_relative_to(RAY):
+            item.add_marker(pytest.mark.alone)
+        if item.path.is_relative_to(UNIT) and item.get_closest_marker("alone") and not item.get_closest_marker("slow"):
+            raise pytest.UsageError(f"{item.nodeid}: `make test` does not look into tests/unit for what runs alone")
 
 
 def records(folder: Path) -> list[dict]:

@@ -13,6 +13,10 @@ import subprocess
 import sys
 import time
 
+from tests.conftest import NUMERICS
+
+# Named, so that no other module is imported for each setting.
+MODULES = [f"tests/unit/{name}.py" for name in sorted(NUMERICS)]
 WITHOUT_AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"
 SETTINGS: dict[str, dict[str, str]] = {
     "two threads": {"OMP_NUM_THREADS": "2"},
@@ -65,11 +69,11 @@ def main(arguments: list[str]) -> int:
             "-q",
             "-m",
             "numerics and not slow",
-            "tests/unit",
+            *MODULES,
             "-n",
             "2",
             "--dist",
-            "loadfile",
+            "worksteal",
             "-p",
             "no:cacheprovider",
             *arguments,

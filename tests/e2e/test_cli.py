@@ -15,6 +15,7 @@ import pytest
 
 from raysoft.config import registry
 from raysoft.config.presets import preset_names
+from raysoft.terminal import cli
 from tests.command import ROOT, raysoft
 from tests.conftest import SMALL_RUN, records, summary
 from tests.contract import ROUND_KEYS
@@ -93,8 +94,25 @@ def test_two_allocators_see_the_same_cohorts_and_gains(small_inline_run, tmp_pat
     (["plan", "soft", "--ranks", "1,,2"], 2, "--ranks: must be whole numbers"),
     (["plan", "soft", "--workers", "0"], 2, "--workers: must be between 1 and 256, got 0"),
 ])  # fmt: skip
-def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, sentence):
-    done = raysoft(*(word.replace("{tmp}", str(tmp_path)).replace("{file}", __file__) for word in words))
+def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, monkeypatch, capsys, words, code, sentence):
+    words = [word.replace("{tmp}", str(tmp_path)).replace("{file}", __file__) for word in words]
+    monkeypatch.setattr(sys, "argv", ["raysoft", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr()
+    assert end.value.code == code, said.err
+    assert sentence in said.err
+    assert "Traceback" not in said.err + said.out
+
+
+@pytest.mark.parametrize(("words", "code", "sentence"), [
+    (["run", "nonsense"], 2, "neither a preset"),
+    (["run", "soft", "--bogus"], 2, "--bogus"),
+    (["run", "soft", "actors.cpus=4096", "--out", "{tmp}/x"], 3, "set actors.cpus="),
+    (["report", "{tmp}/nothing"], 1, "nothing"),
+])  # fmt: skip
+def test_a_process_ends_with_the_sentence_and_the_code(tmp_path, words, code, sentence):
+    done = raysoft(*(word.replace("{tmp}", str(tmp_path)) for word in words))
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -111,16 +129,17 @@ def test_a_budget_that_training_uses_up_is_refused_before_ray(tmp_path, budget, 
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("preset", preset_names())
-def test_the_budgets_of_presets_need_no_look_at_the_model(preset):
+def test_the_budgets_of_presets_need_no_look_at_the_model():
     """It would load torch into the driver, for seconds, before every run."""
     code = (
         "import sys; from raysoft.config.presets import load_config\n"
         "from raysoft.runs.inputs import check_tight_budget\n"
-        f"check_tight_budget(load_config({preset!r})); print('torch' in sys.modules)"
+        "for preset in sys.argv[1:]:\n"
+        "    check_tight_budget(load_config(preset)); print(preset, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "False"
+    words = [sys.executable, "-c", code, *preset_names()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"{preset} False" for preset in preset_names()]
 
 
 def test_diverging_training_says_so_and_keeps_its_records(tmp_path):
@@ -165,6 +184,7 @@ def test_lists_name_every_plugin():
     assert matrix.returncode == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("executor", "sent", "code"),
     [("inline", signal.SIGINT, 130), ("ray", signal.SIGINT, 130), ("ray", signal.SIGTERM, 143)],

@@ -8,8 +8,10 @@ nothing about them.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import combinations, product
@@ -110,6 +112,14 @@ def settings_of(run: Mapping[str, str]) -> list[str]:
     return words + (["model.lora.train_head=true"] if traits("method", run["method"]).needs_head else [])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _clean() -> None:
+    """Files and processes that earlier modules left to the garbage collector are no warnings of these runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def _noisy_sum(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The analog uplink among the built-in ones."""
@@ -125,6 +135,8 @@ def _forget() -> None:
         known.cache_clear()
 
 
+# With few samples each: a thousand of them are evaluated in the end.
+MILLION = ["data.partition=virtual", "data.clients=1000000", "data.samples_per_client=16"]
 EVERYBODY_OUT = ["channel.bandwidth_hz=1", "allocator.name=equal"]
 ODD = {
     "mixed ranks": ["model.lora.rank={low: 2, high: 8}"],
@@ -155,7 +167,7 @@ ODD = {
     "broadcast": ["uplink.downlink=broadcast"],
     "deadline": ["uplink.deadline_s=0.05"],
     "everybody in outage": EVERYBODY_OUT,
-    "a million clients": ["data.partition=virtual", "data.clients=1000000"],
+    "a million clients": MILLION,
     "evaluated every third round": ["eval.every=3", "rounds=4"],
     "one of the cohort": ["cohort.size=1"],
     "one client": ["data.clients=1", "cohort.size=1"],
@@ -423,7 +435,7 @@ def test_a_report_of_the_largest_energies(tmp_path, monkeypatch):
             "channel.csi_error=0.3",
             "uplink.packet_error=snr",
         ],
-        ["allocator.name=random", "data.partition=virtual", "data.clients=1000000", "train.optimizer=adamw"],
+        ["allocator.name=random", *MILLION, "train.optimizer=adamw"],
     ],
 )
 def test_odd_runs_repeat_and_do_not_depend_on_the_pack_size(tmp_path, monkeypatch, overrides):

@@ -250,6 +250,7 @@ LONG = [word for word in SETTINGS if not word.startswith("rounds")] + ["rounds=4
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("everyone", [False, True], ids=["only the command", "the whole process group"])
 def test_ctrl_c_ends_workers_keeps_runs_and_exits_130(start, tmp_path, everyone):
     store = tmp_path / "outputs/runs"
@@ -269,6 +270,7 @@ def test_ctrl_c_ends_workers_keeps_runs_and_exits_130(start, tmp_path, everyone)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_workers_of_a_killed_command_end_and_leave_no_claim(start, tmp_path):
     store = tmp_path / "outputs/runs"
     process = start("soft", *LONG, cwd=tmp_path)
@@ -282,6 +284,7 @@ def test_workers_of_a_killed_command_end_and_leave_no_claim(start, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_killed_worker_fails_its_run_only(start, tmp_path):
     store = tmp_path / "outputs/runs"
     words = ["long: soft rounds=400", "short: soft rounds=2", *SETTINGS[:-1], "--seeds", "1", "--name", "mixed"]
@@ -300,6 +303,7 @@ def test_a_killed_worker_fails_its_run_only(start, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_hung_worker_is_ended_and_fails_its_run_only(start, tmp_path):
     """It is alive and says nothing: without a bound the command would wait for it for ever."""
     store = tmp_path / "outputs/runs"
@@ -324,6 +328,7 @@ def summary_of(store: Path, label: str) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_commands_at_once_share_the_work(start, tmp_path):
     words = ["soft", "ideal", *SETTINGS, "--seeds", "2"]
     both = [start(*words, "--name", name, cwd=tmp_path) for name in ("one", "two")]

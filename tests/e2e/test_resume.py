@@ -234,6 +234,7 @@ def test_killed_at_random_instants_it_ends_as_if_undisturbed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_killed_on_ray_it_ends_as_if_undisturbed_and_leaves_no_process(tmp_path):
     words = [*SMALL_RUN, "rounds=12", "actors.cpus=2"]

@@ -35,6 +35,7 @@ def test_a_million_registered_clients_cost_no_more_than_the_cohort(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1500)
 def test_a_thousand_clients_a_round_give_the_same_bytes_inline_and_on_ray(tmp_path):
     for executor in ("inline", "ray"):

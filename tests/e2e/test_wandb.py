@@ -25,6 +25,7 @@ from tests.conftest import SMALL_RUN, summary
 from tests.run_folders import config_tree, make_run
 from tests.wandb_server import API_KEY, wandb_processes, wandb_run, wandb_server
 
+pytestmark = pytest.mark.alone
 ROUNDS = 3
 
 
@@ -404,11 +405,15 @@ def test_an_interrupted_run_that_is_resumed_is_one_wandb_run(tmp_path):
 
 
 def test_after_ctrl_c_wandb_takes_less_than_ten_seconds_whatever_the_server_does(tmp_path):
-    out = tmp_path / "run"
+    out, words = tmp_path / "run", ("rounds=100000", "tracking.wandb.mode=online")
     with (
         wandb_server() as server,
         raysoft_run(
-            out, "rounds=100000", "tracking.wandb.mode=online", WANDB_BASE_URL=server.url, WANDB_API_KEY=API_KEY
+            out,
+            *words,
+            WANDB_BASE_URL=server.url,
+            WANDB_API_KEY=API_KEY,
+            WANDB__FILE_STREAM_TRANSMIT_INTERVAL="1",  # the first rounds arrive after a second instead of 15
         ) as process,
     ):
         wait_for(lambda: any(run["history"] for run in server.runs.values()))

@@ -195,7 +195,8 @@ def test_help_loads_nothing_heavy():
     assert loaded_after(code, (*HEAVY, "numpy", "pandas", "yaml", "pydantic")) == []
 
 
-@pytest.mark.slow  # a wall-clock figure: it needs a machine that is not doing anything else
+@pytest.mark.slow
+@pytest.mark.alone
 def test_help_is_fast():
     def seconds():
         began = time.perf_counter()

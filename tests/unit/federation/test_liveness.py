@@ -126,6 +126,7 @@ def test_every_pack_of_a_run_is_a_step(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_worker_in_a_loop_without_end_is_ended(tmp_path, monkeypatch):
     """It beats from its second thread all the while."""
     source = """
