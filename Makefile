@@ -7,8 +7,9 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-dev test test-cpus test-slow lint bench study study-fresh study-short clean
+.PHONY: help demo setup setup-dev docs test test-cpus test-slow lint bench study study-fresh study-short clean
 
+comma := ,
 PYTHON ?=
 TORCH_INDEX ?=
 
@@ -39,6 +40,10 @@ setup: .venv/.installed  ## make .venv and install raysoft into it
 	@echo "Ready: .venv/bin/raysoft --help"
 
 setup-dev: .venv/.installed-dev  ## the same with everything that tests and lint need
+
+docs: .venv/.installed-dev  ## the documentation site into build/docs, without a network
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html"
 
 # Tests in two processes, a file at a time, in the order given: long files first, so that both end at about the same time.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
@@ -111,5 +116,5 @@ clean:  ## remove .venv and caches; outputs/ stays
 	@touch .venv/.installed
 
 .venv/.installed-dev: pyproject.toml constraints.txt .venv/.installed | .venv/bin/python
-	@$(call install,.[dev],raysoft and its development tools)
+	@$(call install,.[dev$(comma)docs],raysoft and its development tools)
 	@touch .venv/.installed-dev

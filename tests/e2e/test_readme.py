@@ -12,7 +12,8 @@ from tests.command import raysoft
 from tests.conftest import records, summary
 from tests.hf_folders import make_folder
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 WORDS = {"good": ["w1", "w2", "w3", "w4"], "bad": ["w5", "w6", "w7", "w8"]}  # words of the folder's tokenizer
 
 
@@ -27,6 +28,12 @@ def write_reviews(path: Path) -> None:
 
 def test_the_example_is_short():
     assert len(example().splitlines()) <= 25
+
+
+def test_the_page_about_models_has_the_same_example():
+    page = (ROOT / "docs" / "howto" / "own_model.md").read_text()
+    assert f"```yaml\n{example()}```" in page
+    assert re.search(r"```python\n(import peft.*?)```", README, flags=re.S)[0] in page
 
 
 @pytest.mark.timeout(240)

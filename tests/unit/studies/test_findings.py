@@ -127,7 +127,7 @@ def prose(path):
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster/README.md"],
+    [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "cluster/README.md"],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_links_between_documents_lead_somewhere(path):
