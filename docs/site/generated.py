@@ -107,7 +107,8 @@ def quantity_table() -> str:
     rows = [
         [
             f"`{one.key}`",
-            cell(re.sub(r"[{}]", "", one.label)) + (" (text tasks)" if one.text_task else ""),
+            cell(one.label.format(equal="bits, seconds or joules", accuracy="accuracy"))
+            + (" (text tasks)" if one.text_task else ""),
             (one.unit or "–") + _factor(one.factor),
             one.better or "–",
             ", ".join(PLACES[place] for place in one.places) or "tables of comparisons",

@@ -5,6 +5,7 @@ In a real browser, where there is one: no page is wider than its window, and sea
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 
 import pytest
@@ -106,6 +107,18 @@ def test_the_generated_references_are_complete(site):
     table = (site / "quantities.html").read_text(encoding="utf-8")
     for one in quantities.TABLE:
         assert f"<td><code>{one.key}</code></td>" in table
+
+
+def test_lists_of_the_repository_stay_lists_on_the_site():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "site" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    done = doctest.testmod(hooks)
+    assert done.attempted > 0
+    assert done.failed == 0
+    code = "- a\n\n  ```\n  # no heading\n  ```\n- b"
+    assert hooks.as_markdown(code) == "- a\n\n    ```\n    # no heading\n    ```\n\n- b"
+    assert hooks.as_markdown("```\na\n- b\n```") == "```\na\n- b\n```"
 
 
 def test_what_the_tests_look_for_would_be_found(tmp_path):
