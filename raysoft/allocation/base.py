@@ -41,13 +41,15 @@ BACKLOG = "queue_s"
 
 
 def kept_fractions(plan: Allocation, reports: Sequence[ClientReport]) -> Array:
-    """Share of the bits on its menu that each client may send, [K]; nan where it has none (only a head is trained)."""
-    return np.array(
-        [
-            report.curve.bits_J[int(units)] / report.curve.bits_J[-1] if report.curve.bits_J[-1] else np.nan
-            for report, units in zip(reports, plan.units_K, strict=True)
-        ]
-    )
+    """Share of the bits on its menu that each client may send, [K]: 0 where it is told not to.
+
+    nan where an active client has no bits on it (only a head is trained).
+    """
+    kept_K = np.zeros(len(reports))
+    for k in np.flatnonzero(plan.active_K).tolist():
+        bits_J = reports[k].curve.bits_J
+        kept_K[k] = bits_J[int(plan.units_K[k])] / bits_J[-1] if bits_J[-1] else np.nan
+    return kept_K
 
 
 class Allocator(Protocol):

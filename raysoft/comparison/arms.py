@@ -73,15 +73,15 @@ def parse_arms(arguments: Sequence[str]) -> list[Arm]:
 
 def _words(text: str) -> list[str]:
     """The target, then settings, cut outside quotes; those around a whole word are taken off."""
-    masked = _QUOTED.sub(lambda found: _masked(found[0]), text)
+    masked = _QUOTED.sub(lambda found: _masked(found[0], whole=text[found.end() : found.end() + 1].strip() == ""), text)
     cuts = [found.span() for found in _BETWEEN.finditer(masked)]
     begins, ends = [0, *(end for _, end in cuts)], [*(begin for begin, _ in cuts), len(text)]
     return [_bare(text[begin:end]) for begin, end in zip(begins, ends, strict=True)]
 
 
-def _masked(quoted: str) -> str:
-    """As long as what it stands for, and a setting where that is one."""
-    return ("_=" if _SETTING.match(quoted[1:]) else "__").ljust(len(quoted), "_")
+def _masked(quoted: str, *, whole: bool) -> str:
+    """As long as what it stands for, and a setting where that is one (and the `whole` word)."""
+    return ("_=" if whole and _SETTING.match(quoted[1:]) else "__").ljust(len(quoted), "_")
 
 
 def _bare(word: str) -> str:

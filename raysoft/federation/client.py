@@ -142,15 +142,19 @@ class Worker:
             upload = _nothing(view, state)
             if client in results:
                 with self._leaving_out(client, failed):
-                    report, upload = self._report(report, view, jobs[client], results[client].end, state)
-            reports.append(replace(report, failed=failed.get(client, "")))
+                    report, upload = self._wanted(report, view, jobs[client], results[client].end, state)
+                    report = self._with_menu(report, view, upload, state)
+            if client in failed:
+                report = replace(report, finite=False, failed=failed[client])
+                upload = _nothing(view, state, upload.memory_if_rejected)
+            reports.append(report)
             uploads.append(upload)
         return tuple(reports), TrainedPack(pack, tuple(uploads), tuple(states))
 
-    def _report(
+    def _wanted(
         self, report: ClientReport, view: View, job: LocalJob, end: Tensors, state: ClientState
     ) -> tuple[ClientReport, Upload]:
-        """What the client wants to send, and its report completed by norm and curve."""
+        """What the client wants to send, and its report with the norm of that."""
         with blamed("method", self.config, view.tick, view.client):
             upload = self.method.upload(view, job, end, state.method)
             check_upload(self.config, view, upload)
@@ -158,11 +162,15 @@ class Worker:
         finite = norm <= LARGEST and all(map(is_sound, upload.side.values()))  # not for nan
         if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
             upload = _nothing(view, state, upload.memory_if_rejected)
+        return replace(report, finite=finite, update_norm=norm), upload
+
+    def _with_menu(self, report: ClientReport, view: View, upload: Upload, state: ClientState) -> ClientReport:
+        """The report with the curve of what may be sent."""
         with blamed("codec", self.config, view.tick, view.client):
             menu = self.codec.menu(upload.update, view, state.codec)
             check_curve(self.config, view.tick, view.client, menu)
         menu = replace(menu, fixed_bits=menu.fixed_bits + upload.side_bits)
-        return replace(report, finite=finite, update_norm=norm, curve=quantize_curve(menu)), upload
+        return replace(report, curve=quantize_curve(menu))
 
     @contextmanager
     def _leaving_out(self, client: int, failed: dict[int, str]) -> Iterator[None]:
@@ -208,7 +216,8 @@ class Worker:
         with blamed("codec", self.config, view.tick, view.client):
             draw = self.rng("codec", view.tick, view.client)
             encoded = self.codec.encode(update, view, state.codec, units, draw)
-            check_encoded(self.config, view, encoded, self.codec, units)
+            space = self.workload.space
+            check_encoded(self.config, view, encoded, self.codec, units, len(space.pairs) * space.rank)
         if norm_of(encoded.received) <= LARGEST:
             check_size(self.config, view, encoded.received, update, state.codec)
         return encoded

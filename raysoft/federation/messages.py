@@ -67,8 +67,8 @@ class EncodedPack:
 class FoldRequest:
     """mix: factor of each update in the sum (0: lost); weights: its factor had everybody sent everything.
 
-    `rejected`: not finite, too large, or its plug-ins failed. `cohort` is the size of the whole cohort, of which this
-    pack is a part.
+    `rejected`: not finite, too large, or its plug-ins failed before it could send. `cohort` is the size of the whole
+    cohort, of which this pack is a part.
     """
 
     mix: tuple[float, ...]

@@ -20,6 +20,7 @@ from raysoft.allocation.solvers.menus import Menus
 from raysoft.config import RunConfig, registry
 from raysoft.federation.parts import Parts
 from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
+from raysoft.federation.seam import blamed
 from raysoft.types import Array, ServerState, View
 from raysoft.uplinks.base import downlink_seconds
 from raysoft.wireless.base import gains
@@ -63,7 +64,8 @@ class Costs:
 
     def of(self, rank: int, tick: int) -> RankCost:
         """In this round."""
-        view = self.parts.method.view(self.parts.method.broadcast(self.server, tick), 0, rank, tick)
+        with blamed("method", self.parts.config, tick):
+            view = self.parts.method.view(self.parts.method.broadcast(self.server, tick), 0, rank, tick)
         key = (rank, view.trains)
         if key not in self.known:
             self.known[key] = _cost(self.parts, view)
@@ -77,9 +79,11 @@ def _cost(parts: Parts, view: View) -> RankCost:
         name: (value + parts.rng("nominal_update", number).normal(size=value.shape)).astype(np.float32)
         for number, (name, value) in enumerate(view.start.items())
     }
-    upload = parts.method.upload(view, parts.method.local(view, {}, 1), end, {})
+    with blamed("method", config, view.tick):
+        upload = parts.method.upload(view, parts.method.local(view, {}, 1), end, {})
     codec = registry.build("codec", config.codec, parts.info.space)
-    curve = codec.menu(upload.update, view, {})
+    with blamed("codec", config, view.tick):
+        curve = codec.menu(upload.update, view, {})
     curve = replace(curve, fixed_bits=curve.fixed_bits + upload.side_bits)
     scale = config.device.payload_scale
     menu = Menus.of((curve,), registry.options("codec", config.codec).min_kept_fraction, scale)

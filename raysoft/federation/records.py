@@ -121,7 +121,7 @@ def _client_columns(r: Round, kept_K: Array) -> dict[str, list[Any]]:
     with np.errstate(divide="ignore"):
         gain_db = 10.0 * np.log10(r.delivered.who.channel.gain_K)
     columns = {
-        "kept_fraction": np.where(r.plan.active_K, np.nan_to_num(kept_K), 0.0),
+        "kept_fraction": np.nan_to_num(kept_K),
         "bandwidth_hz": r.plan.bandwidth_hz_K,
         "latency_s": r.delivered.outcome.latency_s_K,
         "gain_db": gain_db,

@@ -195,13 +195,18 @@ def check_part(config: RunConfig, tick: int, part: Any, arrived: int) -> None:
         raise _fault("method", config, tick, f"folds {arrived} updates that arrived to nothing")
 
 
-def check_encoded(config: RunConfig, view: View, encoded: Any, codec: Codec, units: int) -> None:
-    """A payload with its bits, and the update that it holds; in round 1 that it holds just this one."""
+def check_encoded(config: RunConfig, view: View, encoded: Any, codec: Codec, units: int, components: int) -> None:
+    """A payload with its bits, the update that it holds (in round 1 that it holds just this one), and its stats.
+
+    `components`: rank components of r_max.
+    """
     _check_type("codec", config, view.tick, "encode", encoded, Encoded, view.client)
     bits = encoded.payload.num_bits
     if not isinstance(bits, int | np.integer) or bits < 0:
         raise _fault("codec", config, view.tick, f"its payload has {bits!r} bits", view.client)
     _check_values("codec", config, view, "decodes", encoded.received)
+    if strange := _strange_stats(encoded.stats, components):
+        raise _fault("codec", config, view.tick, strange, view.client)
     if view.tick > 1:
         return
     decoded = codec.decode(encoded.payload, view, units)
@@ -210,6 +215,19 @@ def check_encoded(config: RunConfig, view: View, encoded: Any, codec: Codec, uni
         if not np.array_equal(value, encoded.received[name], equal_nan=True):
             what = f"its payload decodes to another {name} than `received` holds"
             raise _fault("codec", config, view.tick, what, view.client)
+
+
+def _strange_stats(stats: Any, components: int) -> str:
+    if not isinstance(stats, Mapping) or not all(isinstance(name, str) for name in stats):
+        return "its stats are no mapping of names to numbers"
+    for name, value in stats.items():
+        found = np.asarray(value)
+        if name == "sent":
+            if found.dtype != bool or found.shape != (components,):
+                return f"its stats have `sent` as {found.dtype} {found.shape}, it must be bool ({components},)"
+        elif found.ndim or not np.issubdtype(found.dtype, np.number):
+            return f"its stats have {name} as {found.dtype} {found.shape}, only `sent` may be more than a number"
+    return ""
 
 
 def _check_values(kind: str, config: RunConfig, view: View, does: str, values: Any) -> None:

@@ -93,7 +93,10 @@ class Averaging:
         """Add the mean change, then what the method does besides. Nobody arrived: nothing changes."""
         if received.folded is None:
             return server
-        after = add_change(server, self.change(server, received.folded) or {}, self.config.server_lr)
+        change = self.change(server, received.folded)
+        if change is None and self.then is None:
+            raise ValueError("change_of gives None, and there is no `then` that applies the products")
+        after = add_change(server, change or {}, self.config.server_lr)
         return after if self.then is None else self.then(server, after, received)
 
 

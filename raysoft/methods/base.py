@@ -105,7 +105,7 @@ def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array
     if rank >= space.rank:
         return dict(theta)
     shapes = space.shapes_at(rank)
-    return {name: value[corner(shapes[name])] for name, value in theta.items()}
+    return {name: value[corner(shapes[name])] if name in shapes else value for name, value in theta.items()}
 
 
 def pad_to_rank(update: Update, space: ParamSpace) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,9 +23,12 @@ from raysoft.types import (
     Reception,
     ServerState,
     Tensors,
+    Update,
     Upload,
     View,
 )
+
+T = TypeVar("T")
 
 
 def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
@@ -42,7 +45,12 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
     if not options.extras:
         return method
     context = ExtraContext(space, config.train, clients)
-    extras = {section.name: registry.build("extra", section, context) for section in options.extras}
+    extras = {}
+    for number, section in enumerate(options.extras):
+        try:
+            extras[section.name] = registry.build("extra", section, context)
+        except ConfigError as error:
+            raise ConfigError(f"method.extras.{number}.name", error.message) from None
     return WithExtras(method, extras, Rng(config.seed))
 
 
@@ -92,7 +100,7 @@ class WithExtras:
 
     def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
         """The method's job, as the extras change it."""
-        job = self.inner.local(view, _own("", memory), steps)
+        job = _of_type(LocalJob, "local", self.inner.local(view, _own("", memory), steps))
         for name, extra in self.extras.items():
             own, mine = replace(view, side=_side(name, view.side)), _own(name, memory)
             job = _asked(name, LocalJob, extra.local, job, own, mine, self._draw("local", name, view))
@@ -101,7 +109,7 @@ class WithExtras:
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         """The method's upload, with what extras add; each remembers under its own name."""
         own = _own("", memory)
-        upload = self.inner.upload(view, job, end, own)
+        upload = _of_type(Upload, "upload", self.inner.upload(view, job, end, own))
         side = dict(upload.side)
         delivered, lost, rejected = _memories("", upload, own)
         for name, extra in self.extras.items():
@@ -109,6 +117,8 @@ class WithExtras:
             before = replace(upload, side={}, memory_if_delivered=mine, memory_if_lost=mine, memory_if_rejected=mine)
             told, draw = replace(view, side=_side(name, view.side)), self._draw("upload", name, view)
             upload = _asked(name, Upload, extra.upload, before, job, end, told, mine, draw)
+            if _shapes(upload.update) != _shapes(before.update):
+                raise ExtraError(name, "upload changes the names or shapes of what is sent")
             side |= {f"{name}/{key}": value for key, value in upload.side.items()}
             for known, more in zip((delivered, lost, rejected), _memories(name, upload, mine), strict=True):
                 known.update(more)
@@ -126,7 +136,7 @@ class WithExtras:
 
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """The method's step, then what the extras make of it."""
-        proposed = self.inner.aggregate(server, received, tick)
+        proposed = _of_type(ServerState, "aggregate", self.inner.aggregate(server, received, tick))
         for name, extra in reversed(list(self.extras.items())):
             own = replace(received, side=_side(name, received.side))
             proposed = _asked(name, ServerState, extra.step, server, proposed, own)
@@ -134,6 +144,17 @@ class WithExtras:
 
     def _draw(self, hook: str, name: str, view: View) -> np.random.Generator:
         return self.rng(f"extra.{name}.{hook}", view.tick, view.client)
+
+
+def _shapes(update: Update) -> dict[str, tuple[int, ...]]:
+    return {key: np.shape(value) for key, value in update.items()}
+
+
+def _of_type(wanted: type[T], hook: str, answer: T) -> T:
+    """What the method answers, before extras build on it. Raises TypeError where it is of another type."""
+    if not isinstance(answer, wanted):
+        raise TypeError(f"{hook} gives {type(answer).__name__}, not {wanted.__name__}")
+    return answer
 
 
 def _asked(name: str, wanted: type, hook: Callable[..., Any], *args: Any) -> Any:

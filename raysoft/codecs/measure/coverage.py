@@ -1,6 +1,6 @@
 """What codecs say of the updates they encoded (`Encoded.stats`), as figures of a round.
 
-A scalar is averaged over the clients that have it. `sent` is a mask over the rank components of r_max; N of them.
+`sent` is a mask over the rank components of r_max; N of them. Numbers are averaged over the clients that have them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ def coverage(counts_N: Array | None) -> dict[str, float]:
     return {"components_never_sent": float((counts_N == 0).mean()), "selection_entropy": entropy}
 
 
+_OWN = ("cross_term_share", "memory_residual")
+
+
 def mean_stats(stats: Iterable[Mapping[str, Array]]) -> dict[str, float]:
-    """The mean of every scalar, by name."""
+    """The mean of every number where it is finite; what only the codec knows is called codec_NAME in a record.
+
+    (A codec of another package must not be able to write what others have measured.)
+    """
     values: dict[str, list[float]] = {}
     for one in stats:
-        for name, value in one.items():
-            if np.ndim(value) == 0:
-                values.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(found)) for name, found in sorted(values.items())}
+        for name in sorted(one.keys() - {"sent"}):
+            values.setdefault(name if name in _OWN else f"codec_{name}", []).append(float(one[name]))
+    means = {name: float(np.mean(found)) for name, found in sorted(values.items())}
+    return {name: mean for name, mean in means.items() if np.isfinite(mean)}

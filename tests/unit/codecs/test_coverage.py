@@ -23,6 +23,7 @@ def test_where_nothing_was_sent_there_is_no_coverage():
     assert coverage(np.array([2]))["selection_entropy"] == 1.0, "one component cannot be chosen unevenly"
 
 
-def test_every_scalar_is_averaged_over_those_who_have_it():
-    told = [{"sent": np.ones(2), "a": np.array(1.0), "b": np.array(4.0)}, {"a": np.array(3.0)}, {}]
-    assert mean_stats(told) == {"a": 2.0, "b": 4.0}
+def test_every_number_is_averaged_over_those_who_have_it_and_named_as_the_codecs():
+    told = [{"sent": np.ones(2), "failed": np.array(1.0), "memory_residual": np.array(4.0)}, {"failed": 3}, {}]
+    assert mean_stats(told) == {"codec_failed": 2.0, "memory_residual": 4.0}
+    assert mean_stats([{"a": np.nan}, {"a": 1.0, "b": np.inf}]) == {}, "null would be no better"

@@ -100,6 +100,23 @@ def test_who_is_rejected_has_received_the_base_all_the_same(factor, extras):
     assert [int(value) for value in kept[0].values()] == [2], "what the two rounds before the last had merged"
 
 
+def test_who_is_left_out_for_its_codec_has_received_the_base_all_the_same():
+    made, executor = coordinator("flora", "cohort.size=12", "actors.on_failure=drop_client")
+    codec = executor.worker.codec
+
+    class Failing:
+        def __getattr__(self, name):
+            return getattr(codec, name)
+
+        def menu(self, update, view, memory):
+            return 1 / 0 if (view.client, view.tick) == (4, 2) else codec.menu(update, view, memory)
+
+    executor.worker.codec = Failing()
+    made.round(1)
+    assert made.round(2).drop_reasons == {"client_failed": 1}
+    assert made.state.clients[4].method == made.state.clients[5].method
+
+
 def test_the_fate_of_each_client_decides_which_of_its_memories_is_kept():
     """0 arrived, 1 was lost, 2 arrived without any weight in the mean, 3 was told not to send."""
     made, executor = coordinator("soft", "codec.error_feedback=true", "metrics.covariance=off")

@@ -178,6 +178,13 @@ def test_a_round_in_which_nobody_arrives_has_no_such_numbers():
     assert record.participants == 0
 
 
+def test_what_an_allocator_leaves_for_who_is_silent_is_not_read():
+    r = happened()
+    units = np.where(r.plan.active_K, r.plan.units_K, np.nan)
+    record = record_of(replace(r, plan=replace(r.plan, units_K=units)))
+    assert record.metrics["clients"]["kept_fraction"] == [0.25, 1.0, 0.0, 0.5, 0.5]
+
+
 def test_a_head_alone_has_no_fraction_to_keep():
     r = happened()
     head = Curve(32, np.zeros(1, dtype=int), np.zeros(1))

@@ -117,6 +117,11 @@ CLIENT = [
     ("encode", lambda e: replace(e, received=zeros(e.received)), "decodes to another .* than `received` holds"),
     ("encode", lambda e: 1 / 0, r"ZeroDivisionError: division by zero \(.*test_seam.py, line"),
     ("encode", lambda e: replace(e, payload=replace(e.payload, num_bits=-5)), "-5 bits"),
+    ("encode", lambda e: replace(e, stats=None), "its stats are no mapping of names to numbers"),
+    ("encode", lambda e: replace(e, stats={1: np.array(1.0)}), "its stats are no mapping of names to numbers"),
+    ("encode", lambda e: replace(e, stats={"sent": np.array(1.0)}), r"`sent` as float64 \(\), it must be bool"),
+    ("encode", lambda e: replace(e, stats={"mine": np.array("abc")}), "only `sent` may be more than a number"),
+    ("encode", lambda e: replace(e, stats={"mine": np.zeros(3)}), "only `sent` may be more than a number"),
 ]
 
 
@@ -159,6 +164,7 @@ EXTRA = [
     ("local", lambda *_: None, r"round 1, client \d+: local gives NoneType, not LocalJob"),
     ("upload", lambda *_: 1 / 0, r"round 1, client \d+: ZeroDivisionError"),
     ("upload", lambda *_: None, r"round 1, client \d+: upload gives NoneType, not Upload"),
+    ("upload", lambda upload, *_: replace(upload, update={}), r"round 1, client \d+: upload changes the names"),
     ("step", lambda *_: 1 / 0, "round 1: ZeroDivisionError"),
     ("step", lambda *_: None, "round 1: step gives NoneType, not ServerState"),
 ]
@@ -175,6 +181,17 @@ def test_what_an_extra_does_wrong_is_named_as_the_extras(hook, does, words):
     with pytest.raises(RaysoftError, match=f"^extra fedprox, {words}"):
         made.round(1)
     assert made.state.server.version == 0
+
+
+@pytest.mark.parametrize("hook,wanted", [("local", "LocalJob"), ("upload", "Upload"), ("aggregate", "ServerState")])
+def test_what_a_method_does_wrong_is_not_named_as_its_extras(hook, wanted):
+    made, executor = coordinator("soft", "method.extras=[{name: fedprox}]")
+    method = executor.worker.method
+    method = replace(method, inner=hostile(method, "inner", hook, lambda answer: None))
+    executor.worker.method = method
+    made.parts = replace(made.parts, method=method)
+    with pytest.raises(RaysoftError, match=f"^method soft, .*{hook} gives NoneType, not {wanted}"):
+        made.round(1)
 
 
 def test_an_extra_without_memory_is_nobodys_fault():

@@ -222,3 +222,12 @@ def test_a_fold_that_is_no_sum_has_to_be_told_as_a_trait(monkeypatch, tmp_path):
         method = Plugin(name=name)
         told = bool(registry.traits("method", method).single_updates)
         assert registry.build("method", method, space()).fold.linear != told
+
+
+def test_a_change_that_is_forgotten_is_refused():
+    """`change_of` without a `return`: a run that learns nothing would end well."""
+    method = Averaging(fedit.Config(), space(), change_of=lambda server, folded: None)
+    theta = {name: np.zeros(shape, np.float32) for name, shape in space().shapes.items()}
+    received = Reception(NOBODY, (), folded={name: value.astype(np.float64) for name, value in theta.items()})
+    with pytest.raises(ValueError, match="change_of gives None, and there is no `then`"):
+        method.aggregate(ServerState(theta), received, 1)
