@@ -135,9 +135,10 @@ class ComparisonResult:
         from raysoft.comparison.tables import arms_table, note, pairs_table
         from raysoft.report.page import grid
 
-        tables = [table for table in (arms_table(self.data), pairs_table(self.data)) if table.rows]
+        data = {**self._file.model_dump(exclude={"arms", "pairs", "time_to"}), **self.data}  # older files lack keys
+        tables = [table for table in (arms_table(data), pairs_table(data)) if table.rows]
         parts = [grid(table.heading, table.rows) for table in tables]
-        remarks = [f"<p>{escape(text)}</p>" for text in (note(self.data), *self.data.get("notes", ()))]
+        remarks = [f"<p>{escape(text)}</p>" for text in (note(data), *data["notes"])]
         return f"<div><b>{escape(self.name)}</b>{''.join([*parts, *remarks])}</div>"
 
 

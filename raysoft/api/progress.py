@@ -80,6 +80,7 @@ class Cell:
         self._bar: tuple[str, float, float | None] = ("", 0.0, None)
         self._began = self._shown = time.perf_counter()
         self._handle: Any = None
+        self._ended = False
         self._draw(now=True)
 
     def say(self, text: str) -> None:
@@ -93,15 +94,17 @@ class Cell:
         self._draw()
 
     def close(self) -> None:
-        """The last state, drawn whatever the clock says."""
+        """The last state, drawn whatever the clock says: the lines, and no bar that would go on moving."""
+        self._ended = True
         self._draw(now=True)
 
     def bundle(self) -> dict[str, str]:
         """What is displayed, as HTML and as text."""
-        text, done, total = self._bar
+        text, done, total = ("", 0.0, None) if self._ended else self._bar
         known = "" if total is None else f' value="{done:g}" max="{total or 1:g}"'
         count = "" if total is None else f" {done:g} / {total:g}"
-        head = f"{text}{count}, {time.perf_counter() - self._began:.0f} s" if text else ""
+        seconds = f"{time.perf_counter() - self._began:.0f} s"
+        head = f"{text}{count}, {seconds}" if text else f"ended after {seconds}" if self._ended else ""
         bar = f"<progress{known} style='width: 16em'></progress>" if text else ""
         lines = "\n".join(self._lines)
         page = f"<div>{bar} {escape(head)}</div><pre style='margin: 0.3em 0'>{escape(lines)}</pre>"

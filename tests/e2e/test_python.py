@@ -189,7 +189,7 @@ def test_the_notebooks_run(notebook, tmp_path, monkeypatch):
     assert {"image/png", "text/html"} <= kinds
     assert not [output for output in outputs if output.output_type == "error"]
     displays = [output for output in outputs if output.output_type == "display_data"]
-    assert any("<progress" in output["data"].get("text/html", "") for output in displays)
+    assert any("ended after" in output["data"].get("text/html", "") for output in displays)
 
 
 def test_there_are_two_notebooks():

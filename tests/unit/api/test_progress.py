@@ -72,7 +72,9 @@ def test_a_notebook_has_one_display_that_moves(notebook, capsys):
     pages = [one["text/html"] for one in handle.shown]
     assert len(pages) > 5
     assert any('value="1" max="2"' in page and "round 1 / 2" in page for page in pages)
-    assert "drawing the report" in pages[-1]
+    assert "drawing the report" in pages[-2]
+    assert "ended after" in pages[-1]
+    assert "<progress" not in pages[-1]  # it would go on moving
     assert "accuracy 0." in handle.shown[-1]["text/plain"]
 
 
