@@ -83,8 +83,8 @@ def run(
 def resume(folder: given.Interrupted, overrides: given.Overrides = None) -> None:
     """Go on with an interrupted run from its last checkpoint, with the result of a run that was never interrupted.
 
-    KEY=VALUE may change what has no influence on the result (executor, actors, tracking, checkpoint) and let `rounds`
-    grow; a damaged checkpoint is passed over for the one before. A finished run is left as it is.
+    KEY=VALUE may change what has no influence on the result (executor, actors, tracking, report, checkpoint) and let
+    `rounds` grow; a damaged checkpoint is passed over for the one before. A finished run is left as it is.
     """
     from raysoft.rundir.destination import expanded
     from raysoft.rundir.remote import is_uri, staged
