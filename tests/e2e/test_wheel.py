@@ -86,10 +86,11 @@ def test_the_command_of_the_wheel_is_there(site, tmp_path):
 
 
 def test_a_run_from_the_wheel_in_an_empty_folder(site, tmp_path):
-    words = ["run", "soft", *SMALL_RUN, "executor=inline", "--out", "mine"]
+    words = ["run", "soft", *SMALL_RUN, "executor=inline", "channel.name=./air.py", "--out", "mine"]
     where = "import raysoft; print(raysoft.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    for command in (["-c", where], ["-m", "raysoft", *words]):
+    new = ["-m", "raysoft", "new", "channel", "air"]  # templates come with the wheel, too
+    for command in (["-c", where], new, ["-m", "raysoft", *words]):
         done = subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from raysoft.errors import RaysoftError
 from raysoft.federation.clock.rounds import run_round
 from raysoft.federation.coordinator import build_parts
 from raysoft.federation.executor import InlineExecutor
@@ -59,10 +58,3 @@ def findings(kind: str, name: str, words: Sequence[str] = ()) -> Iterator[Findin
     subject = Subject.of(kind, name, words)
     for check in CHECKS[kind]:
         yield Finding((check.__doc__ or "").strip(), raises(check, subject))
-
-
-def hold(kind: str, name: str, words: Sequence[str] = ()) -> None:
-    """Raises RaysoftError with all that is wrong."""
-    faults = [f"{one.promise}: {one.fault}" for one in findings(kind, name, words) if one.fault is not None]
-    if faults:
-        raise RaysoftError(f"{kind} {name}: " + "; ".join(faults))
