@@ -51,7 +51,7 @@ class Config(CodecConfig):
     """
 
     gain: Gain = "balanced"
-    """How received values are scaled: least error of a client, unbiased, or between the two."""
+    """How received values are scaled: for a client's least error (projection), unbiased, or in between (balanced)."""
 
     def revision_in(self, run: RunConfig) -> int:
         """See `told_revision`."""

@@ -1,4 +1,7 @@
-"""`raysoft completion SHELL`: the scripts are sourced in their shells, and asked what they complete."""
+"""`raysoft completion SHELL`: the scripts are sourced in their shells, and asked what they complete.
+
+RAYSOFT_TEST_ZSH and RAYSOFT_TEST_FISH name shells that are not on the PATH.
+"""
 
 import os
 import shutil
