@@ -66,8 +66,9 @@ def resume(
     """Go on with a run where its newest sound checkpoint stands, or at round 0 where it has none.
 
     The result is that of a run that was never interrupted, bit for bit. `overrides` may change what has no influence on
-    the result (executor, actors, tracking, report, checkpoint) and let `rounds` grow; a caller that wants another result
-    from here on names further keys in `may_change`. A finished run is left alone, but for what is missing or damaged of it.
+    the result (executor, actors, tracking, report, checkpoint) and let `rounds` grow; a caller that wants another
+    result from here on names further keys in `may_change`. A finished run is left alone, but for what is missing or
+    damaged of it.
     Raises ConfigError naming every key that differs, RaysoftError where the folder or all checkpoints are damaged.
     """
     folder, events = Path(folder), events or Events()
