@@ -163,7 +163,7 @@ class KnownDigests:
     def __enter__(self) -> KnownDigests:
         self._base: sqlite3.Connection | None = None  # stays None where the cache cannot be used: all is read again
         self._new: list[tuple[str, int, int, int, str]] = []
-        with suppress(OSError, sqlite3.Error, ConfigError):
+        with suppress(OSError, sqlite3.Error):
             cache_folder().mkdir(parents=True, exist_ok=True)
             place = cache_folder() / "digests.sqlite"
             base = sqlite3.connect(place, timeout=10)

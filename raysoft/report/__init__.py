@@ -6,6 +6,7 @@ The package can be called: `raysoft.report(folder)` draws, since `raysoft.report
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,8 +31,14 @@ __all__ = [
 
 
 class _Room(ModuleType):
-    def __call__(self, *folders: Place, out: Place | None = None) -> Path:
-        return report(*folders, out=out)
+    def __call__(
+        self,
+        *folders: Place,
+        out: Place | None = None,
+        formats: str | Iterable[str] | None = None,
+        width: str | None = None,
+    ) -> Path:
+        return report(*folders, out=out, formats=formats, width=width)
 
 
 _Room.__call__.__doc__ = report.__doc__

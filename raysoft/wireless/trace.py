@@ -39,24 +39,31 @@ MEAN = "mean"  # of the bands
 class Config(ChannelConfig):
     """Options of `trace`; those of the geometry, path loss and fading have no part in it.
 
-    `quantity`: what the column `value` holds. Round n reads the file's round n, or the second
-    (n - 1) `seconds_per_round` after its first one. `interpolation`: between samples the earlier one, or a straight
-    line in the file's unit. `at_end`: refuse a run that outlasts the trace, hold the last sample, or begin again one
-    median spacing after it. `clients`: simulated client k is measured client k mod M; or one drawn, with an offset into
-    its trace, keyed by k. `band`: the FDMA uplink knows one gain over its whole band, so of several measured bands one
-    is named, or `mean` takes the mean of their power gains.
+    Round n reads the file's round n, or the second (n - 1) `seconds_per_round` after its first one. The FDMA uplink
+    knows one gain over its whole band, so of several measured bands one is named, or the mean of their power gains is
+    taken.
     """
 
     file: UserFile
+    """CSV or Parquet file with the columns client, time or round, value, and band where there are several."""
     quantity: Literal["gain", "gain_db", "snr_db", "rate_bps"]
-    measured_power_dbm: Decibel | None = None  # transmit power of the measurement; for SNRs and rates
+    """What the column value holds: a power gain (or in dB), an SNR in dB, a rate in bit/s."""
+    measured_power_dbm: Decibel | None = None
+    """Transmit power of the measurement; for SNRs and rates. [dBm]"""
     measured_bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] | None = None
+    """Bandwidth of the measurement; null: that of the simulated band. [Hz]"""
     seconds_per_round: Positive | None = None
+    """How far a round goes on in a trace by time. [s]"""
     interpolation: Literal["hold", "linear"] = "hold"
+    """What lies between two samples: the earlier one, or a straight line in the file's unit."""
     at_end: Literal["error", "hold", "loop"] = "error"
+    """Refuse a run that outlasts the trace, hold the last sample, or begin again one median spacing after it."""
     clients: Literal["repeat", "draw"] = "repeat"
+    """Simulated client k is measured client k mod M, or one drawn, with an offset into its trace, keyed by k."""
     band: Annotated[str, Field(min_length=1)] | None = None
-    max_gap: NonNegative | None = None  # seconds or rounds, as the file; null: 10 times the median spacing
+    """Which of several measured bands; mean: the mean of their power gains."""
+    max_gap: NonNegative | None = None
+    """Longest hole between two samples, in seconds or rounds as the file; null: 10 times the median spacing. [s]"""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Config:

@@ -33,9 +33,10 @@ def tables(runs: Sequence[Run]) -> list[tuple[int, Run, ClientRounds, ClientTabl
 def by_client(runs: Sequence[Run]) -> Chart | None:
     """Kept fraction and bandwidth from the weakest client to the strongest: mean, and where most of the values lie."""
     found = tables(runs)
+    panels_of = {"kept_fraction": ("Kept fraction", 1.0), "bandwidth_hz": ("Bandwidth (kHz)", 1e-3)}
     shown = [
         (label, name, factor)
-        for label, name, factor in (("Kept fraction", "kept_fraction", 1.0), ("Bandwidth (kHz)", "bandwidth_hz", 1e-3))
+        for name, (label, factor) in panels_of.items()
         if any(np.isfinite(getattr(rounds, f"{name}_N")[rounds.served_N]).any() for _, _, rounds, _ in found)
     ]
     if not shown:

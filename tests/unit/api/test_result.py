@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import raysoft
 from raysoft.config import registry
@@ -185,7 +186,7 @@ def test_a_comparison_draws_means_over_seeds(comparison):
     at_end = [comparison.runs["soft", seed].data.column("accuracy")[-1] for seed in (0, 1)]
     soft = next(line for line in lines(figure) if line[-1, 1] == pytest.approx(100 * np.mean(at_end)))
     assert soft[-1, 0] == comparison.runs["soft", 0].data.column("round")[-1]
-    assert {"ideal", "soft", "soft-plus"} <= {text.get_text() for text in figure.axes[0].texts}
+    assert {"ideal", "soft", "soft-plus"} <= {text.get_text() for text in figure.findobj(Text)}
 
 
 # ------------------------------------------------------------------------------------------------------------- a sweep

@@ -158,7 +158,7 @@ def test_rotation_is_refused_where_it_cannot_work():
     ]:
         with pytest.raises(ConfigError, match=message):
             build(name, space, quantizer="rotated", **options)
-    with pytest.raises(ConfigError, match="quantizer belongs to the chain"):
+    with pytest.raises(ConfigError, match="quantizer: belongs to the chain"):
         build("chain", space, codecs=[{"name": "quantize", "bits": 4, "quantizer": "rotated"}])
 
 

@@ -222,7 +222,11 @@ def test_large_cohorts_are_described_by_their_first_clients():
     delivered = replace(
         r.delivered,
         who=replace(
-            r.delivered.who, clients_K=np.arange(many), weights_K=ones / many, channel=ChannelState(ones, ones)
+            r.delivered.who,
+            clients_K=np.arange(many),
+            weights_K=ones / many,
+            compute_s_K=ones,
+            channel=ChannelState(ones, ones),
         ),
         outcome=Outcome(ones > 0, ones, ones, ("",) * many, 1.0),
         arrived_K=ones > 0,

@@ -101,7 +101,7 @@ def _without(method):
             job = super().local(view, {}, steps)
             return replace(job, linear={name: np.zeros_like(value) for name, value in view.start.items()})
 
-    return Zero(method.inner, {}, method.rng)
+    return Zero(method.inner, {}, method.rng, {})
 
 
 def test_the_server_holds_the_mean_of_the_clients_and_one_client_is_not_corrected():

@@ -156,7 +156,7 @@ BROKEN = [
 
     def step(""",
         "an upload holds what was trained",
-        "uploads other values than are trained",
+        "upload changes the names or shapes of what is sent",
     ),
     (
         "allocator",
