@@ -56,8 +56,8 @@ def why_not(config: RunConfig) -> str:
         return f"the model {config.model.name!r} would be fetched from the hub"
     if config.data.path is not None and _bytes_of(config.data.path) is None:
         return f"the data {config.data.path!r} would be fetched from the hub"
-    for name, place in (("model", config.model.name), ("data", config.data.path or "")):
-        if (_bytes_of(place) or 0) > MOST_BYTES:
+    for name, place in (("model", config.model.name), ("data", config.data.path)):
+        if place is not None and (_bytes_of(place) or 0) > MOST_BYTES:
             return f"to read the {name} takes long"
     return ""
 

@@ -38,6 +38,13 @@ def test_what_is_large_is_not_read(tmp_path):
     assert why_not(config_of(f"model.name={tmp_path}")) == "to read the model takes long"
 
 
+def test_what_lies_in_the_current_folder_is_nobodys_data(tmp_path, monkeypatch):
+    with open(tmp_path / "something.else", "wb") as file:
+        file.truncate(3_000_000_000)
+    monkeypatch.chdir(tmp_path)
+    assert why_not(config_of()) == ""
+
+
 def test_a_run_on_a_cluster_is_not_tried_here(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert "cluster" in why_not(config_of(executor="ray"))
