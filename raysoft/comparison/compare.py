@@ -55,49 +55,6 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def compare(
-    arms: Sequence[str],
-    seeds: int = 5,
-    *,
-    first_seed: int = 0,
-    equal: Cost | None = None,
-    reference: str | None = None,
-    margin: float = 0.01,
-    workers: int = 2,
-    name: str | None = None,
-    out: Path | str | None = None,
-    store: Path | str | None = None,
-    events: BatchEvents | None = None,
-) -> Comparison:
-    """Run each arm (`[LABEL:]TARGET [key=value ...]`, see `arms.py`) with each seed and compare with the reference.
-
-    Arms of one seed share data split, cohorts and channels. Runs go to `store` (outputs/runs) and are found there again
-    by their configuration. Every arm's runs are read, compared over common seeds, and written to `outputs/NAME` (or
-    `out`; RAYSOFT_OUTPUTS replaces outputs/):
-    comparison.json, table.csv, table.md, table.tex, figures and report.html.
-
-    `equal`: metrics are read at the largest total of uplink bits, simulated seconds or joules that all arms of a seed
-    have reached (see readings.equal_readings). `margin`: of non-inferiority in accuracy; bits per byte have 2 % of the
-    reference. Runs that failed are in `failed`; an arm without any finished run is left out. Call it under
-    `if __name__ == "__main__":`, it starts processes.
-
-    Raises ConfigError on bad input, RaysoftError where no arm has a finished run.
-    """
-    plan = plan_comparison(
-        arms,
-        seeds=seeds,
-        out=out,
-        store=store,
-        first_seed=first_seed,
-        equal=equal,
-        reference=reference,
-        margin=margin,
-        workers=workers,
-        name=name,
-    )
-    return carry_out(plan, workers, events)
-
-
 def plan_comparison(
     arguments: Sequence[str] | Sequence[Arm],
     *,
@@ -111,7 +68,14 @@ def plan_comparison(
     workers: int = 2,
     name: str | None = None,
 ) -> ComparisonPlan:
-    """Check everything that can be checked without running anything. Raises ConfigError."""
+    """Check everything that can be checked without running anything: arms (`[LABEL:]TARGET [key=value ...]`) and seeds.
+
+    Arms of one seed share data split, cohorts and channels. `equal`: metrics are read at the largest total of uplink
+    bits, simulated seconds or joules that all arms of a seed have reached (see readings.equal_readings). `margin`: of
+    non-inferiority in accuracy; bits per byte have 2 % of the reference.
+
+    Raises ConfigError.
+    """
     given = [one for one in arguments if isinstance(one, Arm)]
     arms = given or parse_arms([one for one in arguments if isinstance(one, str)])
     if equal is not None and equal not in COSTS:

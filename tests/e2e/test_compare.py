@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raysoft.comparison.compare import compare
+from raysoft import compare
 from raysoft.comparison.store import claim, key_of, run_name
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
