@@ -208,11 +208,14 @@ def _carried_out(
 
     shown = board(progress and events is None)
     display = events or BatchProgress(shown)
+    watching = BatchWatching(plan.store, calls, display)
     try:
-        return carry_out(plan, workers, BatchWatching(plan.store, calls, display))
+        with watching.until_the_end():
+            return carry_out(plan, workers, watching)
     except StopBatch:
         remark = "Stopped by a callback before all runs had finished."
-        return carry_out(_finished(plan), workers, display, [remark])
+        found = carry_out(_finished(plan), workers, display, [remark])
+        return replace(found, failed=(*watching.failed, *found.failed))
     finally:
         shown.close()
 

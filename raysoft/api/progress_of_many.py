@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raysoft.api.progress import Board
-from raysoft.comparison.batch import BatchEvents, Job, JobOutcome
+from raysoft.comparison.batch import BatchEvents, Job, JobOutcome, head_line, outcome_line, waiting_line
 from raysoft.sweep.driver import SweepEvents
 from raysoft.sweep.folder import FAILED
 
@@ -13,7 +13,8 @@ class BatchProgress(BatchEvents):
 
     def __init__(self, shown: Board) -> None:
         self._board = shown
-        self._runs = self._done = self._known = self._rounds = self._seen = 0
+        self._runs = self._done = self._known = self._rounds = 0
+        self._seen: dict[int, int] = {}  # rounds of a job that the bar has counted
 
     def preparing(self, fraction: float, text: str) -> None:
         """Something other than runs."""
@@ -22,25 +23,24 @@ class BatchProgress(BatchEvents):
     def planned(self, total: int, reused: int, rounds: int) -> None:
         """How much there is to do."""
         self._runs, self._known, self._rounds = total, reused, rounds
-        found = f", {reused} of them done before" if reused else ""
-        self._board.say(f"{total} runs{found}; {rounds} rounds to go")
+        self._board.say(head_line(total, reused, rounds))
 
     def round(self, job: Job, tick: int) -> None:
         """Move the bar."""
-        self._seen += tick > 0
-        self._board.move("rounds", self._seen, self._rounds)
+        self._seen[id(job)] = tick
+        self._board.move("rounds", sum(self._seen.values()), self._rounds)
 
     def finished(self, outcome: JobOutcome) -> None:
         """One line."""
         self._done += 1
         if self._done <= self._known:
             return
-        what = f"FAILED: {outcome.error}" if outcome.error else "done elsewhere" if outcome.reused else "done"
-        self._board.say(f"[{self._done}/{self._runs}] {outcome.job.label}, seed {outcome.job.config.seed}: {what}")
+        self._board.say(outcome_line(outcome, self._done, self._runs))
+        self.round(outcome.job, outcome.job.config.rounds)  # also those that a failed run has left out
 
     def waiting(self, runs: int) -> None:
         """Others are at work."""
-        self.preparing(0.0, f"waiting for {runs} runs that another process is computing")
+        self.preparing(0.0, waiting_line(runs))
 
 
 class SweepProgress(SweepEvents):

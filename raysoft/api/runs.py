@@ -61,11 +61,7 @@ def run(
     place = run_place(target, None if out is folder is None else _only(out, folder), name)
     from raysoft.rundir.remote import staged
 
-    with (
-        undisturbed(),
-        staged(place, "--out", overwrite) as stage,
-        _watched(stage, calls, progress, events) as watching,
-    ):
+    with staged(place, "--out", overwrite) as stage, _watched(stage, calls, progress, events) as watching:
         found = run_config(config, stage.folder, overwrite=overwrite, events=watching, report=report, session=session)
     return Result(stage.place, found.notes)
 
@@ -86,8 +82,8 @@ def resume(
     """Go on with a run that was interrupted or stopped, from its last checkpoint; a finished one is left as it is.
 
     The result is that of a run that was never interrupted, bit for bit. Settings may change what has no influence on
-    it (executor, actors, tracking, checkpoint) and let `rounds` grow; whoever wants another result from here on names
-    further keys in `may_change`. The other arguments are those of `raysoft.run`.
+    it (executor, actors, tracking, report, checkpoint) and let `rounds` grow; whoever wants another result from here on
+    names further keys in `may_change`. The other arguments are those of `raysoft.run`.
 
     Raises ConfigError naming every key that differs, RaysoftError where folder or checkpoints are damaged.
     """

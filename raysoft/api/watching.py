@@ -13,6 +13,7 @@ from raysoft.comparison.batch import BatchEvents, Job, JobOutcome
 from raysoft.config import RunConfig
 from raysoft.rundir.folder import SUMMARY
 from raysoft.rundir.reading import read_advisory
+from raysoft.rundir.summary import FAILED, INTERRUPTED
 from raysoft.runs.events import Events, Wish
 from raysoft.types import RoundRecord
 
@@ -80,7 +81,7 @@ class Watching(Events):
         if self._run is None:
             return None
         summary, _ = read_advisory(self._folder / SUMMARY)
-        return self._calls.tell_end(self._run, summary or {"status": "failed", "metrics": {}})
+        return self._calls.tell_end(self._run, summary or {"status": FAILED, "metrics": {}})
 
 
 class StopBatch(Exception):  # noqa: N818 - a wish, no error
@@ -93,6 +94,7 @@ class BatchWatching(BatchEvents):
     def __init__(self, store: Path, calls: Calls, shown: BatchEvents) -> None:
         self._store, self._calls, self._shown = store, calls, shown
         self._runs: dict[int, Running] = {}
+        self.failed: list[JobOutcome] = []
 
     def preparing(self, fraction: float, text: str) -> None:
         """Shown only."""
@@ -122,19 +124,33 @@ class BatchWatching(BatchEvents):
     def finished(self, outcome: JobOutcome) -> None:
         """Told where the run was begun here, not where it was found."""
         self._shown.finished(outcome)
+        if outcome.error is not None:
+            self.failed.append(outcome)
         run = self._runs.pop(id(outcome.job), None)
         if run is None:
             return
         if outcome.folder is not None:
             summary, _ = read_advisory(outcome.folder / SUMMARY)
         else:
-            summary = {"status": "failed", "metrics": {"error": outcome.error}}
+            summary = {"status": FAILED, "metrics": {"error": outcome.error}}
         if (failed := self._calls.tell_end(run, summary)) is not None:
             raise failed
 
     def waiting(self, runs: int) -> None:
         """Shown only."""
         self._shown.waiting(runs)
+
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """However the batch in this block ends, callbacks are told of the end of every run that they saw begin."""
+        try:
+            yield
+        finally:
+            for run in self._runs.values():
+                failed = self._calls.tell_end(run, {"status": INTERRUPTED, "metrics": {}})
+                if failed is not None:
+                    log.warning(f"{failed}")  # the batch has ended for another reason, which the caller is told
+            self._runs.clear()
 
     def _tell(self, hook: str, job: Job, *more: Any) -> None:
         self._calls.tell(hook, self._runs[id(job)], *more)

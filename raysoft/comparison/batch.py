@@ -42,6 +42,23 @@ class JobOutcome:
     error: str | None = None
 
 
+def head_line(total: int, reused: int, rounds: int) -> str:
+    """What `planned` says, for every display."""
+    found = f", {reused} of them done before" if reused else ""
+    return f"{total} runs{found}; {rounds} rounds to go"
+
+
+def outcome_line(outcome: JobOutcome, number: int, total: int) -> str:
+    """What `finished` says."""
+    what = f"FAILED: {outcome.error}" if outcome.error else "done elsewhere" if outcome.reused else "done"
+    return f"[{number}/{total}] {outcome.job.label}, seed {outcome.job.config.seed}: {what}"
+
+
+def waiting_line(runs: int) -> str:
+    """What `waiting` says."""
+    return f"waiting for {runs} runs that another process is computing"
+
+
 class BatchEvents(Preparing):
     """What a caller may draw while a batch goes on; these draw nothing."""
 

@@ -28,6 +28,7 @@ from raysoft.rundir.folder import CONFIG, SUMMARY
 from raysoft.rundir.places import made
 from raysoft.rundir.plugin_files import kept
 from raysoft.rundir.reading import damage
+from raysoft.rundir.summary import DONE
 
 CLAIMS = ".claims"
 log = logging.getLogger("raysoft")
@@ -148,7 +149,7 @@ def _done(folder: Path) -> dict[str, Any] | None:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return summary if isinstance(summary, dict) and summary.get("status") == "done" else None
+    return summary if isinstance(summary, dict) and summary.get("status") == DONE else None
 
 
 def _made_of(summary: Mapping[str, Any], config: RunConfig, wanted: Identity) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -75,14 +76,15 @@ class PluginFile:
     @property
     def digest(self) -> str:
         """BLAKE2 of the content, as other files of a user are told apart."""
-        return f"blake2b {self._hex()}"
+        return f"blake2b {self._hex}"
 
+    @cached_property
     def _hex(self) -> str:
         return hashlib.blake2b(self.content, digest_size=16).hexdigest()
 
     def module(self) -> ModuleType:
         """The file as a module, once a content and process. Raises ConfigError with the line that is to blame."""
-        name = f"raysoft_plugin_{self._hex()}"
+        name = f"raysoft_plugin_{self._hex}"
         if name in sys.modules:
             return sys.modules[name]
         try:

@@ -12,6 +12,8 @@ from raysoft.rundir.folder import record_row, strict
 from raysoft.types import RoundRecord
 
 FINAL_EVALUATIONS = 5
+DONE, STOPPED, INTERRUPTED, FAILED = "done", "stopped", "interrupted", "failed"
+"""How a run has ended: all rounds; by a callback, properly; by a signal; by a fault. All but DONE can be resumed."""
 SUMMARY_KEYS = (
     "final_accuracy",
     "best_accuracy",
@@ -67,7 +69,7 @@ def summarise(
         "adapter_sha256": None,
         "config_hash": config.config_hash(),
         "identity": None,
-        "status": "done",
+        "status": DONE,
     }
     lost = sum(map(is_lost, rows))
     if lost:
@@ -105,14 +107,19 @@ def _word(config: Mapping[str, Any], section: str, key: str, otherwise: str) -> 
 
 
 def final_words(metrics: Mapping[str, Any], last: str) -> str:
-    """What the final value of a summary is, given its metrics; `last`: the value of the last evaluation, as a text.
+    """What the final value of a summary is, given its metrics; `last`: the value of the saved adapter, as a text.
 
-    >>> final_words({"evaluations_in_mean": 5}, "86.0 %")
+    >>> final_words({"evaluations_in_mean": 5, "last_accuracy": 0.86}, "86.0 %")
     'mean of the last 5 evaluations; the saved adapter: 86.0 %'
+    >>> final_words({"evaluations_in_mean": 1, "last_accuracy": None}, "-")
+    'the only evaluation; the saved adapter was not evaluated'
     """
     count = metrics.get("evaluations_in_mean", FINAL_EVALUATIONS)
     few = {0: "the base; no round was evaluated", 1: "the only evaluation"}
-    return few.get(count, f"mean of the last {count} evaluations; the saved adapter: {last}")
+    words = few.get(count, f"mean of the last {count} evaluations")
+    if count and metrics.get("last_accuracy", 0.0) is None:
+        return f"{words}; the saved adapter was not evaluated"
+    return words if count in few else f"{words}; the saved adapter: {last}"
 
 
 def _total(rows: Iterable[Mapping[str, Any]], key: str) -> float:

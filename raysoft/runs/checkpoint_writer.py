@@ -30,9 +30,12 @@ class CheckpointWriter:
         self._pending: Future[tuple[int, Path]] | None = None
 
     def due(self, tick: int, last: int, ends: bool = False) -> bool:
-        """Whether the state after this round is to be saved; `last`: the run's last round; `ends`: it ends here."""
+        """Whether the state after this round is to be saved; `last`: the run's last round.
+
+        `ends`: somebody ends the run here, who was promised that it can go on, also without `checkpoint.every`.
+        """
         every = self._config.every
-        return every is not None and tick > 0 and (tick % every == 0 or tick == last or ends)
+        return tick > 0 and (ends or (every is not None and (tick % every == 0 or tick == last)))
 
     def put(self, checkpoint: Checkpoint) -> None:
         """Begin to write; what became of the one before has to be asked first, by `written(wait=True)`."""

@@ -13,6 +13,7 @@ from raysoft.federation.liveness import in_background
 from raysoft.planning.stage import planned
 from raysoft.planning.table import plan_json
 from raysoft.rundir.folder import ROUNDS, SUMMARY, Position, record_row
+from raysoft.rundir.summary import DONE, FAILED, INTERRUPTED, STOPPED
 from raysoft.runs.advice import warn_of_catch_up, warn_of_round, warn_of_slow_start
 from raysoft.runs.bases import ensure_bases
 from raysoft.runs.checkpoint import CHECKPOINTS
@@ -53,21 +54,21 @@ class Course:
             totals, digest = self._with_coordinators()
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads the output any more
             if standing.records:
-                self._close_early("interrupted")
+                self._close_early(INTERRUPTED)
             elif standing.fresh:
                 standing.out.discard()
             raise
         except SystemExit:  # Tune stops a trial this way; the sweep keeps the reason
-            self._finish_trackers(standing.summary("stopped"))
+            self._finish_trackers(standing.summary(STOPPED))
             raise
         except Exception as error:
             refused = isinstance(error, (ConfigError, ResourceError)) and not standing.records
             if refused and standing.fresh:
                 standing.out.discard()  # before anything began
             else:
-                self._close_early("failed", metrics={"error": str(error) or type(error).__name__})
+                self._close_early(FAILED, metrics={"error": str(error) or type(error).__name__})
             raise
-        status = "stopped" if self._stopped else "done"
+        status = STOPPED if self._stopped else DONE
         return self._close(status, adapter_sha256=digest, metrics=with_shares(totals, standing.records))
 
     # ---------------------------------------------------------------------------------------------- before the rounds

@@ -44,12 +44,12 @@ def with_shares(totals: Mapping[str, Any], records: Sequence[RoundRecord]) -> di
     """Totals with the shares of the dense uplink: at 32 bits a value, and at the value bits used, where known."""
     dense = totals["dense_bits_total"]
     sent = None if any(map(is_lost, map(record_row, records))) else sum(record.uplink_bits for record in records)
-    evaluated = [record.accuracy for record in records if record.accuracy is not None]
     bits = totals["value_bits"]
     same = None if bits is None else dense * bits / 32
     return {
         **totals,
-        "last_accuracy": evaluated[-1] if evaluated else None,  # that of the saved adapter
+        # That of the saved adapter: a run that was stopped may end with a round that was not evaluated.
+        "last_accuracy": records[-1].accuracy if records else None,
         "uplink_share_of_dense32": sent / dense if dense and sent is not None else None,
         "uplink_share_of_dense_same_bits": sent / same if same and sent is not None else None,
     }

@@ -21,7 +21,7 @@ from raysoft.rundir.environment import environment
 from raysoft.rundir.folder import CONFIG, ENVIRONMENT, ROUNDS, SUMMARY, Position, write_atomic
 from raysoft.rundir.plugin_files import PLUGINS, changed, kept
 from raysoft.rundir.reading import damage, read_advisory, read_run
-from raysoft.rundir.summary import SUMMARY_KEYS, without_columns
+from raysoft.rundir.summary import DONE, SUMMARY_KEYS, without_columns
 from raysoft.runs.checkpoint import CHECKPOINTS, Checkpoint, newest
 from raysoft.types import RoundRecord
 
@@ -35,7 +35,7 @@ class Resumable:
     """A run that may go on: with this configuration, after this checkpoint (None: from round 0).
 
     `done`: its summary, where nothing is left to do, unless its records are to be mended (`mend`: see `salvage`).
-    `notes`: sentences for the user.
+    `redraws`: other figures are asked for than before. `notes`: sentences for the user.
     """
 
     config: RunConfig
@@ -43,6 +43,7 @@ class Resumable:
     done: Mapping[str, Any] | None
     notes: tuple[str, ...]
     mend: bool = False
+    redraws: bool = False
 
 
 def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Collection[str] = ()) -> Resumable:
@@ -69,7 +70,7 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
         lacking, mend = _lacking(folder, summary, checkpoint, damaged)
         if lacking is None:
             texts = tuple(f"{text}." for text in dict.fromkeys(damaged))
-            return Resumable(config, checkpoint, summary, texts, mend)
+            return Resumable(config, checkpoint, summary, texts, mend, redraws=config.report != stored.report)
         damaged = [*damaged, lacking]
     if checkpoint is None:
         notes.append(f"{folder} holds no checkpoint; it begins again at round 0.")
@@ -88,7 +89,7 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
 def _closing_summary(folder: Path, rounds: int) -> tuple[dict[str, Any] | None, list[str]]:
     """The summary of a run that has ended after so many rounds, else None; and what is wrong with a damaged one."""
     summary, torn = read_advisory(folder / SUMMARY)
-    if summary.get("status") != "done" or summary.get("rounds") != rounds:
+    if summary.get("status") != DONE or summary.get("rounds") != rounds:
         return None, torn
     missing = [key for key in SUMMARY_KEYS if key not in summary and key != "identity"]  # which 0.1 did not write
     problem = f"holds no {missing[0]}, so no run has written it" if missing else summary_problem(summary)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raysoft.config import RunConfig
 from raysoft.kernels import portable
-from raysoft.rundir.folder import REPORT, START, Position, RunFolder
+from raysoft.rundir.folder import REPORT, ROUNDS, START, Position, RunFolder
 from raysoft.rundir.plugin_files import keep
 from raysoft.runs.checkpoint import Checkpoint
 from raysoft.runs.course import Course
@@ -80,11 +80,17 @@ def resume(
         if found.mend:
             with _reopened(folder, found.checkpoint, finished=True) as (out, _):
                 out.write_summary(found.done)
+        if found.redraws:  # its rounds stay as they are, also where no checkpoint vouches for them
+            with RunFolder.reopen(folder, lambda: Position.of((folder / ROUNDS).read_bytes())) as out:
+                out.write_config(to_yaml(config))
+                out.write_summary(found.done)
+        left = "nothing is left to do but its report" if found.redraws else "nothing is left to do"
         log.warning(
-            f"This run has finished its {config.rounds} rounds, so nothing is left to do; "
+            f"This run has finished its {config.rounds} rounds, so {left}; "
             f"rounds={2 * config.rounds or 1}, say, lets it go on."
         )
-        return closed(folder, config, found.done, report=report and not (folder / REPORT).exists(), events=events)
+        draw = report and (found.redraws or not (folder / REPORT).exists())
+        return closed(folder, config, found.done, report=draw, events=events)
     portable.require(config.actors.portable)
     radio = radio_of(config)
     with _reopened(folder, found.checkpoint) as (out, at):

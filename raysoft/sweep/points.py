@@ -22,17 +22,8 @@ from raysoft.sweep.metrics import check_metric, check_task, lower_is_better
 
 Values = Mapping[str, Any]  # by dotted key, in the order of the space
 _NOT_AXES = {"seed": "seeds", "executor": "executor"}
-_NOT_EXPLORED = (
-    "model",
-    "data",
-    "rounds",
-    "method",
-    "actors",
-    "metrics",
-    "plan",
-    "tracking",
-    "report",
-)  # a run cannot change it
+# What a trial cannot take over from another one, or what has no part in a result.
+_NOT_EXPLORED = ("model", "data", "rounds", "method", "actors", "metrics", "plan", "tracking", "report")
 
 
 @dataclass(frozen=True)
@@ -254,11 +245,12 @@ def trial_name(point: int, values: Values, seed: int, labels: Mapping[str, str])
     >>> trial_name(7, {"model.lora.rank": 8, "train.lr": 0.01}, 0, {"model.lora.rank": "rank", "train.lr": "lr"})
     'p0007-rank8-lr0.01-s0'
     """
-    words = "-".join(f"{labels[key]}{_short(plain_value(key, value))}" for key, value in values.items())
+    words = "-".join(f"{labels[key]}{short_value(plain_value(key, value))}" for key, value in values.items())
     words = re.sub(r"[^A-Za-z0-9._-]+", "_", words)
     head, tail = f"p{point:04d}-", f"-s{seed}"
     return head + words[: 64 - len(head) - len(tail)].strip("-._") + tail
 
 
-def _short(value: Any) -> str:
+def short_value(value: Any) -> str:
+    """A setting as names and tables have it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

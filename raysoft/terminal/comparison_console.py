@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from raysoft.comparison.batch import BatchEvents, Job, JobOutcome
+from raysoft.comparison.batch import BatchEvents, Job, JobOutcome, head_line, outcome_line, waiting_line
 from raysoft.comparison.compare import Comparison, ComparisonPlan, failures
 from raysoft.comparison.store import find, key_of, run_name
 from raysoft.comparison.tables import arms_table, note, pairs_table, sideways, text_table, time_to_table
@@ -39,8 +39,7 @@ class BatchDisplay(Display, BatchEvents):
     def planned(self, total: int, reused: int, rounds: int) -> None:
         """The head of the log, and a bar over the rounds to come."""
         self._runs, self._known, self._rounds = total, reused, rounds
-        found = f", {reused} of them done before" if reused else ""
-        self._say(f"{total} runs{found}; {rounds} rounds to go")
+        self._say(head_line(total, reused, rounds))
         self._task = self.progress.add_task("", total=rounds or 1)
         self._draw()
 
@@ -60,13 +59,12 @@ class BatchDisplay(Display, BatchEvents):
         if self._done <= self._known:
             return  # the head of the log has counted them
         self._count(outcome.job, outcome.job.config.rounds)  # also those that a failed run has left out
-        what = f"FAILED: {outcome.error}" if outcome.error else "done elsewhere" if outcome.reused else "done"
-        self._say(f"[{self._done}/{self._runs}] {outcome.job.label}, seed {outcome.job.config.seed}: {what}")
+        self._say(outcome_line(outcome, self._done, self._runs))
         self._draw()
 
     def waiting(self, runs: int) -> None:
         """Say once that others are at work."""
-        self.preparing(0.0, f"waiting for {runs} runs that another process is computing")
+        self.preparing(0.0, waiting_line(runs))
 
     def _count(self, job: Job, rounds: int) -> None:
         self.progress.advance(self._task, rounds - self._seen.get(id(job), 0))

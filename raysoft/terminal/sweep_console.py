@@ -12,7 +12,7 @@ from raysoft.comparison.tables import Table, text_table
 from raysoft.quantities import Quantity, quantity
 from raysoft.sweep.best import final_test
 from raysoft.sweep.driver import SweepEvents, SweepResult, check_sweep_inputs
-from raysoft.sweep.points import Sweep
+from raysoft.sweep.points import Sweep, short_value
 from raysoft.sweep.results import DONE, FAILED, STOPPED
 from raysoft.terminal.console import aligned, progress_bar, relative, say
 from raysoft.terminal.display import Display
@@ -86,7 +86,7 @@ def print_sweep(console: Console, found: SweepResult) -> None:
 
 def best_text(sweep: Sweep, best: Mapping[str, Any]) -> str:
     """The settings of a point and its metric."""
-    words = ", ".join(f"{label} {_value(best[label])}" for label in sweep.labels.values())
+    words = ", ".join(f"{label} {short_value(best[label])}" for label in sweep.labels.values())
     spread = best["std"].get(sweep.config.metric)
     more = "" if spread is None else f" ± {spread:.4g}"
     return f"{words}: {sweep.config.metric} {best[sweep.config.metric]:.4g}{more}"
@@ -103,7 +103,7 @@ def points_table(sweep: Sweep, points: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             str(point["point"]),
-            *(_value(point[label]) for label in sweep.labels.values()),
+            *(short_value(point[label]) for label in sweep.labels.values()),
             _seeds(point),
             _spread(Quantity(metric, metric, (), digits=4), point),  # as it is in the files
             *(_spread(quantity(key), point) for key in figures),
@@ -120,10 +120,6 @@ def _seeds(point: Mapping[str, Any]) -> str:
 
 def _spread(of: Quantity, point: Mapping[str, Any]) -> str:
     return of.spread(point[of.key], point["std"].get(of.key))
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_sweep_plan(console: Console, sweep: Sweep, folder: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import raysoft
 from raysoft.errors import ConfigError, RaysoftError
+from raysoft.rundir.summary import final_words
 from tests.conftest import SMALL_RUN, records
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ class Until:
 
 def test_a_run_that_a_callback_ends_goes_on_as_if_nothing_had_happened(tmp_path):
     whole = raysoft.run("soft", SMALL_RUN, small(), out=tmp_path / "whole", **QUICK)
-    seldom = {"checkpoint": {"every": 50}}  # none would be due
+    seldom, never = ({"checkpoint": {"every": every}} for every in (50, None))  # none would be due
     stop = Until(1)
     stopped = raysoft.run("soft", SMALL_RUN, small(), seldom, out=tmp_path / "a", callbacks=stop, **QUICK)
     assert (stopped.status, stop.ends, len(stopped.rounds)) == ("stopped", ["stopped"], 2)
@@ -57,7 +58,7 @@ def test_a_run_that_a_callback_ends_goes_on_as_if_nothing_had_happened(tmp_path)
 
     fault = Until(2, KeyError("x"))
     with pytest.raises(RaysoftError, match=r"^the callback Until.on_round raised KeyError: 'x'$"):
-        raysoft.run("soft", SMALL_RUN, small(), seldom, out=tmp_path / "b", callbacks=[fault], **QUICK)
+        raysoft.run("soft", SMALL_RUN, small(), never, out=tmp_path / "b", callbacks=[fault], **QUICK)
     failed = raysoft.open(tmp_path / "b")
     assert (failed.status, fault.ends, len(failed.rounds)) == ("failed", ["failed"], 3)
     assert failed.summary["metrics"]["error"] == "the callback Until.on_round raised KeyError: 'x'"
@@ -77,6 +78,25 @@ def test_stop_at_the_last_round_or_before_the_first(tmp_path):
     at_once = raysoft.run("soft", SMALL_RUN, small(rounds=1), out=tmp_path / "b", callbacks=AtOnce(), **QUICK)
     assert (at_once.status, len(at_once.rounds)) == ("stopped", 1)
     assert raysoft.resume(at_once, **QUICK).summary["adapter_sha256"] == at_end.summary["adapter_sha256"]
+
+
+def test_a_run_that_ends_with_a_round_without_evaluation_vouches_for_no_accuracy(tmp_path):
+    for name, last, words in (("a", 1, "no round was evaluated"), ("b", 3, "the saved adapter was not evaluated")):
+        stopped = raysoft.run(
+            "soft", SMALL_RUN, small(rounds=9), eval={"every": 2}, out=tmp_path / name, callbacks=Until(last), **QUICK
+        )
+        assert stopped.summary["metrics"]["last_accuracy"] is None
+        assert words in final_words(stopped.summary["metrics"], "-")
+
+
+def test_a_finished_run_is_drawn_as_resume_is_told(tmp_path):
+    raysoft.run("soft", SMALL_RUN, small(rounds=0), out=tmp_path / "run", **QUICK)
+    kept = [tmp_path / "run" / name for name in ("summary.json", "rounds.jsonl")]
+    before = [path.read_bytes() for path in kept]
+    drawn = raysoft.resume(tmp_path / "run", {"report": {"formats": ["csv"]}}, progress=False)
+    assert {path.suffix for path in (drawn.folder / "figures").iterdir()} == {".csv"}
+    assert drawn.config.report.formats == ["csv"]
+    assert [path.read_bytes() for path in kept] == before
 
 
 def test_what_0_1_could_do_goes_on_working(tmp_path):

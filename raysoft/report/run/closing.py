@@ -16,7 +16,7 @@ from raysoft.quantities import LEARNED, NOT_MEASURED, Quantity, amount, percent,
 from raysoft.report.run.data import after_base, latency_budget_s
 from raysoft.rundir.folder import PLAN
 from raysoft.rundir.reading import Run, planned_rank
-from raysoft.rundir.summary import accuracy_name_in, final_words
+from raysoft.rundir.summary import DONE, accuracy_name_in, final_words
 
 Rows = list[tuple[str, str]]
 
@@ -157,7 +157,7 @@ def limits(run: Run) -> list[str]:
     device, channel = (_section(run, name) for name in ("device", "channel"))
     out = list(run.notes)
     summary = run.summary or {}
-    if (status := summary.get("status", "done")) != "done":
+    if (status := summary.get("status", DONE)) != DONE:
         why = summary.get("metrics", {}).get("error")
         out.append(f"The run ended early ({status})" + (f": {why}" if why else "."))
     out.append("Times, energies and bits on the air are simulated; only the wall time was measured on a clock.")

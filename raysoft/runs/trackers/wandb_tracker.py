@@ -22,6 +22,7 @@ from raysoft import __version__
 from raysoft.config import WandbConfig
 from raysoft.errors import RaysoftError
 from raysoft.rundir.folder import FIGURES, REPORT, ROUNDS, RUN_ID, WANDB, write_atomic
+from raysoft.rundir.summary import DONE, STOPPED
 from raysoft.runs.trackers.base import FINISH_S, Beginning, Row, curves, log
 from raysoft.runs.trackers.redact import redacted
 
@@ -84,10 +85,10 @@ class Wandb:
         if self._process is None:
             return None
         self._check()
-        done = summary["status"] == "done"
-        artifacts = [item for kind in self._config.artifacts if (item := self._artifact(kind))] if done else []
+        well = summary["status"] in (DONE, STOPPED)
+        artifacts = [item for kind in self._config.artifacts if (item := self._artifact(kind))] if well else []
         shown = {key: value for key, value in summary.items() if key != "identity"}  # W&B loses keys with dots
-        self._commands.put({"finish": redacted(shown), "exit_code": 0 if done else 1, "artifacts": artifacts})
+        self._commands.put({"finish": redacted(shown), "exit_code": 0 if well else 1, "artifacts": artifacts})
         self._commands.put(None)
         self._threads[1].join(within_s)
         if self._threads[1].is_alive():

@@ -205,6 +205,18 @@ def test_stop_and_faults_end_a_comparison():
         watching.record(job, RECORD)
 
 
+def test_a_comparison_that_ends_early_tells_of_the_end_of_every_run_and_keeps_what_had_failed():
+    notes = Notes()
+    watching, going, failed = batch(notes), Job("soft", run_config()), Job("other", run_config(seed=2))
+    with pytest.raises(StopBatch), watching.until_the_end():  # noqa: PT012 - what goes on before belongs to it
+        for job in (going, failed):
+            watching.begun(job)
+        watching.finished(JobOutcome(failed, None, error="out of memory"))
+        raise StopBatch
+    assert notes.heard == ["start", "start", "failed", "interrupted"]
+    assert [outcome.job for outcome in watching.failed] == [failed]
+
+
 def test_a_run_of_a_comparison_is_known_by_its_arm_and_seed():
     seen = []
     watching = batch(SimpleNamespace(on_start=lambda run: seen.append((run.name, run.seed, run.folder.parent.name))))
