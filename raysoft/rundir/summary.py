@@ -117,7 +117,7 @@ def final_words(metrics: Mapping[str, Any], last: str) -> str:
     count = metrics.get("evaluations_in_mean", FINAL_EVALUATIONS)
     few = {0: "the base; no round was evaluated", 1: "the only evaluation"}
     words = few.get(count, f"mean of the last {count} evaluations")
-    if count and metrics.get("last_accuracy", 0.0) is None:
+    if count and "last_accuracy" in metrics and metrics["last_accuracy"] is None:
         return f"{words}; the saved adapter was not evaluated"
     return words if count in few else f"{words}; the saved adapter: {last}"
 

@@ -30,6 +30,11 @@ actors: {pack_size: 6}
 metrics: {clients: false}
 tracking: {tensorboard: false}
 """
+# Steps enough that a rate of 0.1 learns on any CPU within a round what 1e-5 never does: no rung is a near tie.
+HALVING = """
+scheduler: {name: asha, grace_rounds: 1, reduction_factor: 2}
+overrides: [train.steps=8, train.batch_size=32%s]
+"""
 LIMIT_S = 900
 
 
@@ -157,8 +162,7 @@ def test_a_killed_driver_and_resume_give_the_table_of_an_undisturbed_sweep(place
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_halving_stops_bad_runs_early_and_says_where(place):
-    halving = "scheduler: {name: asha, grace_rounds: 1, reduction_factor: 2}\n"
-    sweep = f"space:\n  train.lr: {{grid: [0.2, 0.1, 1.0e-5, 2.0e-5]}}\n{halving}"
+    sweep = "space:\n  train.lr: {grid: [0.2, 0.1, 1.0e-5, 2.0e-5]}" + HALVING % ""
     done = tune(place, sweep, "max_concurrent=1")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = table(place)
@@ -177,8 +181,7 @@ def test_halving_stops_bad_runs_early_and_says_where(place):
 def test_trials_are_wandb_runs_of_one_group_also_those_that_are_stopped(place, monkeypatch):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
-    halving = "scheduler: {name: asha, grace_rounds: 1, reduction_factor: 2}\n"
-    sweep = f"space:\n  train.lr: {{grid: [0.2, 1.0e-5]}}\n{halving}overrides: [tracking.wandb.mode=offline]\n"
+    sweep = "space:\n  train.lr: {grid: [0.2, 1.0e-5]}" + HALVING % ", tracking.wandb.mode=offline"
     done = tune(place, sweep, "max_concurrent=1")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = table(place)
@@ -198,7 +201,7 @@ def test_trials_are_wandb_runs_of_one_group_also_those_that_are_stopped(place, m
         ]
         assert history == [{**dict(curves(one)), "_step": one["round"]} for one in run.records]
         assert seen["summary"]["status"] == row["status"]
-        assert seen["exit_code"] == (0 if row["status"] == "done" else 1)
+        assert seen["exit_code"] == 0, "stopped by the scheduler is no failure"
         ids.add(seen["id"])
     assert len(ids) == len(rows)
 
