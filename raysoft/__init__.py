@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from raysoft.planning.stage import make_plan, resolve_rank
     from raysoft.report.folders import report
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 __all__ = [
     "Adapter",
     "Callback",
