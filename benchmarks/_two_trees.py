@@ -82,9 +82,8 @@ def main() -> None:
         ratios.append([new / old for old, new in zip(before, after, strict=True)])
     for name, column in zip(("CPU", "wall"), zip(*ratios, strict=True), strict=True):
         low, middle, high = statistics.quantiles(column, n=4)
-        print(
-            f"{options.preset}: {name} time of a round, after / before: median {middle:.3f}, quartiles {low:.3f} {high:.3f}"
-        )
+        quartiles = f"median {middle:.3f}, quartiles {low:.3f} {high:.3f}"
+        print(f"{options.preset}: {name} time of a round, after / before: {quartiles}")
 
 
 if __name__ == "__main__":
