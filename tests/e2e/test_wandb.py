@@ -132,6 +132,7 @@ def test_an_offline_run_holds_what_the_run_folder_holds(tmp_path):
     assert_can_be_synced(trackers.notes["W&B"], tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_figures_and_adapter_are_uploaded_where_asked_for(tmp_path):
     path = tmp_path / "run"
 
@@ -175,6 +176,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_its_newest_file_holds_all(tmp_pa
     assert [plain(row) for row in seen["history"]] == expected_history(path)
 
 
+@pytest.mark.slow
 def test_an_overwritten_folder_is_another_run(tmp_path):
     tracked(tmp_path / "a")
     old = wandb_run(tmp_path / "a")["id"]
@@ -253,7 +255,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(one, marks=[pytest.mark.slow] if n else []) for n, one in enumerate(FAULTS)]
+)
 def test_a_run_that_cannot_be_online_is_kept_offline(tmp_path, monkeypatch, caplog, fault):
     place, reason = FAULTS[fault]
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
@@ -282,6 +286,7 @@ def assert_kept_offline(path, trackers, caplog, reason):
     assert wandb_processes(path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [accepts_and_never_answers, never_opens_a_run])
 def test_a_run_that_ends_before_a_dead_server_is_given_up_waits_no_longer(tmp_path, monkeypatch, place):
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
@@ -382,6 +387,7 @@ def test_the_command_says_how_to_upload_and_wandb_itself_says_nothing(tmp_path):
     assert {key: wandb_run(out)["summary"][key] for key in closing} == closing
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_that_is_resumed_is_one_wandb_run(tmp_path):
     class Interrupt(Events):
         def round(self, record):
@@ -429,6 +435,7 @@ def test_after_ctrl_c_wandb_takes_less_than_ten_seconds_whatever_the_server_does
     assert summary(out)["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_killed_run_takes_the_wandb_process_with_it_and_the_file_is_whole(tmp_path):
     out = tmp_path / "run"
     with raysoft_run(out, "rounds=100000"):

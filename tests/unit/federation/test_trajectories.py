@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from raysoft.config import registry
+from raysoft.config.presets import load_config
 from raysoft.kernels import portable
 from raysoft.models import embedded
 from tests import trajectories
@@ -44,7 +46,16 @@ def difference(found, golden):
     return "the adapter, with equal records"
 
 
-@pytest.mark.parametrize("preset", digits_presets())
+def one_of_a_method():
+    """The presets of all methods, one of each; the others are marked as slow."""
+    seen = set()
+    for name in sorted(digits_presets(), key=lambda name: (name.replace("-", "_") not in registry.METHODS, name)):
+        method = load_config(name).method.name
+        yield pytest.param(name, marks=[pytest.mark.slow] if method in seen else [])
+        seen.add(method)
+
+
+@pytest.mark.parametrize("preset", one_of_a_method())
 def test_a_digits_preset_goes_its_recorded_way(preset, tmp_path):
     compare(preset, tmp_path / "run")
 

@@ -100,7 +100,7 @@ def test_a_round_moves_the_head_by_the_mean_change_and_nothing_else(codec, alloc
         np.testing.assert_allclose(value - before[name], mean, atol=1e-6 if bits == 32 else 2 * step)
 
 
-@pytest.mark.parametrize("memory", ["true", "transport"])
+@pytest.mark.parametrize("memory", ["true", pytest.param("transport", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("codec", CODECS)
 def test_error_feedback_has_only_the_head_to_remember(codec, memory):
     """Round after round: the memory of a head that is sent exactly is zero, and there is none of the matrices."""

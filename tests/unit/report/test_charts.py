@@ -202,8 +202,8 @@ def test_an_evaluation_of_an_earlier_state_is_not_shown(tmp_path):
     "change",
     [
         {"clients": None},
-        {"clients": {"id": [1, 2], "labels": [[1], [2, 3]], "accuracy": "x"}},
-        {"classes": None},
+        pytest.param({"clients": {"id": [1, 2], "labels": [[1], [2, 3]], "accuracy": "x"}}, marks=pytest.mark.slow),
+        pytest.param({"classes": None}, marks=pytest.mark.slow),
         {"classes": ["a"]},
         {"confusion": [[None, 1], [2, 3]]},
     ],

@@ -219,7 +219,14 @@ def test_a_figure_for_what_was_measured_and_none_for_the_rest(folders, name, exp
 
 
 @pytest.mark.parametrize("width", ["page", "column"])
-@pytest.mark.parametrize("names", [["whole"], ["text"], ["large"], ["short"], ["whole", "text", "large", "bare"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["text"],
+        ["whole", "text", "large", "bare"],
+        *(pytest.param([name], marks=pytest.mark.slow) for name in ("whole", "large", "short")),
+    ],
+)
 def test_every_text_can_be_read_inside_the_figure_and_touches_no_other(folders, names, width):
     for name, figure in drawn([folders[item] for item in names], width).items():
         assert figure.get_figwidth() in (style.WIDTHS_IN[width], style.COLUMN_IN)

@@ -47,9 +47,9 @@ def shuffled(lines):
 @pytest.mark.parametrize(
     ("damage", "lost", "said"),
     [
-        (first_line, [0], "the records of rounds 0 are lost"),
+        pytest.param(first_line, [0], "the records of rounds 0 are lost", marks=pytest.mark.slow),
         (middle, [2], "rounds 2 are lost"),
-        (nothing, [0, 1, 2, 3, 4], "rounds 0-4 are lost"),
+        pytest.param(nothing, [0, 1, 2, 3, 4], "rounds 0-4 are lost", marks=pytest.mark.slow),
         (shuffled, [], "every line can be read"),
     ],
 )
