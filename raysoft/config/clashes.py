@@ -21,10 +21,15 @@ class Chosen:
     lora_init: str
     latency_budget_s: float | None
     others: Callable[[str, Callable[[Traits], bool]], tuple[str, ...]]
+    server_lr: float = 1.0
+
+    def extras_with(self, has: Callable[[Traits], bool]) -> list[str]:
+        """The extras with a trait."""
+        return [name for name, traits in self.extras.items() if has(traits)]
 
     def extra_with(self, has: Callable[[Traits], bool]) -> str:
         """The first extra with a trait, "" where none has it."""
-        return next((name for name, traits in self.extras.items() if has(traits)), "")
+        return next(iter(self.extras_with(has)), "")
 
     def name(self, kind: str) -> str:
         """`codec.name=topk`."""
@@ -53,6 +58,17 @@ def _superposes(c: Chosen) -> bool:
     codec = c.traits["codec"]
     common = codec.follows_order and bool(c.traits["method"].common_order)
     return codec.plain_values and (codec.sends_everything or common)
+
+
+def _without_its_coordinates(c: Chosen) -> str:
+    """The first extra that remembers coordinates which the method does not keep, "" where there is none.
+
+    Factors that take turns keep their own coordinates, which is enough for moments of each factor by itself.
+    """
+    method = c.traits["method"]
+    if not method.moves_gauge:
+        return ""
+    return c.extra_with(lambda t: t.fixed_gauge or (t.server_step and not method.alternates))
 
 
 CLASHES: tuple[Clash, ...] = (
@@ -170,12 +186,29 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         ("method", "extra"),
-        lambda c: c.traits["method"].moves_gauge and c.extra_with(lambda t: t.fixed_gauge),
+        _without_its_coordinates,
         lambda c: "method.extras",
         lambda c: (
-            f"{c.extra_with(lambda t: t.fixed_gauge)} remembers coordinates of the factors, which "
+            f"{_without_its_coordinates(c)} remembers coordinates of the factors, which "
             f"method.{c.traits['method'].moves_gauge} changes between rounds; use a method that keeps them, such as "
             "fedit or ffa"
+        ),
+    ),
+    Clash(
+        ("method", "extra"),
+        lambda c: c.server_lr != 1.0 and c.extra_with(lambda t: t.server_step),
+        lambda c: "method.server_lr",
+        lambda c: (
+            f"must be 1 with extra {c.extra_with(lambda t: t.server_step)}, which takes the server's step by an lr of "
+            f"its own, got {c.server_lr:g}"
+        ),
+    ),
+    Clash(
+        ("extra",),
+        lambda c: len(c.extras_with(lambda t: t.server_step)) > 1,
+        lambda c: "method.extras",
+        lambda c: (
+            f"{' and '.join(c.extras_with(lambda t: t.server_step))} would each take the server's step; use one of them"
         ),
     ),
     Clash(

@@ -327,8 +327,10 @@ REFUSED = {
     },
     (("method", "rolora"), ("codec", "rank_components remembered")): ("codec.error_feedback", "rolora does not train"),
     **{
-        (("method", name), ("extra", "scaffold")): ("method.extras", f"method.{setting} changes between")
+        (("method", name), ("extra", extra)): ("method.extras", f"method.{setting} changes between")
         for name, setting in MOVING.items()
+        for extra in registry.EXTRAS
+        if traits("extra", extra).fixed_gauge or (traits("extra", extra).server_step and name != "rolora")
     },
     **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
     **{
