@@ -60,6 +60,11 @@ def _superposes(c: Chosen) -> bool:
     return codec.plain_values and (codec.sends_everything or common)
 
 
+def _of_one_start(codec: Traits) -> str:
+    """The setting by which what a codec sends depends on the factors themselves, not only on their change."""
+    return codec.needs_both_factors or codec.remembers_products
+
+
 def _without_its_coordinates(c: Chosen) -> str:
     """The first extra that remembers coordinates which the method does not keep, "" where there is none.
 
@@ -130,6 +135,16 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: (
             f"{c.traits['codec'].remembers_products.partition('=')[2]} sends what it remembers as a change of B, which "
             f"{c.name('method')} does not train in every round; use error_feedback=false"
+        ),
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].own_start and _of_one_start(c.traits["codec"]),
+        lambda c: _key("codec", _of_one_start(c.traits["codec"])),
+        lambda c: (
+            f"{_of_one_start(c.traits['codec']).partition('=')[2]} goes by the factors that clients start from, which "
+            f"with {c.name('method')} are not those to which the server adds; use another "
+            f"{_of_one_start(c.traits['codec']).partition('=')[0]}"
         ),
     ),
     Clash(

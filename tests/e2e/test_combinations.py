@@ -326,6 +326,7 @@ REFUSED = {
         for name, setting in MOVING.items()
     },
     (("method", "rolora"), ("codec", "rank_components remembered")): ("codec.error_feedback", "rolora does not train"),
+    (("method", "flasc"), ("codec", "rank_components remembered")): ("codec.error_feedback", "transport goes by the"),
     **{
         (("method", name), ("extra", extra)): ("method.extras", f"method.{setting} changes between")
         for name, setting in MOVING.items()

@@ -1,4 +1,4 @@
-"""Server optimisers (6.9): FedAvg at SGD(1), steps by hand, momentum that persists, what rests while it is not trained."""
+"""Server optimisers (6.9): FedAvg at SGD(1), steps by hand, momentum that persists, what rests while not trained."""
 
 import math
 
