@@ -211,6 +211,15 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         ("method", "extra"),
+        lambda c: not c.traits["method"].trains_lora and c.extra_with(lambda t: t.needs_factors),
+        lambda c: "method.extras",
+        lambda c: (
+            f"{c.extra_with(lambda t: t.needs_factors)} acts on the LoRA factors, of which {c.name('method')} trains "
+            "none"
+        ),
+    ),
+    Clash(
+        ("method", "extra"),
         lambda c: c.server_lr != 1.0 and c.extra_with(lambda t: t.server_step),
         lambda c: "method.server_lr",
         lambda c: (

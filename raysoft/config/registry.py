@@ -36,7 +36,10 @@ CODECS = {
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
 CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma", "trace")}
-EXTRAS = {name: f"raysoft.methods.extras.{name}" for name in ("fedprox", "scaffold", "fedavgm", "fedadam", "fedyogi")}
+EXTRAS = {
+    name: f"raysoft.methods.extras.{name}"
+    for name in ("fedprox", "scaffold", "fedavgm", "fedadam", "fedyogi", "orthogonal")
+}
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,
     "codec": CODECS,

@@ -30,6 +30,7 @@ class Traits:
     plain_sgd: bool = False  # needs SGD without weight decay and clipping
     fixed_gauge: bool = False  # remembers the factors' coordinates, which therefore have to stay
     side_sums: bool = False  # sends exact values beside the update
+    needs_factors: bool = False  # has nothing to act on where no LoRA factor is trained
     server_step: bool = False  # takes the server's step itself, and remembers moments of each value that is trained
     # Codecs
     follows_order: bool = False  # can send the first components of a given order

@@ -333,6 +333,7 @@ REFUSED = {
         for extra in registry.EXTRAS
         if traits("extra", extra).fixed_gauge or (traits("extra", extra).server_step and name != "rolora")
     },
+    (("method", "head_only"), ("extra", "orthogonal")): ("method.extras", "orthogonal acts on the LoRA factors"),
     **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
     **{
         (("codec", name), ANALOG): ("codec.name", f"{VALUES['codec'][name]['name']}, as it is set, sends other entries")
