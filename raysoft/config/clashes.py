@@ -54,9 +54,19 @@ def _key(kind: str, setting: str) -> str:
     return f"{kind}.{setting.partition('=')[0]}"
 
 
+def _gives_order(extra: Traits) -> bool:
+    return extra.common_order != ""
+
+
+def _orders(c: Chosen) -> list[str]:
+    """Who gives all clients one order of components."""
+    setting = c.traits["method"].common_order
+    return [*([f"method.{setting}"] if setting else []), *c.extras_with(_gives_order)]
+
+
 def _superposes(c: Chosen) -> bool:
     codec = c.traits["codec"]
-    common = codec.follows_order and bool(c.traits["method"].common_order)
+    common = codec.follows_order and bool(c.traits["method"].common_order or c.extra_with(_gives_order))
     return codec.plain_values and (codec.sends_everything or common)
 
 
@@ -117,6 +127,22 @@ CLASHES: tuple[Clash, ...] = (
             f"which {c.name('codec')} does not follow as it is set; "
             f"{c.with_trait('codec', lambda t: t.follows_order)} does, also as the first of a chain"
         ),
+    ),
+    Clash(
+        ("extra", "codec"),
+        lambda c: c.extra_with(_gives_order) and not c.traits["codec"].follows_order,
+        lambda c: "method.extras",
+        lambda c: (
+            f"{c.extra_with(_gives_order)} gives all clients one order of rank components, which {c.name('codec')} "
+            "does not follow as it is set; "
+            f"{c.with_trait('codec', lambda t: t.follows_order)} does, also as the first of a chain"
+        ),
+    ),
+    Clash(
+        ("method", "extra"),
+        lambda c: len(_orders(c)) > 1,
+        lambda c: "method.extras",
+        lambda c: f"{' and '.join(_orders(c))} would each give an order of components; use one of them",
     ),
     Clash(
         ("method", "codec"),

@@ -38,7 +38,7 @@ UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
 CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma", "trace")}
 EXTRAS = {
     name: f"raysoft.methods.extras.{name}"
-    for name in ("fedprox", "scaffold", "fedavgm", "fedadam", "fedyogi", "orthogonal")
+    for name in ("fedprox", "scaffold", "orthogonal", "shared_order", "fedavgm", "fedadam", "fedyogi")
 }
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,

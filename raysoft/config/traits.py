@@ -18,7 +18,7 @@ class Traits:
     # Methods
     needs_head: bool = False  # has nothing to train without a trained head
     trains_lora: bool = True
-    common_order: str = ""  # all clients send the first components of one order, which the server gives
+    common_order: str = ""  # all clients send the first components of one order, which the server gives (extras, too)
     moves_gauge: str = ""  # the coordinates of the factors change between rounds
     alternates: bool = False  # trains and sends other values in other rounds, B not always among them
     leaves_out_factor: bool = False  # A or B is not sent

@@ -333,7 +333,17 @@ REFUSED = {
         for extra in registry.EXTRAS
         if traits("extra", extra).fixed_gauge or (traits("extra", extra).server_step and name != "rolora")
     },
-    (("method", "head_only"), ("extra", "orthogonal")): ("method.extras", "orthogonal acts on the LoRA factors"),
+    **{
+        (("method", "head_only"), ("extra", extra)): ("method.extras", f"{extra} acts on the LoRA factors")
+        for extra in registry.EXTRAS
+        if traits("extra", extra).needs_factors
+    },
+    (("method", "soft one order"), ("extra", "shared_order")): ("method.extras", "would each give an order"),
+    **{
+        (("extra", "shared_order"), ("codec", name)): ("method.extras", f"{VALUES['codec'][name]['name']} does not")
+        for name in VALUES["codec"]
+        if name not in FOLLOWERS
+    },
     **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
     **{
         (("codec", name), ANALOG): ("codec.name", f"{VALUES['codec'][name]['name']}, as it is set, sends other entries")

@@ -1,6 +1,7 @@
 """SOFT's parts under other methods (6.11): the penalty as an extra, and the component codec under each of them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,11 @@ from raysoft.methods.extras.base import ExtraContext
 from raysoft.methods.folds import STACK, Arrived
 from raysoft.methods.initial import initial_theta
 from raysoft.methods.rules.orthogonality import OrthogonalityPenalty
+from raysoft.methods.rules.shared_order import AGE, NEVER, order_bits
 from raysoft.rng import Rng
 from raysoft.types import LocalJob, ServerState
+from tests import noisy_sum
+from tests.plug_in_packages import make_package
 from tests.rounds import rounds_of
 from tests.unit.methods.spaces import PAIRS, space
 
@@ -59,6 +63,51 @@ def test_fedit_with_both_parts_is_soft_bit_for_bit():
     for one, two in zip(soft, fedit, strict=True):
         assert all(one.server.theta[name].tobytes() == two.server.theta[name].tobytes() for name in one.server.theta)
     assert [replace(one, wall_time_s=0.0) for one in records] == [replace(two, wall_time_s=0.0) for two in others]
+
+
+BOTH = "extras: [orthogonal, shared_order]"
+
+
+def test_with_the_shared_order_it_is_soft_with_a_shared_mask_bit_for_bit():
+    """The order, what it costs on the way down, and the uploads without a mask."""
+    _, soft, records = rounds_of("soft", "method.shared_mask=true", count=3)
+    parts, fedit, others = rounds_of("soft", f"method={{name: fedit, {BOTH}}}", count=3)
+    for one, two in zip(soft, fedit, strict=True):
+        assert one.server.extra.keys() == two.server.extra.keys()
+        for before, after in ((one.server.theta, two.server.theta), (one.server.extra, two.server.extra)):
+            assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+    assert [replace(one, wall_time_s=0.0) for one in records] == [replace(two, wall_time_s=0.0) for two in others]
+    views = [parts.method.view(parts.method.broadcast(fedit[-1].server, 4), 0, rank, 4) for rank in (8, 3)]
+    pairs = len(parts.info.space.pairs)
+    assert [view.downlink.side for view in views] == [order_bits(pairs * 8), order_bits(pairs * 3)]
+
+
+@pytest.mark.parametrize("method", ["ffa", "lora_fair", "flasc"])
+def test_the_shared_order_under_other_methods(method):
+    """Every client sends the same components, values alone; whoever waits is next."""
+    words = (f"method={{name: {method}, {BOTH}}}", COMPONENTS, "allocator.outage_factor=1e9")
+    parts, states, records = rounds_of("minmax", *words, count=3)
+    pairs, rank = parts.info.space.pairs, parts.info.space.rank
+    width = pairs[0].out_features * (1 if method == "ffa" else 2)
+    assert {(pair.out_features, pair.in_features) for pair in pairs} == {(pairs[0].out_features,) * 2}
+    for record in records:
+        assert record.uplink_bits % (3 * 32 * width) == 0  # whole components of all three, and not a bit more
+    count = records[0].uplink_bits // (3 * 32 * width)
+    sent = [int((state.server.extra[AGE] == 0).sum()) for state in states[1:]]
+    assert sent == [count] * 3
+    assert (states[3].server.extra[AGE] != NEVER).sum() == min(3 * count, len(pairs) * rank)
+
+
+def test_a_shared_order_makes_any_method_fit_for_the_air(monkeypatch, tmp_path):
+    """All send the same entries, which an analog uplink can add up."""
+    monkeypatch.syspath_prepend(
+        make_package(tmp_path / "site", "uplinks", "noisy_sum", Path(noisy_sum.__file__).read_text())
+    )
+    words = ("allocator={name: ideal}", "uplink.name=noisy_sum", "uplink.noise_std=0", COMPONENTS)
+    _, _, records = rounds_of("soft", "method={name: ffa, extras: [shared_order]}", *words, count=2)
+    assert [record.participants for record in records] == [3, 3]
+    with pytest.raises(ConfigError, match=r"^codec\.name: rank_components, as it is set, sends other entries"):
+        load_config("soft", ["method={name: ffa}", *words])
 
 
 def job_of(trains, **options):
@@ -173,6 +222,9 @@ def test_under_ffa_the_error_is_that_of_the_columns_of_b():
             ("method.name=head_only", "model.lora.train_head=true", ORTHOGONAL),
             "orthogonal acts on the LoRA factors, of w",
         ),
+        (("method.extras=shared_order", "codec.name=topk"), r"^method\.extras: shared_order gives all .*topk does not"),
+        (("method={name: soft, shared_mask: true, extras: [shared_order]}", COMPONENTS), "would each give an ord"),
+        (("method={name: flora, extras: [shared_order]}", COMPONENTS), "name=flora changes between rounds"),
         (("method.extras=[{name: orthogonal, penalty: identity}]",), r"^method\.extras\.0\.penalty: "),
         (("method.extras=[{name: orthogonal, weight: -1}]",), r"^method\.extras\.0\.weight: "),
     ],
