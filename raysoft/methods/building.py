@@ -87,6 +87,9 @@ class WithExtras:
         """The method's, with what extras say besides."""
         down = self.inner.broadcast(server, tick)
         told = {name: _asked(self.labels[name], Mapping, extra.side, server) for name, extra in self.extras.items()}
+        for name, side in told.items():
+            if ORDER in side and not self.gives_order:  # what it costs is charged by the trait
+                raise ExtraError(self.labels[name], "side gives an order: its Config needs the trait common_order")
         # An order of components is for the codec, which knows it by this name.
         more = {
             key if key == ORDER else f"{name}/{key}": one for name, side in told.items() for key, one in side.items()

@@ -15,7 +15,7 @@ from raysoft.errors import ConfigError
 from raysoft.federation.client import Worker
 from raysoft.kernels.lowrank import product_norm2
 from raysoft.methods import ffa, flora
-from raysoft.methods.building import build_method
+from raysoft.methods.building import ExtraError, build_method
 from raysoft.methods.extras import orthogonal
 from raysoft.methods.extras.base import ExtraContext
 from raysoft.methods.folds import STACK, Arrived
@@ -23,7 +23,7 @@ from raysoft.methods.initial import initial_theta
 from raysoft.methods.rules.orthogonality import OrthogonalityPenalty
 from raysoft.methods.rules.shared_order import AGE, NEVER, order_bits
 from raysoft.rng import Rng
-from raysoft.types import LocalJob, ServerState
+from raysoft.types import ORDER, LocalJob, ServerState
 from tests import noisy_sum
 from tests.plug_in_packages import make_package
 from tests.rounds import rounds_of
@@ -108,6 +108,15 @@ def test_a_shared_order_makes_any_method_fit_for_the_air(monkeypatch, tmp_path):
     assert [record.participants for record in records] == [3, 3]
     with pytest.raises(ConfigError, match=r"^codec\.name: rank_components, as it is set, sends other entries"):
         load_config("soft", ["method={name: ffa}", *words])
+
+
+def test_an_order_that_no_trait_tells_is_an_error():
+    """It would travel for nothing."""
+    method = build_method(load_config("soft", ["method={name: fedit, extras: [shared_order]}"]), space(), 4)
+    server = ServerState({name: np.zeros(shape, np.float32) for name, shape in space().shapes.items()})
+    assert ORDER in method.broadcast(server, 1).side
+    with pytest.raises(ExtraError, match="shared_order: side gives an order: its Config needs the trait common_order"):
+        replace(method, gives_order=False).broadcast(server, 1)
 
 
 def job_of(trains, **options):
