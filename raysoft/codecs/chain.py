@@ -28,11 +28,12 @@ from raysoft.codecs.measure.entries import diagonal_spread
 from raysoft.codecs.measure.factors import Factors, Layout, Sent, Spread
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec
-from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.bits import subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values, block_peaks
 from raysoft.config import PartError, Plugin, PluginList, RunConfig, Traits, parse_section
 from raysoft.config.gone import without_gone
 from raysoft.errors import ConfigError
+from raysoft.kernels.subsets import subset_bits
 from raysoft.types import Array, ParamSpace
 
 MEMBERS: dict[str, ModuleType] = {

@@ -37,10 +37,11 @@ from raysoft.codecs.measure.importance import (
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec, sent_components
 from raysoft.codecs.unmatched import Unmatched
-from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.bits import subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.config import RunConfig, Traits
 from raysoft.kernels.lowrank import component_gram
+from raysoft.kernels.subsets import subset_bits
 from raysoft.types import Array, ParamSpace
 
 

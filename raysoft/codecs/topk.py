@@ -33,9 +33,10 @@ from raysoft.codecs.measure.factors import Factors, Layout, Sent, split_flat
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec
 from raysoft.codecs.state import StateCodec
-from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.bits import subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
 from raysoft.config import Traits
+from raysoft.kernels.subsets import subset_bits
 from raysoft.types import Array, ParamSpace
 
 

@@ -16,8 +16,9 @@ from raysoft.codecs.measure.curves import count_of, counts
 from raysoft.codecs.measure.entries import diagonal_spread
 from raysoft.codecs.measure.factors import Factors, Layout, Sent, Spread
 from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Take, sent_components
-from raysoft.codecs.wire.bits import subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.bits import subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder
+from raysoft.kernels.subsets import subset_bits
 from raysoft.types import Array
 
 

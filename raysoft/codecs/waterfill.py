@@ -30,9 +30,10 @@ from raysoft.codecs.measure.factors import Factors, Layout, Sent
 from raysoft.codecs.measure.gradings import Grades, grade
 from raysoft.codecs.memory.error_feedback import wrap
 from raysoft.codecs.scheme import Choice, Lengths, Parcel, Plan, Scheme, Take, build_codec, sent_components
-from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values
 from raysoft.codecs.wire.rotated import FINEST, SCALE_BITS, restore_blocks, round_blocks
+from raysoft.kernels.subsets import subset_bits
 from raysoft.types import Array, ParamSpace
 
 

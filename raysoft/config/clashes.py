@@ -21,10 +21,15 @@ class Chosen:
     lora_init: str
     latency_budget_s: float | None
     others: Callable[[str, Callable[[Traits], bool]], tuple[str, ...]]
+    server_lr: float = 1.0
+
+    def extras_with(self, has: Callable[[Traits], bool]) -> list[str]:
+        """The extras with a trait."""
+        return [name for name, traits in self.extras.items() if has(traits)]
 
     def extra_with(self, has: Callable[[Traits], bool]) -> str:
         """The first extra with a trait, "" where none has it."""
-        return next((name for name, traits in self.extras.items() if has(traits)), "")
+        return next(iter(self.extras_with(has)), "")
 
     def name(self, kind: str) -> str:
         """`codec.name=topk`."""
@@ -49,10 +54,36 @@ def _key(kind: str, setting: str) -> str:
     return f"{kind}.{setting.partition('=')[0]}"
 
 
+def _gives_order(extra: Traits) -> bool:
+    return extra.common_order != ""
+
+
+def _orders(c: Chosen) -> list[str]:
+    """Who gives all clients one order of components."""
+    setting = c.traits["method"].common_order
+    return [*([f"method.{setting}"] if setting else []), *c.extras_with(_gives_order)]
+
+
 def _superposes(c: Chosen) -> bool:
     codec = c.traits["codec"]
-    common = codec.follows_order and bool(c.traits["method"].common_order)
+    common = codec.follows_order and bool(c.traits["method"].common_order or c.extra_with(_gives_order))
     return codec.plain_values and (codec.sends_everything or common)
+
+
+def _of_one_start(codec: Traits) -> str:
+    """The setting by which what a codec sends depends on the factors themselves, not only on their change."""
+    return codec.needs_both_factors or codec.remembers_products
+
+
+def _without_its_coordinates(c: Chosen) -> str:
+    """The first extra that remembers coordinates which the method does not keep, "" where there is none.
+
+    Factors that take turns keep their own coordinates, which is enough for moments of each factor by itself.
+    """
+    method = c.traits["method"]
+    if not method.moves_gauge:
+        return ""
+    return c.extra_with(lambda t: t.fixed_gauge or (t.server_step and not method.alternates))
 
 
 CLASHES: tuple[Clash, ...] = (
@@ -98,6 +129,22 @@ CLASHES: tuple[Clash, ...] = (
         ),
     ),
     Clash(
+        ("extra", "codec"),
+        lambda c: c.extra_with(_gives_order) and not c.traits["codec"].follows_order,
+        lambda c: "method.extras",
+        lambda c: (
+            f"{c.extra_with(_gives_order)} gives all clients one order of rank components, which {c.name('codec')} "
+            "does not follow as it is set; "
+            f"{c.with_trait('codec', lambda t: t.follows_order)} does, also as the first of a chain"
+        ),
+    ),
+    Clash(
+        ("method", "extra"),
+        lambda c: len(_orders(c)) > 1,
+        lambda c: "method.extras",
+        lambda c: f"{' and '.join(_orders(c))} would each give an order of components; use one of them",
+    ),
+    Clash(
         ("method", "codec"),
         lambda c: c.traits["method"].moves_gauge and c.traits["codec"].remembers_factors,
         lambda c: _key("codec", c.traits["codec"].remembers_factors),
@@ -114,6 +161,16 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: (
             f"{c.traits['codec'].remembers_products.partition('=')[2]} sends what it remembers as a change of B, which "
             f"{c.name('method')} does not train in every round; use error_feedback=false"
+        ),
+    ),
+    Clash(
+        ("method", "codec"),
+        lambda c: c.traits["method"].own_start and _of_one_start(c.traits["codec"]),
+        lambda c: _key("codec", _of_one_start(c.traits["codec"])),
+        lambda c: (
+            f"{_of_one_start(c.traits['codec']).partition('=')[2]} goes by the factors that clients start from, which "
+            f"with {c.name('method')} are not those to which the server adds; use another "
+            f"{_of_one_start(c.traits['codec']).partition('=')[0]}"
         ),
     ),
     Clash(
@@ -170,12 +227,38 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         ("method", "extra"),
-        lambda c: c.traits["method"].moves_gauge and c.extra_with(lambda t: t.fixed_gauge),
+        _without_its_coordinates,
         lambda c: "method.extras",
         lambda c: (
-            f"{c.extra_with(lambda t: t.fixed_gauge)} remembers coordinates of the factors, which "
+            f"{_without_its_coordinates(c)} remembers coordinates of the factors, which "
             f"method.{c.traits['method'].moves_gauge} changes between rounds; use a method that keeps them, such as "
             "fedit or ffa"
+        ),
+    ),
+    Clash(
+        ("method", "extra"),
+        lambda c: not c.traits["method"].trains_lora and c.extra_with(lambda t: t.needs_factors),
+        lambda c: "method.extras",
+        lambda c: (
+            f"{c.extra_with(lambda t: t.needs_factors)} acts on the LoRA factors, of which {c.name('method')} trains "
+            "none"
+        ),
+    ),
+    Clash(
+        ("method", "extra"),
+        lambda c: c.server_lr != 1.0 and c.extra_with(lambda t: t.server_step),
+        lambda c: "method.server_lr",
+        lambda c: (
+            f"must be 1 with extra {c.extra_with(lambda t: t.server_step)}, which takes the server's step by an lr of "
+            f"its own, got {c.server_lr:g}"
+        ),
+    ),
+    Clash(
+        ("extra",),
+        lambda c: len(c.extras_with(lambda t: t.server_step)) > 1,
+        lambda c: "method.extras",
+        lambda c: (
+            f"{' and '.join(c.extras_with(lambda t: t.server_step))} would each take the server's step; use one of them"
         ),
     ),
     Clash(

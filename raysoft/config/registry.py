@@ -27,7 +27,7 @@ from raysoft.errors import ConfigError
 
 METHODS = {
     name: f"raysoft.methods.{name}"
-    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "median")
+    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "median", "flasc")
 }
 CODECS = {
     name: f"raysoft.codecs.{name}"
@@ -36,7 +36,10 @@ CODECS = {
 ALLOCATORS = {name: f"raysoft.allocation.{name}" for name in ("tsfa", "ideal", "equal", "minmax", "greedy", "random")}
 UPLINKS = {name: f"raysoft.uplinks.{name}" for name in ("ideal", "fdma")}
 CHANNELS = {name: f"raysoft.wireless.{name}" for name in ("static", "rayleigh", "rician", "umi", "uma", "trace")}
-EXTRAS = {name: f"raysoft.methods.extras.{name}" for name in ("fedprox", "scaffold")}
+EXTRAS = {
+    name: f"raysoft.methods.extras.{name}"
+    for name in ("fedprox", "scaffold", "orthogonal", "shared_order", "fedavgm", "fedadam", "fedyogi")
+}
 KINDS: dict[str, dict[str, str]] = {
     "method": METHODS,
     "codec": CODECS,
@@ -224,6 +227,7 @@ def _check_pairs(config: RunConfig) -> None:
         lora_init=config.model.lora.init,
         latency_budget_s=options("allocator", config.allocator).latency_budget_s,
         others=with_trait,
+        server_lr=getattr(config.method.checked, "server_lr", 1.0),
     )
     for clash in CLASHES:
         if clash.when(chosen):

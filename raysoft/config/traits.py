@@ -18,17 +18,20 @@ class Traits:
     # Methods
     needs_head: bool = False  # has nothing to train without a trained head
     trains_lora: bool = True
-    common_order: str = ""  # all clients send the first components of one order, which the server gives
+    common_order: str = ""  # all clients send the first components of one order, which the server gives (extras, too)
     moves_gauge: str = ""  # the coordinates of the factors change between rounds
     alternates: bool = False  # trains and sends other values in other rounds, B not always among them
     leaves_out_factor: bool = False  # A or B is not sent
     whole_components: bool = False  # needs to know who sent a component, which single entries do not tell
+    own_start: bool = False  # clients start from other factors than those to which their changes are added
     base_drift: bool = False  # merges into the base, and draws fresh factors as peft does
     single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
     # Extras
     plain_sgd: bool = False  # needs SGD without weight decay and clipping
     fixed_gauge: bool = False  # remembers the factors' coordinates, which therefore have to stay
     side_sums: bool = False  # sends exact values beside the update
+    needs_factors: bool = False  # has nothing to act on where no LoRA factor is trained
+    server_step: bool = False  # takes the server's step itself, and remembers moments of each value that is trained
     # Codecs
     follows_order: bool = False  # can send the first components of a given order
     remembers_factors: str = ""  # keeps changes of the factors' coordinates from round to round

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from raysoft.methods.base import MethodConfig, add_change, cut_to_rank, difference
 from raysoft.methods.folds import Fold, Sum
 from raysoft.types import (
+    Array,
     Broadcast,
     Downlink,
     GlobalModel,
@@ -26,6 +27,8 @@ from raysoft.types import (
 
 Change = Callable[[ServerState, Tensors], Tensors | None]
 """(server, what was folded) -> the change that is added at server_lr = 1; None: none is, the products are applied."""
+Part = Callable[[dict[str, Array]], tuple[dict[str, Array], int, int]]
+"""A client's cut of the values -> (what it starts from, how many values travel to it, bits that say which)."""
 Then = Callable[[ServerState, ServerState, Reception], ServerState]
 """(before, after the mean change was added, what was received) -> the next global model."""
 
@@ -38,6 +41,7 @@ class Averaging:
     the base. None: all. trains: of these, the ones of a round; None: all of them.
     side: what the server says besides the values, and its bits for a client of some rank.
     catch_up: bits of what was merged into the base without the client, given what it remembers.
+    part: where clients start from a part of what the method changes, and not from all of it.
     remembers: what a client keeps of what it received, whatever becomes of its upload.
     change_of: where what is folded is not itself the mean change. then: what happens after the change was added.
     """
@@ -50,6 +54,7 @@ class Averaging:
     side: Callable[[ServerState], Tensors] | None = None
     side_bits: Callable[[int], int] = field(default=lambda rank: 0)
     catch_up: Callable[[Broadcast, Tensors], int] = field(default=lambda down, memory: 0)
+    part: Part | None = None
     remembers: Callable[[View], Tensors] | None = None
     fold: Fold = field(default=Sum())
     change_of: Change | None = None
@@ -64,9 +69,11 @@ class Averaging:
         """The client's cut of the broadcast; it receives what the method changes, as float32, and what it missed."""
         start = cut_to_rank(down.common, self.space, rank)
         changes = frozenset(start) if self.changes is None else self.changes
-        values = 32 * int(sum(start[name].size for name in changes))
+        values, which = int(sum(start[name].size for name in changes)), 0
+        if self.part is not None:
+            start, values, which = self.part(start)
         trains = changes if self.trains is None else self.trains(tick)
-        downlink = Downlink(values, self.side_bits(rank), self.catch_up(down, memory or {}))
+        downlink = Downlink(32 * values, self.side_bits(rank) + which, self.catch_up(down, memory or {}))
         return View(tick, client, rank, start, trains, downlink, down.side)
 
     def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:

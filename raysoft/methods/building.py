@@ -13,8 +13,10 @@ from raysoft.errors import ConfigError, RaysoftError
 from raysoft.methods.base import Method, MethodConfig
 from raysoft.methods.extras.base import Extra, ExtraContext
 from raysoft.methods.folds import Fold
+from raysoft.methods.rules.shared_order import order_bits
 from raysoft.rng import Rng
 from raysoft.types import (
+    ORDER,
     Array,
     Broadcast,
     GlobalModel,
@@ -51,7 +53,9 @@ def build_method(config: RunConfig, space: ParamSpace, clients: int) -> Method:
             extras[section.key] = registry.build("extra", section, context)
         except ConfigError as error:
             raise ConfigError(f"method.extras.{number}.name", error.message) from None
-    return WithExtras(method, extras, Rng(config.seed), {section.key: section.label for section in options.extras})
+    labels = {section.key: section.label for section in options.extras}
+    gives_order = any(registry.traits("extra", section).common_order for section in options.extras)
+    return WithExtras(method, extras, Rng(config.seed), labels, len(space.pairs), gives_order)
 
 
 class ExtraError(Exception):
@@ -71,6 +75,8 @@ class WithExtras:
     extras: Mapping[str, Extra]  # by Plugin.key
     rng: Rng
     labels: Mapping[str, str]  # what messages call them
+    matrices: int = 0  # that are adapted
+    gives_order: bool = False  # whether one of the extras says an ORDER
 
     @property
     def fold(self) -> Fold:
@@ -81,11 +87,17 @@ class WithExtras:
         """The method's, with what extras say besides."""
         down = self.inner.broadcast(server, tick)
         told = {name: _asked(self.labels[name], Mapping, extra.side, server) for name, extra in self.extras.items()}
-        more = {f"{name}/{key}": one for name, side in told.items() for key, one in side.items()}
+        for name, side in told.items():
+            if ORDER in side and not self.gives_order:  # what it costs is charged by the trait
+                raise ExtraError(self.labels[name], "side gives an order: its Config needs the trait common_order")
+        # An order of components is for the codec, which knows it by this name.
+        more = {
+            key if key == ORDER else f"{name}/{key}": one for name, side in told.items() for key, one in side.items()
+        }
         return replace(down, side={**down.side, **more})
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
-        """The method's; values of the extras are charged as float32, at the client's rank.
+        """The method's; values of the extras are charged as float32, an order by its number, at the client's rank.
 
         What belongs to values that are not trained is left out.
         """
@@ -96,6 +108,8 @@ class WithExtras:
         view = replace(view, side={key: one for key, one in view.side.items() if key not in dropped})
         told = [(key, one) for name in self.extras for key, one in _side(name, view.side).items()]
         more = 32 * sum(sizes.get(key, one.size) for key, one in told)
+        if self.gives_order:
+            more += order_bits(self.matrices * rank)
         bits = view.downlink
         return replace(view, downlink=replace(bits, side=bits.side + more))
 

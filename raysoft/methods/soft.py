@@ -8,15 +8,14 @@ Clients train both LoRA factors with a penalty that keeps rank components nearly
 component is close to its singular value and unimportant components can be left out without an SVD (the
 `rank_components` codec). The server averages what arrives; what a client did not send keeps the broadcast's value.
 Uploaded: the change of the kept rank components and of a trained head.
-The penalties are this project's reading of the paper's idea, not quoted equations. An option beyond the paper:
+The penalty (rules/orthogonality.py) goes with other methods as the extra `orthogonal`. An option beyond the paper:
 `shared_mask`, one order of components for all clients (see rules/shared_order.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -24,13 +23,9 @@ from raysoft.config import NonNegative, Positive, Traits, Unit
 from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import MethodConfig
 from raysoft.methods.rules.gauge import reorthogonalized
+from raysoft.methods.rules.orthogonality import OrthogonalityPenalty
 from raysoft.methods.rules.shared_order import observed, order_bits, shared_order
 from raysoft.types import ORDER, ParamSpace, Reception, ServerState, Tensors
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Penalty = Literal["cosine", "offdiag", "identity", "none"]
 
 
 class Config(MethodConfig):
@@ -40,7 +35,7 @@ class Config(MethodConfig):
     with `reorthogonalize` (rules/gauge.py) a component is then a place in the order of singular values.
     """
 
-    penalty: Penalty = "cosine"
+    penalty: Literal["cosine", "offdiag", "identity", "none"] = "cosine"
     """Penalty that keeps rank components orthogonal: on cosines, on off-diagonal products, on the distance from
     identity, or none."""
     penalty_weight: NonNegative = 1e-3
@@ -72,45 +67,6 @@ class Config(MethodConfig):
             common_order="shared_mask=true" if self.shared_mask else "",
             moves_gauge="reorthogonalize=true" if self.reorthogonalize else "",
         )
-
-
-@dataclass(frozen=True)
-class OrthogonalityPenalty:
-    """lambda * Omega summed over the adapted matrices, for K clients at once. O(r^2 (o + i)) each.
-
-    cosine: sum over i != j of cos^2(a_i, a_j) + cos^2(b_i, b_j) (unchanged by A -> cA, B -> B/c);
-    offdiag: ||A A^T - diag||^2 + ||B^T B - diag||^2; identity: ||A A^T - I||^2, on A only, since on B it would drive
-    every importance to one. Rank padding (zero rows) adds a constant at most, never a gradient.
-    """
-
-    space: ParamSpace
-    penalty: Penalty
-    weight: float
-    norm_floor: float
-
-    def __call__(self, now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
-        """Added loss per client, shape [K]; `now` holds stacked A [K, R, I] and B [K, O, R]."""
-        # Rows of equal length are stacked: one small batched product instead of one a matrix.
-        groups: dict[int, list[Tensor]] = {}
-        for pair in self.space.pairs:
-            groups.setdefault(pair.in_features, []).append(now[pair.a])
-            if self.penalty != "identity":
-                groups.setdefault(pair.out_features, []).append(now[pair.b].transpose(1, 2))
-        return self.weight * sum(self._rows(rows) for rows in groups.values())  # type: ignore[return-value]
-
-    def _rows(self, rows: list[Tensor]) -> Tensor:
-        import torch
-
-        x_KLRI = torch.stack(rows, dim=1)
-        if self.penalty == "cosine":
-            x_KLRI = x_KLRI / torch.linalg.vector_norm(x_KLRI, dim=-1, keepdim=True).clamp_min(self.norm_floor)
-        gram = x_KLRI @ x_KLRI.transpose(-1, -2)
-        diagonal = torch.diagonal(gram, dim1=-2, dim2=-1)
-        square = gram.square().sum(dim=(1, 2, 3))
-        if self.penalty == "identity":  # ||G - I||^2 = ||G||^2 - 2 tr G + r, rows of padding left out
-            used = (diagonal > 0).sum(dim=(1, 2))
-            return square - 2.0 * diagonal.sum(dim=(1, 2)) + used
-        return square - diagonal.square().sum(dim=(1, 2))
 
 
 def _penalty(config: Config, space: ParamSpace) -> OrthogonalityPenalty | None:

@@ -250,7 +250,7 @@ def matrix(width: int) -> Group:
         if "channel" in kinds and not refused:
             everything.append(" x ".join(kinds))
         else:
-            shown += [_grid(kinds, refused, width), ""]
+            shown += [part for grid in _grids(kinds, refused, width) for part in (grid, "")]
     lines = [f"Without exception: {', '.join(everything)}.", ""] if everything else []
     return Group(*shown, *map(Text, lines), reasons, "", *map(Text, listing.notes()))
 
@@ -262,19 +262,35 @@ def _table(name: str, text: str) -> Table:
     return table
 
 
-def _grid(kinds: Sequence[str], refused: Collection[tuple[str, str]], width: int) -> Table:
-    """The kind with more names across where they fit, else down."""
-    down, across = sorted(kinds, key=lambda kind: len(registry.names(kind)))
-    if _label(down, across) + sum(len(name) + 2 for name in registry.names(across)) > width:
-        down, across = across, down
-    grid = Table(box=None, pad_edge=False)
-    grid.add_column(f"{down} x {across}", no_wrap=True)
+def _grids(kinds: Sequence[str], refused: Collection[tuple[str, str]], width: int) -> list[Table]:
+    """The kind with more names across where they fit, else down; what fits in neither is cut into several grids."""
+    few, many = sorted(kinds, key=lambda kind: len(registry.names(kind)))
+    ways = [(down, _fitting(down, across, width), across) for down, across in ((few, many), (many, few))]
+    down, parts, across = min(ways, key=lambda way: len(way[1]))
+    grids = []
+    for names in parts:
+        grid = Table(box=None, pad_edge=False)
+        grid.add_column(f"{down} x {across}", no_wrap=True)
+        for name in names:
+            grid.add_column(name, no_wrap=True)
+        for row in registry.names(down):
+            pairs = [(row, name) if down == kinds[0] else (name, row) for name in names]
+            grid.add_row(row, *("no" if pair in refused else "yes" for pair in pairs))
+        grids.append(grid)
+    return grids
+
+
+def _fitting(down: str, across: str, width: int) -> list[list[str]]:
+    """The names of a kind as they stand side by side in so many columns, grid by grid."""
+    parts: list[list[str]] = [[]]
+    room = left = width - _label(down, across)
     for name in registry.names(across):
-        grid.add_column(name, no_wrap=True)
-    for row in registry.names(down):
-        pairs = [(row, name) if down == kinds[0] else (name, row) for name in registry.names(across)]
-        grid.add_row(row, *("no" if pair in refused else "yes" for pair in pairs))
-    return grid
+        if parts[-1] and len(name) + 2 > left:
+            parts.append([])
+            left = room
+        parts[-1].append(name)
+        left -= len(name) + 2
+    return parts
 
 
 def _label(down: str, across: str) -> int:

@@ -326,9 +326,23 @@ REFUSED = {
         for name, setting in MOVING.items()
     },
     (("method", "rolora"), ("codec", "rank_components remembered")): ("codec.error_feedback", "rolora does not train"),
+    (("method", "flasc"), ("codec", "rank_components remembered")): ("codec.error_feedback", "transport goes by the"),
     **{
-        (("method", name), ("extra", "scaffold")): ("method.extras", f"method.{setting} changes between")
+        (("method", name), ("extra", extra)): ("method.extras", f"method.{setting} changes between")
         for name, setting in MOVING.items()
+        for extra in registry.EXTRAS
+        if traits("extra", extra).fixed_gauge or (traits("extra", extra).server_step and name != "rolora")
+    },
+    **{
+        (("method", "head_only"), ("extra", extra)): ("method.extras", f"{extra} acts on the LoRA factors")
+        for extra in registry.EXTRAS
+        if traits("extra", extra).needs_factors
+    },
+    (("method", "soft one order"), ("extra", "shared_order")): ("method.extras", "would each give an order"),
+    **{
+        (("extra", "shared_order"), ("codec", name)): ("method.extras", f"{VALUES['codec'][name]['name']} does not")
+        for name in VALUES["codec"]
+        if name not in FOLLOWERS
     },
     **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
     **{
@@ -362,9 +376,11 @@ PLAIN = {
 @pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: "-".join(value for _, value in pair))
 def test_what_cannot_work_together_is_refused_with_the_reason(pair):
     field, words = REFUSED[pair]
-    wire = {"allocator": "ideal", "uplink": "ideal"} if dict(pair).get("uplink", "fdma") != "fdma" else {}
+    company = {"allocator": "ideal", "uplink": "ideal"} if dict(pair).get("uplink", "fdma") != "fdma" else {}
+    if dict(pair).get("extra") == "shared_order":
+        company["codec"] = "rank_components"
     with pytest.raises(ConfigError) as refused:
-        load_config("soft", settings_of({**PLAIN, **wire, **dict(pair)}))
+        load_config("soft", settings_of({**PLAIN, **company, **dict(pair)}))
     assert refused.value.field == field
     assert words in str(refused.value)
 
@@ -388,9 +404,10 @@ def test_the_registry_says_the_same_of_each_two_plug_ins():
     asked = Compatibility()
     pairs = every_pair(registry.KINDS)
     refused = {pair: error for pair in sorted(pairs) if (error := asked.refusal(dict(pair))) is not None}
-    chain = (("method", "median"), ("codec", "chain"))  # the list's begins with rank_components, not topk
+    # The list's chain begins with rank_components, not topk.
+    chain = {(("method", "median"), ("codec", "chain")), (("extra", "shared_order"), ("codec", "chain"))}
     alone = (("codec", "rank_components"), ANALOG)  # needs method.shared_mask=true, which is no default
-    assert set(refused) == ((set(REFUSED) & pairs) - {chain}) | {alone}
+    assert set(refused) == ((set(REFUSED) & pairs) - chain) | {alone}
     for pair, error in refused.items():
         field, words = REFUSED.get(pair, ("codec.name", "rank_components, as it is set, sends other entries"))
         assert (error.field, words in str(error)) == (field, True), pair

@@ -52,7 +52,7 @@ MAY_IMPORT = {
         "sweep/watch.py",
         "runs/trackers/prometheus.py",
     ),
-    "torch": ("models/", "methods/soft.py"),
+    "torch": ("models/", "methods/rules/orthogonality.py"),
     "transformers": ("models/tasks.py", "models/"),
     "peft": ("models/",),
     "matplotlib": ("report/", "models/glyphs.py"),
@@ -72,7 +72,7 @@ MAY_IMPORT = {
     ),
 }
 ONLY_INSIDE_FUNCTIONS = {
-    ("torch", "methods/soft.py"),
+    ("torch", "methods/rules/orthogonality.py"),
     ("tensorboardX", "runs/trackers/tensorboard.py"),
     ("optuna", "sweep/search.py"),
     ("wandb", "runs/trackers/wandb_process.py"),

@@ -7,17 +7,16 @@ Trans. Inf. Theory 19(1), 1973); n itself is known from the plan, so n = 0 and n
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 
-from raysoft.codecs.wire.short_subsets import SHORT, comb, short_masks, short_ranks, splits
+from raysoft.codecs.wire.short_subsets import SHORT, short_masks, short_ranks, splits
+from raysoft.kernels.subsets import BLOCK, blocks, ceil_log2_comb, comb, count_bits, subset_bits
 from raysoft.types import Array, Payload
 
-BLOCK = 16384  # largest subset that is coded exactly; more are cut into blocks
 _TABLED = 512  # longest lists whose splits are remembered
 
 
@@ -147,25 +146,6 @@ class BitReader:
         return bits[start - 8 * first : start - 8 * first + count]
 
 
-@lru_cache(maxsize=100_000)
-def subset_bits(total: int, count: int) -> int:
-    """Bits that say which `count` of `total` items are meant.
-
-    Exactly ceil(log2 C(total, count)) up to total = BLOCK. Above, the items are cut into blocks of BLOCK, each with
-    its count in front: ceil(log2 C(total, count)) + 1 + sum over blocks of (1 + bits of the block's size), a bound
-    that every subset is padded to (0.1 % above the entropy at one item in ten).
-    """
-    if not 0 <= count <= total:
-        raise ValueError(f"cannot choose {count} of {total}")
-    if count in (0, total):
-        return 0
-    if total <= BLOCK:
-        return _ceil_log2_comb(total, count)
-    # log2 C by lgamma is good to 1e-9 bit here; the extra bit covers it.
-    bound = math.ceil(_log2_comb(total, count)) + 1
-    return bound + sum(1 + _count_bits(stop - start) for start, stop in _blocks(total))
-
-
 def subset_rank(mask: Array) -> int:
     """The number of a subset (bool [N]) among all of its size; written in `subset_bits(N, n)` bits."""
     total, count = mask.size, int(mask.sum())
@@ -174,12 +154,12 @@ def subset_rank(mask: Array) -> int:
     if total <= BLOCK:
         return subset_ranks(mask[None])[0]
     code, used = 0, 0
-    for start, stop in _blocks(total):
+    for start, stop in blocks(total):
         part, size = mask[start:stop], stop - start
         inside = int(part.sum())
-        width = _ceil_log2_comb(size, inside)
-        code = (code << _count_bits(size) | inside) << width | (subset_ranks(part[None])[0] if 0 < inside < size else 0)
-        used += _count_bits(size) + width
+        width = ceil_log2_comb(size, inside)
+        code = (code << count_bits(size) | inside) << width | (subset_ranks(part[None])[0] if 0 < inside < size else 0)
+        used += count_bits(size) + width
     return code << (subset_bits(total, count) - used)
 
 
@@ -194,35 +174,13 @@ def subset_mask(total: int, count: int, rank: int) -> Array:
         return only
     mask = np.zeros(total, dtype=bool)
     left = subset_bits(total, count)
-    for start, stop in _blocks(total):
-        left -= _count_bits(stop - start)
-        inside = min(rank >> left & ((1 << _count_bits(stop - start)) - 1), stop - start)
-        width = _ceil_log2_comb(stop - start, inside)
+    for start, stop in blocks(total):
+        left -= count_bits(stop - start)
+        inside = min(rank >> left & ((1 << count_bits(stop - start)) - 1), stop - start)
+        width = ceil_log2_comb(stop - start, inside)
         left -= width
         mask[start:stop] = subset_mask(stop - start, inside, rank >> left & ((1 << width) - 1))
     return mask
-
-
-def _blocks(total: int) -> list[tuple[int, int]]:
-    edges = [*range(0, total, BLOCK), total]
-    return list(pairwise(edges))
-
-
-def _count_bits(size: int) -> int:
-    return size.bit_length()
-
-
-def _log2_comb(total: int, count: int) -> float:
-    return (math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)) / math.log(2.0)
-
-
-@lru_cache(maxsize=100_000)
-def _ceil_log2_comb(total: int, count: int) -> int:
-    if total > 128:
-        estimate = _log2_comb(total, count)
-        if abs(estimate - round(estimate)) > 1e-6:
-            return math.ceil(estimate)
-    return (comb(total, count) - 1).bit_length()
 
 
 def subset_ranks(mask_MN: Array) -> list[int]:

@@ -6,22 +6,16 @@ both halves; lists of at most LEAF items are ranked by the combinatorial number 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 
+from raysoft.kernels.subsets import comb
 from raysoft.types import Array
 
 SHORT = 66  # the longest list whose numbers fit int64
 LEAF = 24  # up to this many items positions are ranked one by one
-
-
-@lru_cache(maxsize=20_000)
-def comb(total: int, count: int) -> int:
-    """C(total, count)."""
-    return math.comb(total, count)
 
 
 def splits(size: int, count: int) -> Iterator[tuple[int, int]]:

@@ -16,16 +16,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln
 
-from raysoft.codecs.wire.bits import (
-    BitReader,
-    BitWriter,
-    subset_bits,
-    subset_mask,
-    subset_masks,
-    subset_rank,
-    subset_ranks,
-)
-from raysoft.codecs.wire.short_subsets import comb
+from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_mask, subset_masks, subset_rank, subset_ranks
+from raysoft.kernels.subsets import comb, subset_bits
 from raysoft.types import Array
 
 _RICE_BITS = 4  # the parameter of a Rice code, 0..15

@@ -35,6 +35,7 @@ class Extra(Protocol):
         """What the server sends to everybody besides the values, charged as float32.
 
         Called like the values of the model they belong to, at r_max: a client of a smaller rank is charged its part.
+        An ORDER of components (types.py) is for the codec, and charged by its number; the trait `common_order` says so.
         """
         ...
 

@@ -1,1 +1,1 @@
-"""What several methods share: gauges, a shared order of components. May use kernels."""
+"""What several methods or extras share: gauges, an order of components, steps of the server. May use kernels."""

@@ -72,12 +72,17 @@ def _known(server: ServerState, space: ParamSpace) -> tuple[Array, Array]:
 
 
 def _change_per_bit(before: ServerState, space: ParamSpace, change: Tensors) -> Array:
-    """||C_j|| / (o + i) of the mean change, up to a factor common to all components: float64 [N]."""
+    """||C_j|| / (o + i) of the mean change, up to a factor common to all components: float64 [N].
+
+    A factor that was not trained has not changed, and costs nothing.
+    """
     rows = []
     for pair in space.pairs:
+        b0, a0 = before.theta[pair.b], before.theta[pair.a]
         # A component is a matrix of rank one: [R, O, 1] times [R, 1, I].
-        db, b0 = (np.swapaxes(x, 0, 1)[:, :, None] for x in (change[pair.b], before.theta[pair.b]))
-        da, a0 = (x[:, None, :] for x in (change[pair.a], before.theta[pair.a]))
+        db, b0 = (np.swapaxes(x, 0, 1)[:, :, None] for x in (change.get(pair.b, np.zeros_like(b0)), b0))
+        da, a0 = (x[:, None, :] for x in (change.get(pair.a, np.zeros_like(a0)), a0))
+        width = pair.out_features * (pair.b in change) + pair.in_features * (pair.a in change)
         with np.errstate(over="ignore", invalid="ignore"):
-            rows.append(np.sqrt(change_norm2(db, da, b0, a0)) / (pair.out_features + pair.in_features))
+            rows.append(np.sqrt(change_norm2(db, da, b0, a0)) / max(width, 1))
     return np.concatenate(rows) if rows else np.zeros(0)

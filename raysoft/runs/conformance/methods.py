@@ -171,7 +171,8 @@ def _next(
     side: dict[str, np.ndarray] = {}
     for _, upload in uploads:
         add_side(side, upload.side, space)
-    reception = Reception(EVERYBODY, REPORTS, folded, side, None, np.array(list(weights.values())))
+    has_NK = np.tile(np.arange(space.rank), len(space.pairs))[:, None] < np.array(RANKS)
+    reception = Reception(EVERYBODY, REPORTS, folded, side, has_NK.sum(axis=1), np.array(list(weights.values())))
     after = method.aggregate(server, reception, tick)
     check_server(subject.config, tick, server, after)
     return after

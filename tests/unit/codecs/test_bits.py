@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysoft.codecs.wire.bits import BLOCK, BitReader, BitWriter, subset_bits, subset_mask, subset_rank
+from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_mask, subset_rank
 from raysoft.codecs.wire.quantizer import ValueCoder, Values
+from raysoft.kernels.subsets import BLOCK, subset_bits
 from raysoft.types import Payload
 
 

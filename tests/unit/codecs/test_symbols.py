@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_bits, subset_masks, subset_rank, subset_ranks
+from raysoft.codecs.wire.bits import BitReader, BitWriter, subset_masks, subset_rank, subset_ranks
 from raysoft.codecs.wire.symbols import Symbols, read_symbols, symbol_bits, write_symbols
+from raysoft.kernels.subsets import subset_bits
 from raysoft.types import Payload
 
 sizes = st.lists(st.integers(0, 150), max_size=8)

@@ -53,6 +53,7 @@ ABOUT = {
     "rolora": {"method", "codec", "allocator"},
     "lora-fair": {"method", "codec", "allocator"},
     "flora": {"method", "codec", "allocator"},
+    "flasc": {"method", "codec", "allocator"},
     "ideal": {"method", "codec", "allocator", "uplink"},
     "soft-plus": {"codec", "allocator"},
 }

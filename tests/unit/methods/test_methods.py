@@ -12,7 +12,8 @@ from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import Method, add_change, cut_to_rank, difference, pad_to_rank
 from raysoft.methods.building import build_method
 from raysoft.methods.initial import initial_theta
-from raysoft.methods.soft import Config, OrthogonalityPenalty
+from raysoft.methods.rules.orthogonality import OrthogonalityPenalty
+from raysoft.methods.soft import Config
 from raysoft.rng import Rng
 from raysoft.types import Outcome, Reception, ServerState, View
 from tests.plug_in_packages import make_package
