@@ -57,11 +57,17 @@ def portable_environment() -> dict[str, str]:
 
 
 def is_text(preset: str) -> bool:
-    return load_config(preset).data.task != "digits"
+    return load_config(preset).data.task == "python-source"
 
 
 def digits_presets() -> list[str]:
+    """Those that start from the digits model."""
     return [name for name in preset_names() if not is_text(name)]
+
+
+def domains_presets() -> list[str]:
+    """Those of them whose clients are domains."""
+    return [name for name in preset_names() if load_config(name).data.task == "digit-domains"]
 
 
 def text_presets() -> list[str]:

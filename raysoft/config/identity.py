@@ -20,7 +20,8 @@ from raysoft.config.base import PLUGINS
 from raysoft.config.sections import RunConfig
 
 Identity = Mapping[str, str | None]
-TASK_VERSIONS = {"digits": 1, "python-source": 1}  # raised where the samples of an embedded task change
+# Raised where the samples of an embedded task change.
+TASK_VERSIONS = {"digits": 1, "digit-domains": 1, "python-source": 1}
 EMBEDDED = "embedded/"  # how the names of embedded models begin
 DATA, TASK, MODEL = "data.path", "data.task", "model.name"
 

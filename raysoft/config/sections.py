@@ -90,8 +90,8 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """What is learned and how it is spread over clients.
 
-    `task`: an embedded task (digits, python-source) or image-classification, sequence-classification, causal-lm with
-    `path` (a dataset name, or a local file or folder).
+    `task`: an embedded task (digits, digit-domains, python-source) or image-classification, sequence-classification,
+    causal-lm with `path` (a dataset name, or a local file or folder).
     """
 
     task: str

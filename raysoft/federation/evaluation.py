@@ -84,8 +84,9 @@ def client_counts(parts: Parts, server: ServerState) -> Array | None:
 def closing_details(parts: Parts, server: ServerState, counts_K3: Array | None) -> dict[str, Any]:
     """What figures show of the final model beyond the totals; {} where metrics.clients is off.
 
-    Of each evaluated client its samples by label and its accuracy on its own, and the confusion matrix [true,
-    predicted] on the evaluation split. Labels: class tasks of few classes only (`info.labels_KC`).
+    Of each evaluated client its name (a natural one's), its samples by label and its accuracy on its own, and the
+    confusion matrix [true, predicted] on the evaluation split. Labels: class tasks of few classes only
+    (`info.labels_KC`).
     """
     info = parts.info
     if counts_K3 is None:
@@ -96,6 +97,8 @@ def closing_details(parts: Parts, server: ServerState, counts_K3: Array | None) 
     accuracy_K[scored_K] = np.round(counts_K3[scored_K, 1] / counts_K3[scored_K, 0], 6)
     clients: dict[str, Any] = {"id": clients_K, "samples": [info.partition.size(int(k)) for k in clients_K]}
     clients["accuracy"] = accuracy_K
+    if info.partition.names:  # natural clients: the groups of the data
+        clients["name"] = [info.partition.names[int(k)] for k in clients_K]
     found: dict[str, Any] = {"format": 1, "split": parts.config.eval.split, "clients": clients}
     if info.labels_KC is not None:
         clients["labels"] = info.labels_KC

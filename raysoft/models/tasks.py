@@ -1,6 +1,6 @@
 """Joins data and model: reads the samples, splits them, and makes arrays by the model's tokeniser or image processor.
 
-    digits, python-source                   embedded data, nothing is downloaded
+    digits, digit-domains, python-source    embedded data, nothing is downloaded
     image-classification                    data.path: image folder, CSV / JSON Lines / Parquet, saved or hub dataset
     sequence-classification, causal-lm      data.path: the same without image folder
 
@@ -17,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from raysoft.config import DataConfig, RunConfig
-from raysoft.data import columns, digits, files, hf, images, python_source, raw, text
+from raysoft.data import columns, digit_domains, digits, files, hf, images, python_source, raw, text
 from raysoft.data.base import Examples, TaskData, TaskKind
 from raysoft.data.partition import build_partition
 from raysoft.errors import ConfigError
@@ -26,7 +26,12 @@ from raysoft.rng import Rng
 from raysoft.types import Array
 
 _log = logging.getLogger("raysoft")
-EMBEDDED_TASKS: dict[str, TaskKind] = {"digits": "image-classification", "python-source": "causal-lm"}
+EMBEDDED_TASKS: dict[str, TaskKind] = {
+    "digits": "image-classification",
+    "digit-domains": "image-classification",
+    "python-source": "causal-lm",
+}
+_DIGITS = {"digits": digits.read, "digit-domains": digit_domains.read}  # 8x8 images as embedded/vit-digits takes them
 
 
 def task_kind(config: DataConfig) -> TaskKind:
@@ -76,7 +81,7 @@ def read(config: DataConfig) -> raw.RawTask | None:
             raise ConfigError(
                 "data.path", f"is not used by data.task={config.task}, which brings its own data; got {config.path!r}"
             )
-        return digits.read() if config.task == "digits" else None
+        return _DIGITS[config.task]() if config.task in _DIGITS else None
     if config.path is None:
         raise ConfigError(
             "data.path",
@@ -161,7 +166,7 @@ def _images(config: RunConfig, task: raw.RawTask, source: str | Path, model_conf
 
 def _image_encoder(config: RunConfig, source: str | Path, model_config: Any) -> Callable[[raw.RawSamples], Array]:
     name = config.model.name
-    if config.data.task == "digits" and name.startswith(embedded.PREFIX):
+    if config.data.task in _DIGITS and name.startswith(embedded.PREFIX):
         return lambda part: digits.pixel_values(part.content)
     from raysoft.models.image_processor import channels_of, load_processor
 

@@ -6,8 +6,9 @@ import pytest
 
 from raysoft.config.presets import describe_preset, load_config, preset_names
 from tests.coordinators import coordinator
-from tests.trajectories import digits_presets, is_text, text_presets
+from tests.trajectories import digits_presets, domains_presets, is_text, text_presets
 
+PLAIN = [name for name in digits_presets() if name not in domains_presets()]
 TINY = ("train.steps=1", "train.batch_size=4", "data.max_test_samples=50")
 
 
@@ -21,7 +22,7 @@ def differences(name, base="soft"):
 def test_a_short_run_of_every_preset(name):
     """With a whole cohort on the air: a baseline whose outage rule silenced most of its clients would be none."""
     text = ("data.max_train_samples=400", "data.min_samples=2") if is_text(name) else ("data.clients=40",)
-    cohort = 10 if is_text(name) else 20
+    cohort = 10 if is_text(name) else 20 if name in PLAIN else 6
     made, _ = coordinator(name, *TINY, f"cohort.size={cohort}", *text)
     record = made.round(1)
     assert record.participants + record.dropped == cohort
@@ -59,9 +60,22 @@ ABOUT = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in digits_presets() if name != "soft"])
+@pytest.mark.parametrize("name", [name for name in PLAIN if name != "soft"])
 def test_a_digits_preset_differs_from_soft_in_what_it_is_about(name):
     assert differences(name) == ABOUT[name]
+
+
+@pytest.mark.parametrize("name", domains_presets())
+def test_a_domains_preset_differs_from_the_digits_one_in_the_task_and_its_budget(name):
+    assert differences(name, name.removesuffix("-domains")) == {
+        "rounds",
+        "data",
+        "cohort",
+        "train",
+        "allocator",
+        "metrics",
+    }
+    assert differences(name, "soft-domains") == ABOUT.get(name.removesuffix("-domains"), set())
 
 
 @pytest.mark.parametrize("name", text_presets())
@@ -71,7 +85,7 @@ def test_a_text_preset_differs_from_the_digits_one_in_the_task_and_its_budget(na
     assert load_config(name).allocator.options()["latency_budget_s"] == {"soft-plus-text": 0.31}.get(name, 0.8)
 
 
-@pytest.mark.parametrize("name", [name for name in digits_presets() if name != "soft-plus"])  # which is quicker
+@pytest.mark.parametrize("name", [name for name in PLAIN if name != "soft-plus"])  # which is quicker
 def test_a_baseline_has_the_budget_of_soft(name):
     assert load_config(name).allocator.options()["latency_budget_s"] == 0.3
 
