@@ -102,7 +102,7 @@ def _trajectory(preset: str, folder: Path) -> dict[str, Any]:
     settings = (f"rounds={1 if text else 3}", "executor=inline", "data.max_test_samples=512")
     settings = (*settings, "tracking.tensorboard=false", *(("actors.portable=true",) if portable.active() else ()))
     config = load_config(preset, settings)
-    run(config, folder)
+    run(config, folder, report=False)
     rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         row.pop("wall_time_s")
