@@ -118,7 +118,7 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         ("method",),
-        lambda c: c.traits["method"].base_drift and c.lora_init != "peft",
+        lambda c: c.traits["method"].redraws and c.lora_init != "peft",
         lambda c: "model.lora.init",
         lambda c: f"must be peft with {c.name('method')}, which draws A so in every round, got {c.lora_init}",
     ),

@@ -27,7 +27,7 @@ from raysoft.errors import ConfigError
 
 METHODS = {
     name: f"raysoft.methods.{name}"
-    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "median")
+    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "flexlora", "fedex", "median")
 }
 CODECS = {
     name: f"raysoft.codecs.{name}"

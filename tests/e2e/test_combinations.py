@@ -303,7 +303,13 @@ def test_plugins_work_together(tmp_path, monkeypatch, chosen):
 
 FOLLOWERS = {"rank_components", "rank_components remembered"}
 ANALOG = ("uplink", "noisy_sum")
-MOVING = {"flora": "name=flora", "rolora": "name=rolora", "soft in singular coordinates": "reorthogonalize=true"}
+MOVING = {
+    "flora": "name=flora",
+    "flexlora": "name=flexlora",
+    "rolora": "name=rolora",
+    "soft in singular coordinates": "reorthogonalize=true",
+}
+PRODUCTS = ("flora", "flexlora", "fedex", "lora_fair", "median")  # need more of each client than sums
 # Every two that cannot go together: the setting at which they are refused, and some words of the reason.
 REFUSED = {
     (("allocator", "ideal"), ("uplink", "fdma")): ("allocator.name", "ideal has no channel limit"),
@@ -330,7 +336,7 @@ REFUSED = {
         (("method", name), ("extra", "scaffold")): ("method.extras", f"method.{setting} changes between")
         for name, setting in MOVING.items()
     },
-    **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
+    **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in PRODUCTS},
     **{
         (("codec", name), ANALOG): ("codec.name", f"{VALUES['codec'][name]['name']}, as it is set, sends other entries")
         for name in VALUES["codec"]

@@ -53,6 +53,8 @@ ABOUT = {
     "rolora": {"method", "codec", "allocator"},
     "lora-fair": {"method", "codec", "allocator"},
     "flora": {"method", "codec", "allocator"},
+    "flexlora": {"method", "codec", "allocator"},
+    "fedex": {"method", "codec", "allocator"},
     "ideal": {"method", "codec", "allocator", "uplink"},
     "soft-plus": {"codec", "allocator"},
 }

@@ -31,7 +31,7 @@ def model_after(preset, *words, count=1):
     return effective(parts.method.model(states[-1].server), parts.info.space)
 
 
-@pytest.mark.parametrize("other", ["flora", "lora-fair"])
+@pytest.mark.parametrize("other", ["flora", "lora-fair", "flexlora", "fedex"])
 def test_one_client_leads_to_the_same_weights_as_with_fedit(other):
     alone = ("cohort.size=1", "model.lora.init=peft")
     one, two = (model_after(preset, *alone) for preset in ("fedit", other))
