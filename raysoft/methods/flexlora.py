@@ -27,7 +27,6 @@ from raysoft.methods.rules.products import points
 from raysoft.rng import Rng
 from raysoft.types import Array, ParamSpace, Reception, ServerState, Tensors
 
-
 FLOOR = 1e-12  # singular values below this share of the largest are the rounding of float64
 
 

@@ -106,8 +106,7 @@ class Uploads:
             change = pad_to_rank(update, self.space)
             theta = {name: self.server.theta[name].astype(float) + change[name] for name in change}
             theirs = effective(GlobalModel(theta, self.server.base), self.space)
-            for module in out:
-                out[module] = out[module] + step * mix * (theirs[module] - before[module])
+            out = {m: value + step * mix * (theirs[m] - before[m]) for m, value in out.items()}
         return out
 
 
