@@ -27,7 +27,19 @@ from raysoft.errors import ConfigError
 
 METHODS = {
     name: f"raysoft.methods.{name}"
-    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "flexlora", "fedex", "median")
+    for name in (
+        "soft",
+        "fedit",
+        "ffa",
+        "head_only",
+        "rolora",
+        "lora_fair",
+        "flora",
+        "flexlora",
+        "fedex",
+        "hetlora",
+        "median",
+    )
 }
 CODECS = {
     name: f"raysoft.codecs.{name}"

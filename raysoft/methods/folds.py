@@ -134,8 +134,8 @@ class Stack:
         """Of a pack."""
         total = Sum().part(arrived)
         for pair in self.space.pairs if arrived else ():
-            total[STACK + pair.b] = np.concatenate([_value(pair.b, one) for one in arrived], axis=1)
-            total[STACK + pair.a] = np.concatenate([one.mix * _value(pair.a, one) for one in arrived], axis=0)
+            total[STACK + pair.b] = np.concatenate([value_of(pair.b, one) for one in arrived], axis=1)
+            total[STACK + pair.a] = np.concatenate([one.mix * value_of(pair.a, one) for one in arrived], axis=0)
         if arrived:
             total[MIX] = np.array([one.mix for one in arrived])
         return total
@@ -155,7 +155,8 @@ class Stack:
         return total
 
 
-def _value(name: str, one: Arrived) -> Array:
+def value_of(name: str, one: Arrived) -> Array:
+    """The client's value after training, float64 at r_max."""
     start = one.start[name].astype(np.float64)
     change = one.update.get(name)
     return start if change is None else start + change
