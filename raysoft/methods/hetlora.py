@@ -8,8 +8,7 @@ lambda ||B_tail|| ||A_tail||, summed over the matrices, where the tail are the c
 `min_rank`). A client whose tail is smaller after training than it was at receipt drops it: r_k <- max(min_rank,
 floor(gamma r_k)), for good, once its upload has arrived. The server pads factors with zeros and averages them with
 weights p_k ~ mix_k ||B_k A_k||_F, matrix by matrix (the paper's where all mix_k are equal: cohort.weighting=equal).
-Uploaded: the change of A, of B at the rank after pruning and of a head, and that rank, 16 bits; received: both factors
-at the rank.
+Uploaded: the change of A and B at the rank after pruning and of a head, and that rank, 16 bits; received: A and B.
 """
 
 from __future__ import annotations
@@ -103,13 +102,11 @@ def build(config: Config, space: ParamSpace) -> Averaging:
         out = {name: folded[name] for name in server.theta if name in folded}
         for pair in space.pairs:
             share_R = folded[SHARE + pair.module]
-            for name, one in ((pair.b, share_R), (pair.a, share_R[:, None])):
-                # Padding with zeros draws towards zero what the others lack: B = sum w_k B_k over all.
-                out[name] = (
-                    folded[name] + server.theta[name] * (one - 1.0)
-                    if config.mean == "padded"
-                    else over_owners(folded[name], one)
-                )
+            for name, share in ((pair.b, share_R), (pair.a, share_R[:, None])):
+                if config.mean == "padded":  # with zeros, which draws towards zero what others lack
+                    out[name] = out[name] + server.theta[name] * (share - 1.0)
+                else:
+                    out[name] = over_owners(out[name], share)
         return out
 
     return Averaging(

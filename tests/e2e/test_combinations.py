@@ -306,10 +306,11 @@ ANALOG = ("uplink", "noisy_sum")
 MOVING = {
     "flora": "name=flora",
     "flexlora": "name=flexlora",
+    "hetlora": "gamma=0.99",
     "rolora": "name=rolora",
     "soft in singular coordinates": "reorthogonalize=true",
 }
-PRODUCTS = ("flora", "flexlora", "fedex", "lora_fair", "median")  # need more of each client than sums
+PRODUCTS = ("flora", "flexlora", "fedex", "hetlora", "lora_fair", "median")  # need more of each client than sums
 # Every two that cannot go together: the setting at which they are refused, and some words of the reason.
 REFUSED = {
     (("allocator", "ideal"), ("uplink", "fdma")): ("allocator.name", "ideal has no channel limit"),

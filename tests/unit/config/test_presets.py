@@ -55,6 +55,7 @@ ABOUT = {
     "flora": {"method", "codec", "allocator"},
     "flexlora": {"method", "codec", "allocator"},
     "fedex": {"method", "codec", "allocator"},
+    "hetlora": {"model", "method", "codec", "allocator"},
     "ideal": {"method", "codec", "allocator", "uplink"},
     "soft-plus": {"codec", "allocator"},
 }
