@@ -36,7 +36,7 @@ class Config(MethodConfig):
 
     gamma: Fraction = 0.99
     """Share of a client's components that are no tail; 1: no pruning. [1]"""
-    penalty_weight: NonNegative = 1e-3
+    tail_weight: NonNegative = 1e-3
     """Weight lambda of the tail in the loss. [1]"""
     min_rank: Count = 1
     """Rank that no client goes below."""
@@ -87,7 +87,7 @@ def build(config: Config, space: ParamSpace) -> Averaging:
 
     def penalty(view: View) -> LossTerm | None:
         tail = config.tail(view.rank)
-        return TailPenalty(space, tail, config.penalty_weight) if tail < view.rank and config.penalty_weight else None
+        return TailPenalty(space, tail, config.tail_weight) if tail < view.rank and config.tail_weight else None
 
     def sends(view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         change, tail = difference(view.start, end, view.trains), config.tail(view.rank)

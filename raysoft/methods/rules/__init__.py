@@ -1,1 +1,1 @@
-"""What several methods share: gauges, a shared order of components. May use kernels."""
+"""What several methods share, or one needs a page for: gauges, orders, weights, a base that drifts. May use kernels."""

@@ -163,7 +163,7 @@ def test_a_client_whose_tail_has_shrunk_drops_it_once_that_has_arrived():
     assert (never.rank, job.loss_term) == (3, None)
 
 
-PRUNING = ("method.gamma=0.8", "method.penalty_weight=10", "method.min_rank=3", "train.lr=0.05", "cohort.size=6")
+PRUNING = ("method.gamma=0.8", "method.tail_weight=10", "method.min_rank=3", "train.lr=0.05", "cohort.size=6")
 
 
 def ranks_after(states, given):
