@@ -57,6 +57,23 @@ def test_every_run_draws_its_own_fresh_rows():
     assert any((one.theta[name] != two.theta[name]).any() for name in one.theta if name.endswith("lora_A"))
 
 
+def test_a_warm_start_goes_on_along_what_was_merged_last():
+    parts, states, records = rounds_of("flora", "method.restart=warm", "model.lora.init=orthogonal", count=2)
+    one, two = (state.server for state in states[1:])
+    assert all(record.aggregation_covariance == 0.0 for record in records)
+    for pair in parts.info.space.pairs:
+        last = two.base[pair.module].astype(float) - one.base[pair.module]
+        a = two.theta[pair.a].astype(float)
+        np.testing.assert_allclose(a @ a.T, np.eye(8) / 3, atol=1e-6)
+        right = np.linalg.svd(last)[2][:8]
+        captured = np.linalg.norm(last @ a.T) * np.sqrt(3)
+        assert captured == pytest.approx(np.linalg.norm(last @ right.T), rel=1e-4)
+        assert not two.theta[pair.b].any()
+    view = parts.method.view(parts.method.broadcast(two, 3), 0, 4, 3, {"base_version": np.array(2)})
+    assert view.downlink.total == 32 * 4 * sum(pair.in_features for pair in parts.info.space.pairs), "A is no seed"
+    assert set(view.start) == view.trains
+
+
 def test_who_was_away_pays_for_what_it_missed():
     parts, states, _ = rounds_of("flora", count=4)
     last = states[-1].server
