@@ -68,12 +68,12 @@ class TailPenalty:
         """Added loss per client, shape [K]. A norm has slope 0 at 0."""
         import torch
 
-        norm = torch.linalg.vector_norm
-        terms = [
-            norm(now[p.b][..., self.tail :], dim=(1, 2)) * norm(now[p.a][:, self.tail :], dim=(1, 2))
-            for p in self.space.pairs
-        ]
-        return self.weight * sum(terms)  # type: ignore[return-value]
+        total: Tensor = torch.zeros(())
+        for pair in self.space.pairs:
+            sides = now[pair.b][..., self.tail :], now[pair.a][:, self.tail :]
+            b, a = (torch.linalg.vector_norm(side, dim=(1, 2)) for side in sides)
+            total = total + b * a
+        return self.weight * total
 
 
 def tail_size(values: Tensors, space: ParamSpace, tail: int) -> float:

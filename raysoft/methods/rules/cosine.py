@@ -54,4 +54,5 @@ def turned(b: Array, a: Array, b_stack: Array, a_stack: Array, weight: float, st
         value, slope = misfit(more)
         if value < lowest - ROUNDING:
             lowest, best = value, more
-    return float(np.linalg.norm(b)) * basis @ best
+    moved: Array = float(np.linalg.norm(b)) * basis @ best
+    return moved
