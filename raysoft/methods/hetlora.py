@@ -39,7 +39,7 @@ class Config(MethodConfig):
     tail_weight: NonNegative = 1e-3
     """Weight lambda of the tail in the loss. [1]"""
     min_rank: Count = 1
-    """Rank that no client goes below."""
+    """Rank that no client goes below. [1]"""
     sparsity_weights: bool = True
     """Whether clients count by the norms of their products, too."""
     mean: Literal["padded", "row_count"] = "padded"
@@ -66,14 +66,12 @@ class TailPenalty:
 
     def __call__(self, now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
         """Added loss per client, shape [K]. A norm has slope 0 at 0."""
-        import torch
-
-        total: Tensor = torch.zeros(())
+        terms = []
         for pair in self.space.pairs:
             sides = now[pair.b][..., self.tail :], now[pair.a][:, self.tail :]
-            b, a = (torch.linalg.vector_norm(side, dim=(1, 2)) for side in sides)
-            total = total + b * a
-        return self.weight * total
+            b, a = (side.flatten(start_dim=1).norm(dim=1) for side in sides)
+            terms.append(b * a)
+        return self.weight * sum(terms[1:], terms[0])
 
 
 def tail_size(values: Tensors, space: ParamSpace, tail: int) -> float:

@@ -55,7 +55,7 @@ ABOUT = {
     "flora": {"method", "codec", "allocator"},
     "flexlora": {"method", "codec", "allocator"},
     "fedex": {"method", "codec", "allocator"},
-    "hetlora": {"model", "method", "codec", "allocator"},
+    "hetlora": {"method", "codec", "allocator"},
     "ideal": {"method", "codec", "allocator", "uplink"},
     "soft-plus": {"codec", "allocator"},
 }
