@@ -49,6 +49,12 @@ def _key(kind: str, setting: str) -> str:
     return f"{kind}.{setting.partition('=')[0]}"
 
 
+def _moving(c: Chosen) -> str:
+    """The setting that changes the factors' coordinates, and whose it is."""
+    setting = c.traits["method"].moves_gauge
+    return ("" if setting.startswith("name=") else f"{c.names['method']}'s ") + f"method.{setting}"
+
+
 def _superposes(c: Chosen) -> bool:
     codec = c.traits["codec"]
     common = codec.follows_order and bool(c.traits["method"].common_order)
@@ -103,7 +109,7 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: _key("codec", c.traits["codec"].remembers_factors),
         lambda c: (
             f"{c.traits['codec'].remembers_factors.partition('=')[2]} remembers changes of the factors' coordinates, "
-            f"which method.{c.traits['method'].moves_gauge} changes between rounds; use error_feedback="
+            f"which {_moving(c)} changes between rounds; use error_feedback="
             + ("false" if c.traits["method"].alternates else "transport, which remembers changes of the product")
         ),
     ),
@@ -174,7 +180,7 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: "method.extras",
         lambda c: (
             f"{c.extra_with(lambda t: t.fixed_gauge)} remembers coordinates of the factors, which "
-            f"method.{c.traits['method'].moves_gauge} changes between rounds; use a method that keeps them, such as "
+            f"{_moving(c)} changes between rounds; use a method that keeps them, such as "
             "fedit or ffa"
         ),
     ),

@@ -71,7 +71,8 @@ class TailPenalty:
             sides = now[pair.b][..., self.tail :], now[pair.a][:, self.tail :]
             b, a = (side.flatten(start_dim=1).norm(dim=1) for side in sides)
             terms.append(b * a)
-        return self.weight * sum(terms[1:], terms[0])
+        added: Tensor = self.weight * sum(terms[1:], terms[0])
+        return added
 
 
 def tail_size(values: Tensors, space: ParamSpace, tail: int) -> float:

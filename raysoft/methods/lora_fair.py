@@ -43,7 +43,7 @@ class Config(MethodConfig):
     cosine_weight: NonNegative = 0.01
     """With cosine: what a change of B as large as B has to be worth. [1]"""
     cosine_steps: Count = 100
-    """With cosine: number of gradient steps. [1]"""
+    """With cosine: how many steps along the gradient. [steps]"""
     cosine_rate: Positive = 0.3
     """With cosine: length of a step along the gradient, in units of the norm of B. [1]"""
 

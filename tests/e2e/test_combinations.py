@@ -28,6 +28,7 @@ from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.runs.run import run
+from raysoft.types import RANK_BITS
 from tests import noisy_sum
 from tests.conftest import records, summary
 from tests.covering import Pair, covering, pairs_of
@@ -228,7 +229,9 @@ def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, rep
     check_records(config, rows)
     assert all(len(payload.data) == -(-payload.num_bits // 8) for payload, _ in sent)
     beside = 32 if "scaffold" in {extra["name"] for extra in config.method.options()["extras"]} else 0
-    on_the_air = sum(payload.num_bits + beside * values for payload, values in sent) * config.device.payload_scale
+    rank = RANK_BITS if config.method.name == "hetlora" else 0  # it says how many components it sends
+    on_the_air = sum(payload.num_bits + rank + beside * values for payload, values in sent)
+    on_the_air *= config.device.payload_scale
     assert math.isclose(sum(row["uplink_bits"] for row in rows), on_the_air, rel_tol=1e-12, abs_tol=len(rows))
     return config
 
