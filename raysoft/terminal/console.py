@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from textwrap import TextWrapper
@@ -250,7 +250,8 @@ def matrix(width: int) -> Group:
         if "channel" in kinds and not refused:
             everything.append(" x ".join(kinds))
         else:
-            shown += [_grid(kinds, refused, width), ""]
+            for grid in _grids(kinds, refused, width):
+                shown += [grid, ""]
     lines = [f"Without exception: {', '.join(everything)}.", ""] if everything else []
     return Group(*shown, *map(Text, lines), reasons, "", *map(Text, listing.notes()))
 
@@ -262,19 +263,30 @@ def _table(name: str, text: str) -> Table:
     return table
 
 
-def _grid(kinds: Sequence[str], refused: Collection[tuple[str, str]], width: int) -> Table:
-    """The kind with more names across where they fit, else down."""
+def _grids(kinds: Sequence[str], refused: Collection[tuple[str, str]], width: int) -> Iterator[Table]:
+    """The kind with more names across where they fit, else down; in several grids where neither fits."""
     down, across = sorted(kinds, key=lambda kind: len(registry.names(kind)))
-    if _label(down, across) + sum(len(name) + 2 for name in registry.names(across)) > width:
+    if len(_columns(down, across, width)) > 1:
         down, across = across, down
-    grid = Table(box=None, pad_edge=False)
-    grid.add_column(f"{down} x {across}", no_wrap=True)
+    for names in _columns(down, across, width):
+        grid = Table(box=None, pad_edge=False)
+        grid.add_column(f"{down} x {across}", no_wrap=True)
+        for name in names:
+            grid.add_column(name, no_wrap=True)
+        for row in registry.names(down):
+            pairs = [(row, name) if down == kinds[0] else (name, row) for name in names]
+            grid.add_row(row, *("no" if pair in refused else "yes" for pair in pairs))
+        yield grid
+
+
+def _columns(down: str, across: str, width: int) -> list[list[str]]:
+    """The names that stand across, as many in each grid as fit beside those that stand down."""
+    grids: list[list[str]] = [[]]
     for name in registry.names(across):
-        grid.add_column(name, no_wrap=True)
-    for row in registry.names(down):
-        pairs = [(row, name) if down == kinds[0] else (name, row) for name in registry.names(across)]
-        grid.add_row(row, *("no" if pair in refused else "yes" for pair in pairs))
-    return grid
+        if grids[-1] and _label(down, across) + sum(len(one) + 2 for one in (*grids[-1], name)) > width:
+            grids.append([])
+        grids[-1].append(name)
+    return grids
 
 
 def _label(down: str, across: str) -> int:
