@@ -212,6 +212,9 @@ def with_term(one: LossTerm | None, more: LossTerm) -> LossTerm:
     return more if one is None else SumOfTerms((one, more))
 
 
+RANK_BITS = 16  # of the number of components that an upload has, where a method says one
+
+
 @dataclass(frozen=True)
 class Upload:
     """What a client wants to send, before any compression, and what the method remembers of it there.
@@ -219,6 +222,8 @@ class Upload:
     `side` travels beside the update as exact float32, charged; over those that arrive it is summed without weights.
     `memory_if_rejected`: where the update is not finite or too large, so that nothing may be made of it; what the
     client received it has all the same. None: what it remembered before.
+    `rank`: of a method that prunes what a client was given: the update holds the first so many components, and that
+    number travels, too; None: as many as the view.
     """
 
     update: Update
@@ -226,11 +231,12 @@ class Upload:
     memory_if_delivered: Tensors = field(default_factory=dict)
     memory_if_lost: Tensors = field(default_factory=dict)
     memory_if_rejected: Tensors | None = None
+    rank: int | None = None
 
     @property
     def side_bits(self) -> int:
-        """Bits of `side`."""
-        return 32 * sum(value.size for value in self.side.values())
+        """Bits of `side`, and of a rank that travels."""
+        return 32 * sum(value.size for value in self.side.values()) + (0 if self.rank is None else RANK_BITS)
 
 
 @dataclass(frozen=True)

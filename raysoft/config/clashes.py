@@ -64,6 +64,12 @@ def _orders(c: Chosen) -> list[str]:
     return [*([f"method.{setting}"] if setting else []), *c.extras_with(_gives_order)]
 
 
+def _moving(c: Chosen) -> str:
+    """The setting that changes the factors' coordinates, and whose it is."""
+    setting = c.traits["method"].moves_gauge
+    return ("" if setting.startswith("name=") else f"{c.names['method']}'s ") + f"method.{setting}"
+
+
 def _superposes(c: Chosen) -> bool:
     codec = c.traits["codec"]
     common = codec.follows_order and bool(c.traits["method"].common_order or c.extra_with(_gives_order))
@@ -150,7 +156,7 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: _key("codec", c.traits["codec"].remembers_factors),
         lambda c: (
             f"{c.traits['codec'].remembers_factors.partition('=')[2]} remembers changes of the factors' coordinates, "
-            f"which method.{c.traits['method'].moves_gauge} changes between rounds; use error_feedback="
+            f"which {_moving(c)} changes between rounds; use error_feedback="
             + ("false" if c.traits["method"].alternates else "transport, which remembers changes of the product")
         ),
     ),
@@ -175,7 +181,7 @@ CLASHES: tuple[Clash, ...] = (
     ),
     Clash(
         ("method",),
-        lambda c: c.traits["method"].base_drift and c.lora_init != "peft",
+        lambda c: c.traits["method"].redraws and c.lora_init != "peft",
         lambda c: "model.lora.init",
         lambda c: f"must be peft with {c.name('method')}, which draws A so in every round, got {c.lora_init}",
     ),
@@ -231,7 +237,7 @@ CLASHES: tuple[Clash, ...] = (
         lambda c: "method.extras",
         lambda c: (
             f"{_without_its_coordinates(c)} remembers coordinates of the factors, which "
-            f"method.{c.traits['method'].moves_gauge} changes between rounds; use a method that keeps them, such as "
+            f"{_moving(c)} changes between rounds; use a method that keeps them, such as "
             "fedit or ffa"
         ),
     ),

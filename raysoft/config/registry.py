@@ -27,7 +27,20 @@ from raysoft.errors import ConfigError
 
 METHODS = {
     name: f"raysoft.methods.{name}"
-    for name in ("soft", "fedit", "ffa", "head_only", "rolora", "lora_fair", "flora", "median", "flasc")
+    for name in (
+        "soft",
+        "fedit",
+        "ffa",
+        "head_only",
+        "rolora",
+        "lora_fair",
+        "flora",
+        "flexlora",
+        "fedex",
+        "hetlora",
+        "median",
+        "flasc",
+    )
 }
 CODECS = {
     name: f"raysoft.codecs.{name}"

@@ -24,7 +24,8 @@ class Traits:
     leaves_out_factor: bool = False  # A or B is not sent
     whole_components: bool = False  # needs to know who sent a component, which single entries do not tell
     own_start: bool = False  # clients start from other factors than those to which their changes are added
-    base_drift: bool = False  # merges into the base, and draws fresh factors as peft does
+    base_drift: bool = False  # merges into the base
+    redraws: bool = False  # draws fresh factors in every round, as peft does
     single_updates: str = ""  # what its fold needs besides sums: a radio that adds up what is sent cannot give it
     # Extras
     plain_sgd: bool = False  # needs SGD without weight decay and clipping

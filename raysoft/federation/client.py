@@ -49,7 +49,7 @@ from raysoft.federation.seam import (
 )
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
-from raysoft.methods.base import Method, pad_to_rank
+from raysoft.methods.base import Method, as_sent, pad_to_rank
 from raysoft.methods.building import build_method
 from raysoft.methods.folds import Arrived, Fold
 from raysoft.models.trainers.base import Trainer
@@ -131,7 +131,7 @@ class Worker:
             report = ClientReport(
                 client=client,
                 samples=self.workload.partition.size(client),
-                rank=state.rank,
+                rank=view.rank,
                 loss=float(results[client].loss) if client in results else math.nan,
                 cycles=samples.get(client, 0.0) * self.config.device.cycles_per_sample,
                 downlink_bits=view.downlink.total if client in jobs else 0,
@@ -149,7 +149,8 @@ class Worker:
                 upload = _nothing(view, state, upload.memory_if_rejected)
             reports.append(report)
             uploads.append(upload)
-        return tuple(reports), TrainedPack(pack, tuple(uploads), tuple(states))
+        ranks = tuple(as_sent(*one, self.workload.space).rank for one in zip(views, uploads, strict=True))
+        return tuple(reports), TrainedPack(pack, tuple(uploads), ranks, tuple(states))
 
     def _wanted(
         self, report: ClientReport, view: View, job: LocalJob, end: Tensors, state: ClientState
@@ -157,17 +158,18 @@ class Worker:
         """What the client wants to send, and its report with the norm of that."""
         with blamed("method", self.config, view.tick, view.client):
             upload = self.method.upload(view, job, end, state.method)
-            check_upload(self.config, view, upload)
+            check_upload(self.config, view, upload, self.workload.space)
         norm = norm_of(upload.update)
         finite = norm <= LARGEST and all(map(is_sound, upload.side.values()))  # not for nan
         if not finite:  # nothing of it may reach a codec or be remembered; the coordinator rejects the client
             upload = _nothing(view, state, upload.memory_if_rejected)
-        return replace(report, finite=finite, update_norm=norm), upload
+        sent = as_sent(view, upload, self.workload.space)
+        return replace(report, rank=sent.rank, finite=finite, update_norm=norm), upload
 
     def _with_menu(self, report: ClientReport, view: View, upload: Upload, state: ClientState) -> ClientReport:
         """The report with the curve of what may be sent."""
         with blamed("codec", self.config, view.tick, view.client):
-            menu = self.codec.menu(upload.update, view, state.codec)
+            menu = self.codec.menu(upload.update, as_sent(view, upload, self.workload.space), state.codec)
             check_curve(self.config, view.tick, view.client, menu)
         menu = replace(menu, fixed_bits=menu.fixed_bits + upload.side_bits)
         return replace(report, curve=quantize_curve(menu))
@@ -199,7 +201,7 @@ class Worker:
             one, received, if_delivered, if_lost = SILENT, None, state.codec, state.codec
             if units is not None:
                 with self._leaving_out(client, failed):
-                    view = self._view(down, pack.tick, client, state)
+                    view = as_sent(self._view(down, pack.tick, client, state), upload, self.workload.space)
                     encoded = self._encoded(view, upload.update, state, units)
                     received, finite = encoded.received, norm_of(encoded.received) <= LARGEST
                     bits = encoded.payload.num_bits + upload.side_bits
@@ -242,7 +244,7 @@ class Worker:
             else:
                 states[client] = replace(state, method=upload.memory_if_lost, codec=encoded.if_lost[k])
             if received[k]:
-                arrived.append(Arrived(received[k], request.mix[k], down.common))
+                arrived.append(Arrived(received[k], request.mix[k], down.common, trained.ranks[k]))
             if request.arrived[k]:
                 add_side(side, upload.side, space)
         with blamed("method", self.config, pack.tick):

@@ -24,10 +24,13 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainedPack:
-    """Handle of `train`: what each client of a pack wants to send, before compression, and its state before that."""
+    """Handle of `train`: what each client of a pack wants to send, before compression, its rank, and its state before
+    that.
+    """
 
     pack: Pack
     uploads: tuple[Upload, ...]
+    ranks: tuple[int, ...]
     states: tuple[ClientState, ...]
 
 

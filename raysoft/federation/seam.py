@@ -17,6 +17,7 @@ from raysoft.codecs.base import Codec, Encoded
 from raysoft.config import RunConfig
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.stage_errors import in_words, is_lack_of_memory
+from raysoft.methods.base import as_sent
 from raysoft.methods.building import ExtraError
 from raysoft.types import (
     Allocation,
@@ -182,10 +183,13 @@ def check_view(config: RunConfig, tick: int, client: int, view: Any) -> None:
         raise _fault("method", config, tick, what, client)
 
 
-def check_upload(config: RunConfig, view: View, upload: Any) -> None:
-    """What a client wants to send: what it trained, neither less nor more, in its shapes."""
+def check_upload(config: RunConfig, view: View, upload: Any, space: ParamSpace) -> None:
+    """What a client wants to send: what it trained, neither less nor more, in its shapes or those of its own rank."""
     _check_type("method", config, view.tick, "upload", upload, Upload, view.client)
-    _check_values("method", config, view, "uploads", upload.update)
+    if upload.rank is not None and not (isinstance(upload.rank, int) and 1 <= upload.rank <= view.rank):
+        what = f"uploads rank {upload.rank!r}, the client was given {view.rank}"
+        raise _fault("method", config, view.tick, what, view.client)
+    _check_values("method", config, as_sent(view, upload, space), "uploads", upload.update)
 
 
 def check_part(config: RunConfig, tick: int, part: Any, arrived: int) -> None:

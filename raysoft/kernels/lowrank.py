@@ -87,17 +87,21 @@ def product_svd(B: Array, A: Array) -> tuple[Array, Array, Array]:
     return q_left @ u, sigma, vt @ np.swapaxes(q_right, -1, -2)
 
 
-def svd_gauge(B: Array, A: Array, row_norm: float, draws: Array, floor: float = 1e-6) -> tuple[Array, Array]:
+def svd_gauge(
+    B: Array, A: Array, row_norm: float, draws: Array, floor: float = 1e-6, rank: int | None = None
+) -> tuple[Array, Array]:
     """The pair (B', A') with B' A' = B A whose components are the singular ones, largest first: float64.
 
     B' = U Sigma / c and A' = c V^T with c = `row_norm`, so that all rows of A' are orthogonal and of norm c, and
     ||b'_j|| ||a'_j|| is the j-th singular value. Directions below `floor` times the largest singular value have
     b'_j = 0; their rows complete the others to an orthogonal set, from the rows of `draws` [R, I] (any numbers in
     general position). One matrix: B [O, R], A [R, I]. Rows beyond the I that can be orthogonal repeat the first ones.
+    `rank`: how many components are kept, the largest, and how many rows `draws` has; None: R.
     """
-    rank, width = A.shape
+    width = A.shape[1]
+    rank = A.shape[0] if rank is None else rank
     u, sigma, vt = product_svd(B, A)
-    used = int((sigma > floor * sigma[0]).sum())
+    used = min(rank, int((sigma > floor * sigma[0]).sum()))
     u, sigma, vt = u[:, :used], sigma[:used], vt[:used]
     # A singular pair has two signs: the largest entry of its row is made positive.
     signs = np.sign(np.take_along_axis(vt, np.abs(vt).argmax(axis=1)[:, None], axis=1))

@@ -29,6 +29,8 @@ Change = Callable[[ServerState, Tensors], Tensors | None]
 """(server, what was folded) -> the change that is added at server_lr = 1; None: none is, the products are applied."""
 Part = Callable[[dict[str, Array]], tuple[dict[str, Array], int, int]]
 """A client's cut of the values -> (what it starts from, how many values travel to it, bits that say which)."""
+Sends = Callable[[View, LocalJob, Tensors, Tensors], Upload]
+"""(view, job, values after the job, memory) -> what the client wants to send."""
 Then = Callable[[ServerState, ServerState, Reception], ServerState]
 """(before, after the mean change was added, what was received) -> the next global model."""
 
@@ -39,6 +41,9 @@ class Averaging:
 
     changes: names of the values that the method ever changes; clients receive these, the rest they have from a seed or
     the base. None: all. trains: of these, the ones of a round; None: all of them.
+    rank_of: the rank that a client trains, given the one that it was drawn with and what it remembers.
+    penalty: the term of the loss of a client.
+    sends: what it sends; None: the change of what was trained.
     side: what the server says besides the values, and its bits for a client of some rank.
     catch_up: bits of what was merged into the base without the client, given what it remembers.
     part: where clients start from a part of what the method changes, and not from all of it.
@@ -50,7 +55,9 @@ class Averaging:
     space: ParamSpace
     changes: frozenset[str] | None = None
     trains: Callable[[int], frozenset[str]] | None = None
-    penalty: LossTerm | None = None
+    rank_of: Callable[[int, Tensors], int] = field(default=lambda rank, memory: rank)
+    penalty: Callable[[View], LossTerm | None] = field(default=lambda view: None)
+    sends: Sends | None = None
     side: Callable[[ServerState], Tensors] | None = None
     side_bits: Callable[[int], int] = field(default=lambda rank: 0)
     catch_up: Callable[[Broadcast, Tensors], int] = field(default=lambda down, memory: 0)
@@ -67,6 +74,7 @@ class Averaging:
 
     def view(self, down: Broadcast, client: int, rank: int, tick: int, memory: Tensors | None = None) -> View:
         """The client's cut of the broadcast; it receives what the method changes, as float32, and what it missed."""
+        rank = self.rank_of(rank, memory or {})
         start = cut_to_rank(down.common, self.space, rank)
         changes = frozenset(start) if self.changes is None else self.changes
         values, which = int(sum(start[name].size for name in changes)), 0
@@ -78,10 +86,12 @@ class Averaging:
 
     def local(self, view: View, memory: Tensors, steps: int) -> LocalJob:
         """Train what the view says, with the penalty."""
-        return LocalJob(view.start, steps, view.trains, self.penalty)
+        return LocalJob(view.start, steps, view.trains, self.penalty(view))
 
     def upload(self, view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
-        """The change of what was trained."""
+        """The change of what was trained, or what the method makes of it."""
+        if self.sends is not None:
+            return self.sends(view, job, end, memory)
         change = difference(view.start, end, view.trains)
         if self.remembers is None:
             return Upload(change)

@@ -16,6 +16,7 @@ import numpy as np
 from raysoft.types import Array, LoraPair, ParamSpace, Tensors, Update
 
 COVERED, STACK, EACH = "covered/", "stack/", "each/"
+MIX = STACK + "mix"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Arrived:
     update: Update
     mix: float
     start: Tensors
+    rank: int | None = None  # of what the client has sent; None: r_max
 
 
 class Fold(Protocol):
@@ -121,8 +123,8 @@ def _sent(pair: LoraPair, update: Update, rank: int) -> Array:
 class Stack:
     """Beside the sums, the clients' own factors one below the other: sum_k mix_k B_k A_k = B_stack A_stack, exact.
 
-    `stack/<B>` [O, K R] and `stack/<A>` [K R, I], the mix on A only (FLoRA, Wang et al., arXiv 2409.05976). Factors are
-    values (start plus change), not changes.
+    `stack/<B>` [O, K R] and `stack/<A>` [K R, I], the mix on A only (FLoRA, Wang et al., arXiv 2409.05976), and
+    `stack/mix` [K]. Factors are values (start plus change), not changes.
     """
 
     space: ParamSpace
@@ -132,18 +134,20 @@ class Stack:
         """Of a pack."""
         total = Sum().part(arrived)
         for pair in self.space.pairs if arrived else ():
-            total[STACK + pair.b] = np.concatenate([_value(pair.b, one) for one in arrived], axis=1)
-            total[STACK + pair.a] = np.concatenate([one.mix * _value(pair.a, one) for one in arrived], axis=0)
+            total[STACK + pair.b] = np.concatenate([value_of(pair.b, one) for one in arrived], axis=1)
+            total[STACK + pair.a] = np.concatenate([one.mix * value_of(pair.a, one) for one in arrived], axis=0)
+        if arrived:
+            total[MIX] = np.array([one.mix for one in arrived])
         return total
 
     def join(self, one: Tensors, two: Tensors) -> dict[str, Array]:
         """Sums are added, stacks set one below the other."""
         rest = Sum().join(*({n: v for n, v in part.items() if not n.startswith(STACK)} for part in (one, two)))
-        for pair in self.space.pairs:
-            for name, axis in ((STACK + pair.b, 1), (STACK + pair.a, 0)):
+        sideways = {STACK + pair.b for pair in self.space.pairs}
+        for name in dict.fromkeys([*one, *two]):
+            if name.startswith(STACK):
                 found = [part[name] for part in (one, two) if name in part]
-                if found:
-                    rest[name] = np.concatenate(found, axis=axis)
+                rest[name] = np.concatenate(found, axis=1 if name in sideways else 0)
         return rest
 
     def finish(self, total: Tensors) -> Tensors:
@@ -151,7 +155,8 @@ class Stack:
         return total
 
 
-def _value(name: str, one: Arrived) -> Array:
+def value_of(name: str, one: Arrived) -> Array:
+    """The client's value after training, float64 at r_max."""
     start = one.start[name].astype(np.float64)
     change = one.update.get(name)
     return start if change is None else start + change

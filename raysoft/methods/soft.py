@@ -89,7 +89,8 @@ def build(config: Config, space: ParamSpace) -> Averaging:
             after = observed(before, after, space, received.folded, received.sent_counts, config.shared_mask_memory)
         return reorthogonalized(before, after, space) if config.reorthogonalize else after
 
-    method = Averaging(config, space, penalty=_penalty(config, space), then=then)
+    term = _penalty(config, space)
+    method = Averaging(config, space, penalty=lambda view: term, then=then)
     if not config.shared_mask:
         return method
     # A client receives the order of the components that its rank has.

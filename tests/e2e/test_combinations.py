@@ -28,6 +28,7 @@ from raysoft.config.clashes import CLASHES, Chosen
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError, RaysoftError
 from raysoft.runs.run import run
+from raysoft.types import RANK_BITS
 from tests import noisy_sum
 from tests.conftest import records, summary
 from tests.covering import Pair, covering, pairs_of
@@ -228,7 +229,9 @@ def ran(folder: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, rep
     check_records(config, rows)
     assert all(len(payload.data) == -(-payload.num_bits // 8) for payload, _ in sent)
     beside = 32 if "scaffold" in {extra["name"] for extra in config.method.options()["extras"]} else 0
-    on_the_air = sum(payload.num_bits + beside * values for payload, values in sent) * config.device.payload_scale
+    rank = RANK_BITS if config.method.name == "hetlora" else 0  # it says how many components it sends
+    on_the_air = sum(payload.num_bits + rank + beside * values for payload, values in sent)
+    on_the_air *= config.device.payload_scale
     assert math.isclose(sum(row["uplink_bits"] for row in rows), on_the_air, rel_tol=1e-12, abs_tol=len(rows))
     return config
 
@@ -303,7 +306,14 @@ def test_plugins_work_together(tmp_path, monkeypatch, chosen):
 
 FOLLOWERS = {"rank_components", "rank_components remembered"}
 ANALOG = ("uplink", "noisy_sum")
-MOVING = {"flora": "name=flora", "rolora": "name=rolora", "soft in singular coordinates": "reorthogonalize=true"}
+MOVING = {
+    "flora": "name=flora",
+    "flexlora": "name=flexlora",
+    "hetlora": "gamma=0.99",
+    "rolora": "name=rolora",
+    "soft in singular coordinates": "reorthogonalize=true",
+}
+PRODUCTS = ("flora", "flexlora", "fedex", "hetlora", "lora_fair", "median")  # need more of each client than sums
 # Every two that cannot go together: the setting at which they are refused, and some words of the reason.
 REFUSED = {
     (("allocator", "ideal"), ("uplink", "fdma")): ("allocator.name", "ideal has no channel limit"),
@@ -344,7 +354,7 @@ REFUSED = {
         for name in VALUES["codec"]
         if name not in FOLLOWERS
     },
-    **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in ("flora", "lora_fair", "median")},
+    **{(("method", name), ANALOG): ("uplink.name", f"{name} needs") for name in PRODUCTS},
     **{
         (("codec", name), ANALOG): ("codec.name", f"{VALUES['codec'][name]['name']}, as it is set, sends other entries")
         for name in VALUES["codec"]

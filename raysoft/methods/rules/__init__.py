@@ -1,1 +1,1 @@
-"""What several methods or extras share: gauges, an order of components, steps of the server. May use kernels."""
+"""What several methods or extras share, or one needs a page for: gauges, orders, weights, steps. May use kernels."""

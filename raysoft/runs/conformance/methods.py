@@ -10,7 +10,7 @@ import numpy as np
 
 from raysoft.federation.reduction import add_side
 from raysoft.federation.seam import check_folded, check_part, check_server, check_upload, check_view
-from raysoft.methods.base import Method, pad_to_rank
+from raysoft.methods.base import Method, as_sent, pad_to_rank
 from raysoft.methods.building import build_method
 from raysoft.methods.folds import Arrived
 from raysoft.runs.conformance.subject import (
@@ -85,7 +85,7 @@ def uploads_are_uploads(subject: Subject) -> None:
         for view, job, _, upload in _uploads(method, server, tick):
             if job.steps < 1 or (job.trains is not None and not job.trains <= set(view.start)):
                 raise Broken(f"round {tick}: a job of {job.steps} steps that trains what is not in its start")
-            check_upload(subject.config, view, upload)
+            check_upload(subject.config, view, upload, space_of())
             for name, value in {**upload.update, **upload.side}.items():
                 if np.asarray(value).dtype != np.float32:
                     raise Broken(f"round {tick}: uploads {name} as {np.asarray(value).dtype}, values are float32")
@@ -159,7 +159,8 @@ def _next(
     space, weights = space_of(), dict(zip(CLIENTS, (0.5, 0.3, 0.2), strict=True))
     down = method.broadcast(server, tick)
     arrived = [
-        Arrived(pad_to_rank(upload.update, space), weights[view.client], down.common) for view, upload in uploads
+        Arrived(pad_to_rank(upload.update, space), weights[view.client], down.common, as_sent(view, upload, space).rank)
+        for view, upload in uploads
     ]
     cuts = np.array_split(np.arange(len(arrived)), packs)
     parts = [method.fold.part([arrived[k] for k in cut]) for cut in cuts if len(cut)]

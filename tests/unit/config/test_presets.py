@@ -55,6 +55,9 @@ ABOUT = {
     "lora-fair": {"method", "codec", "allocator"},
     "flora": {"method", "codec", "allocator"},
     "flasc": {"method", "codec", "allocator"},
+    "flexlora": {"method", "codec", "allocator"},
+    "fedex": {"method", "codec", "allocator"},
+    "hetlora": {"method", "codec", "allocator"},
     "ideal": {"method", "codec", "allocator", "uplink"},
     "soft-plus": {"codec", "allocator"},
 }

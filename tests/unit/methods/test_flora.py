@@ -31,7 +31,7 @@ def model_after(preset, *words, count=1):
     return effective(parts.method.model(states[-1].server), parts.info.space)
 
 
-@pytest.mark.parametrize("other", ["flora", "lora-fair"])
+@pytest.mark.parametrize("other", ["flora", "lora-fair", "flexlora", "fedex"])
 def test_one_client_leads_to_the_same_weights_as_with_fedit(other):
     alone = ("cohort.size=1", "model.lora.init=peft")
     one, two = (model_after(preset, *alone) for preset in ("fedit", other))
@@ -55,6 +55,23 @@ def test_the_products_add_up_exactly_for_any_ranks(words):
 def test_every_run_draws_its_own_fresh_rows():
     one, two = (rounds_of("flora", f"seed={seed}", count=1)[1][-1].server for seed in (0, 1))
     assert any((one.theta[name] != two.theta[name]).any() for name in one.theta if name.endswith("lora_A"))
+
+
+def test_a_warm_start_goes_on_along_what_was_merged_last():
+    parts, states, records = rounds_of("flora", "method.restart=warm", "model.lora.init=orthogonal", count=2)
+    one, two = (state.server for state in states[1:])
+    assert all(record.aggregation_covariance == 0.0 for record in records)
+    for pair in parts.info.space.pairs:
+        last = two.base[pair.module].astype(float) - one.base[pair.module]
+        a = two.theta[pair.a].astype(float)
+        np.testing.assert_allclose(a @ a.T, np.eye(8) / 3, atol=1e-6)
+        right = np.linalg.svd(last)[2][:8]
+        captured = np.linalg.norm(last @ a.T) * np.sqrt(3)
+        assert captured == pytest.approx(np.linalg.norm(last @ right.T), rel=1e-4)
+        assert not two.theta[pair.b].any()
+    view = parts.method.view(parts.method.broadcast(two, 3), 0, 4, 3, {"base_version": np.array(2)})
+    assert view.downlink.total == 32 * 4 * sum(pair.in_features for pair in parts.info.space.pairs), "A is no seed"
+    assert set(view.start) == view.trains
 
 
 def test_who_was_away_pays_for_what_it_missed():

@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysoft.config.presets import load_config
+from raysoft.errors import ConfigError
 from raysoft.methods.folds import Arrived
 from raysoft.methods.lora_fair import Config, build, correction
+from raysoft.methods.rules.cosine import Misfit, turned
 from raysoft.types import ServerState
 from tests.rounds import rounds_of
 from tests.unit.methods.spaces import space
@@ -99,3 +102,72 @@ def test_the_means_of_small_ranks_are_padded(ridge):
     more = correction(b, a, b_stack, a_stack, ridge)
     before, after = np.linalg.norm(wanted - b @ a), np.linalg.norm(wanted - (b + more) @ a)
     assert after <= before
+
+
+# ----------------------------------------------------------------------------------------------- the paper's objective
+
+
+def misfit_of(seed, weight=0.01):
+    b, a, b_stack, a_stack, wanted = drawn(seed)
+    return Misfit(b, b_stack @ (a_stack @ a.T), a @ a.T, float(np.linalg.norm(wanted)), weight)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_e_the_factored_objective_and_its_slope_are_the_dense_ones(seed, weight):
+    b, a, _, _, wanted = drawn(seed)
+    misfit, draws = misfit_of(seed, weight), np.random.default_rng(seed)
+    more, toward = draws.normal(size=b.shape), draws.normal(size=b.shape)
+
+    def dense(one):
+        product = (b + np.linalg.norm(b) * one) @ a
+        cosine = (product * wanted).sum() / (np.linalg.norm(product) * np.linalg.norm(wanted))
+        return 1.0 - cosine + weight * np.linalg.norm(one)
+
+    value, slope = misfit(more)
+    assert value == pytest.approx(dense(more), abs=1e-10)
+    step = 1e-5
+    along = (dense(more + step * toward) - dense(more - step * toward)) / (2 * step)
+    assert (slope * toward).sum() == pytest.approx(along, abs=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 1.0]), st.sampled_from([1e-3, 0.3, 30.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_it_never_ends_above_its_start_whatever_the_rate(seed, weight, rate):
+    b, a, b_stack, a_stack, _ = drawn(seed)
+    more = turned(b, a, b_stack, a_stack, weight, 40, rate)
+    misfit = misfit_of(seed, weight)
+    assert misfit(more / np.linalg.norm(b))[0] <= misfit(np.zeros_like(b))[0] + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_a_penalty_it_comes_to_the_best_cosine_there_is(seed):
+    """That of the projection on the rows of the mean A, which the ridge of zero finds."""
+    b, a, b_stack, a_stack, wanted = drawn(seed)
+    best = 1.0 - np.linalg.norm(wanted @ np.linalg.pinv(a) @ a) / np.linalg.norm(wanted)
+    misfit = misfit_of(seed, 0.0)
+    exact = correction(b, a, b_stack, a_stack, 0.0)
+    assert misfit(exact / np.linalg.norm(b))[0] == pytest.approx(best, abs=1e-10)
+    more = turned(b, a, b_stack, a_stack, 0.0, 3000, 0.3)
+    assert misfit(more / np.linalg.norm(b))[0] == pytest.approx(best, abs=1e-3)
+
+
+def test_b_there_is_nothing_to_turn_where_clients_agree_or_nothing_is_there():
+    b, a, b_stack, a_stack, _ = drawn(5)
+    one = b_stack[:, :3]
+    np.testing.assert_array_equal(turned(one, a, one, a, 0.01, 20, 0.3), 0.0)  # a single client
+    for zero in (turned(0 * b, a, b_stack, a_stack, 0.01, 20, 0.3), turned(b, a, 0 * b_stack, a_stack, 0.01, 20, 0.3)):
+        np.testing.assert_array_equal(zero, 0.0)
+    np.testing.assert_array_equal(turned(b, a, b_stack, a_stack, 1e3, 20, 0.3), 0.0)  # d: a heavy penalty is fedit
+
+
+def test_the_modes_keep_their_options_apart_and_differ():
+    for words in (["method.mode=cosine", "method.ridge=0.1"], ["method.cosine_steps=5"]):
+        with pytest.raises(ConfigError, match=r"does nothing with mode"):
+            load_config("lora-fair", words)
+    after = {}
+    for mode in ("ridge", "cosine"):
+        _, states, records = rounds_of("lora-fair", f"method.mode={mode}", count=3)
+        after[mode] = states[-1].server.theta
+        assert all(record.metrics["applied_cosine"] > 0 for record in records)
+    assert any((after["ridge"][name] != after["cosine"][name]).any() for name in after["ridge"])
