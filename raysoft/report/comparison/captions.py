@@ -12,7 +12,7 @@ from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ComparisonFile, Pair
 from raysoft.report.row_figures import Sample
 from raysoft.report.style import COLOURS
-from raysoft.rundir.summary import FINAL_EVALUATIONS
+from raysoft.rundir.summary import FINAL_EVALUATIONS, window_words
 
 EQUAL_UNITS = {"bits": "uplink bits", "seconds": "simulated seconds", "joules": "joules"}
 MOST_NAMED = 6
@@ -104,8 +104,8 @@ def reach(file: ComparisonFile) -> str:
     rows = [row for row in file.time_to if row.target == hardest]
     reached = sorted((row for row in rows if row.seconds is not None), key=lambda row: row.seconds or 0.0)
     text = (
-        f"What each arm spent until the running mean of 5 evaluations first reached {listed(targets)} of the gain of "
-        f"{file.reference} over the base; arms in the order of the hardest target, missing marks were never reached. "
+        f"What each arm spent until it reached {listed(targets)} of the gain of {file.reference} over the base; arms "
+        f"in the order of the hardest target, missing marks were never reached. {window_words(file.fewest_evaluations)} "
     )
     if reached:
         ends = [

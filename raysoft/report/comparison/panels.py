@@ -17,6 +17,7 @@ from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ArmRecord, ComparisonFile
 from raysoft.report.labels import looks_of
 from raysoft.report.row_figures import DifferenceRow, Looks, Reach, Sample
+from raysoft.rundir.summary import FINAL_EVALUATIONS
 
 AXIS_LABELS = {
     "rounds": quantity("round").heading(),
@@ -152,6 +153,7 @@ def reach(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Seconds and megabytes to reach parts of the reference's gain."""
     drawings: dict[str, Callable[[], Chart | None]] = {}
     for name, x_label in (("seconds", "Simulated time to target (s)"), ("mb", "Uplink to target (MB)")):
+        x_label = f"{x_label},\nby the mean of {FINAL_EVALUATIONS} evaluations"
         rows = [
             Reach(label, {row.target: getattr(row, name) for row in file.time_to if row.arm == label})
             for label in file.labels
