@@ -1,4 +1,7 @@
-"""The tables of a comparison: table.csv (numbers), table.md and table.tex (formatted; one row or, in TeX, column an arm)."""
+"""The tables of a comparison: table.csv (numbers), table.md and table.tex (formatted).
+
+One row an arm; in table.tex and on a terminal that they would overflow, one column an arm.
+"""
 
 from __future__ import annotations
 

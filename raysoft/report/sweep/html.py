@@ -218,7 +218,9 @@ def _front_table(file: SweepFile) -> str:
 def _column(file: SweepFile, key: str) -> Column:
     factor = quantity(key).factor
     values = [value_of(row, key) for row in file.points]
-    return Column(title(key), [None if value is None else factor * value for value in values])
+    return Column(
+        title(key), [None if value is None else factor * value for value in values], possible=quantity(key).possible
+    )
 
 
 def _axis(file: SweepFile, axis: AxisFile) -> Column:

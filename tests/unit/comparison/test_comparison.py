@@ -317,7 +317,7 @@ def test_short_runs_have_no_table_of_costs_but_a_sentence_that_says_why(tmp_path
     data = example(tmp_path)
     assert time_to_table(data).rows
     assert "There is no table" not in note(data)
-    assert data["fewest_evaluations"] == 6
+    assert data["fewest_evaluations"] == 12
     assert "at the 5th evaluation at the earliest. That is coarse" in note(data)
     assert "That is coarse" not in note(data | {"fewest_evaluations": 20})
     assert "Kept: what clients" in note(data)
