@@ -198,7 +198,7 @@ def bound_terms(runs: Sequence[Run]) -> Chart | None:
         return None
     figure, axes = panels(
         len(terms),
-        1.95 if style.is_column() else 1.75,
+        1.65 if style.is_column() else 1.75,
         min(len(terms), 4),
         extra_in=0.2 + _legend_height(runs),
         most_in_column=2,
