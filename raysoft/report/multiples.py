@@ -69,7 +69,9 @@ def small_multiples(
     for place, (ax, one, title) in enumerate(zip(axes, lines, titles, strict=False)):
         for other in lines:
             if other is not one:
-                faint = {"drawstyle": _drawn(other)} if other.joined else {"linestyle": "none", "marker": "."}
+                faint: dict[str, Any] = (
+                    {"drawstyle": _drawn(other)} if other.joined else {"linestyle": "none", "marker": "."}
+                )
                 ax.plot(other.x_P, other.y_P, color=FAINT, linewidth=0.7, markersize=2, zorder=1, **faint)
         if backdrop is not None:
             backdrop(ax)

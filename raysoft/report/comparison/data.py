@@ -63,8 +63,8 @@ class MeanCurve:
     def scaled(self, factor: float) -> MeanCurve:
         """The same with the metric times `factor`."""
         measured = tuple(replace(one, y_E=factor * one.y_E) for one in self.measured)
-        bounds = {"low_P": factor * self.low_P, "high_P": factor * self.high_P}
-        return replace(self, mean_P=factor * self.mean_P, measured=measured, **bounds)
+        mean, low, high = (factor * values for values in (self.mean_P, self.low_P, self.high_P))
+        return replace(self, mean_P=mean, low_P=low, high_P=high, measured=measured)
 
     @property
     def end(self) -> End | None:

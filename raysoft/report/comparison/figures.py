@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -95,16 +96,15 @@ def curves(
 
 def _note_seeds(ax: Axes, one: MeanCurve, x_name: str | None = None, y_name: str | None = None) -> None:
     """Where a line is the mean of several seeds: where the arm ends, and what was measured of each."""
-    names = {"x_name": x_name, "y_name": y_name}
+    keep = partial(note, ax, x_name=x_name, y_name=y_name)
     if (end := one.end) is not None:
-        note(
-            ax, f"{one.label}, mean of the ends", [end.x], [end.y], y_low=[end.y - end.std], y_high=[end.y + end.std],
-            **names,
-        )  # fmt: skip
+        low, high = end.y - end.std, end.y + end.std
+        keep(f"{one.label}, mean of the ends", [end.x], [end.y], y_low=[low], y_high=[high])
     for seed in one.measured if one.seeds > 1 else ():
         count = len(seed.x_E)
-        whose = {"arm": [one.label] * count, "seed": [seed.seed] * count, "round": seed.round_E.astype(int)}
-        note(ax, f"{one.label}, seed {seed.seed}", seed.x_E, seed.y_E, **whose, **names)
+        arm, number = [one.label] * count, [seed.seed] * count
+        name = f"{one.label}, seed {seed.seed}"
+        keep(name, seed.x_E, seed.y_E, arm=arm, seed=number, round=seed.round_E.astype(int))
 
 
 def clouds(
@@ -132,10 +132,19 @@ def clouds(
     for one in lines:
         mine, (x, y) = look[one.label], clients[one.label]
         crowded = len(x) > CROWD
-        dots = {"color": mine.colour, "marker": mine.marker, "linestyle": "none", "rasterized": crowded}
         size, alpha = (1.5, 0.3) if crowded else (3.2, 1.0)
         name = plain(one.label)
-        ax.plot(x, y, markersize=size, alpha=alpha, label=None if trend[one.label] else name, **dots)
+        ax.plot(
+            x,
+            y,
+            linestyle="none",
+            marker=mine.marker,
+            markersize=size,
+            color=mine.colour,
+            alpha=alpha,
+            rasterized=crowded,
+            label=None if trend[one.label] else name,
+        )
         note(ax, f"{one.label}, clients", x, y)
         if trend[one.label]:
             note(ax, one.label, one.x_P, one.mean_P)
