@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from dataclasses import replace
 from io import StringIO
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from raysoft.report.comparison.file import read_comparison
 from raysoft.report.comparison.html import load_runs
 from raysoft.report.comparison.panels import parts
 from raysoft.report.row_figures import Reach, Sample, time_to
+from raysoft.report.run.figures import DRAWINGS
 from raysoft.rundir.reading import read_run
 from tests.comparison_folders import make_comparison
 
@@ -140,3 +143,15 @@ def test_arms_stand_in_one_order_in_every_legend_and_a_logarithmic_axis_says_so(
     assert names == ["slow", "fast", "latency budget"]
     assert figure.axes[0].get_xlabel() == "Round latency (s), log scale"
     assert {row["x_name"] for row in rows_of(figure)} == {"Round latency (s)"}
+
+
+def test_the_page_about_figures_names_every_figure(three):
+    page = (Path(__file__).parents[3] / "docs" / "figures.md").read_text(encoding="utf-8")
+    of_runs = page.split("## The figures of a run\n")[1]
+    assert [drawing.name for drawing in DRAWINGS if f"| `{drawing.name}` |" not in of_runs] == []
+    of_comparisons = page.split("## The figures of a comparison\n")[1].split("\n## ")[0]
+    file = read_comparison(three)
+    drawn = {name for part in parts(file, load_runs(three, file).traces) for name in part.drawings}
+    named = {name.replace("METRIC", "accuracy") for name in re.findall(r"`([\w_]+)`", of_comparisons)}
+    assert len(drawn) > 10
+    assert drawn <= named
