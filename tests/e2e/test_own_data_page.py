@@ -12,6 +12,8 @@ from PIL import Image
 
 from tests.command import ROOT, raysoft
 from tests.conftest import records, summary
+from tests.e2e.test_readme import write_reviews
+from tests.hf_folders import make_folder
 
 PAGE = (ROOT / "docs" / "howto" / "own_data.md").read_text(encoding="utf-8")
 
@@ -60,11 +62,13 @@ def test_texts_for_the_language_model_that_comes_along(reviews):
     assert rows[2]["metrics"]["bits_per_byte"] < rows[0]["metrics"]["bits_per_byte"]
 
 
-def test_texts_with_classes_are_a_valid_configuration(reviews):
+@pytest.mark.timeout(240)
+def test_texts_with_classes_and_a_model_of_ones_own(tmp_path):
+    """With a small model in place of the one to fetch."""
     words = command("sequence-classification")
     assert "model.name=FacebookAI/roberta-base" in words
-    from raysoft.config.presets import load_config
-
-    config = load_config(words[1], words[2:])
-    assert config.model.lora.train_head
-    assert config.data.task == "sequence-classification"
+    make_folder(tmp_path / "small", "roberta")
+    write_reviews(tmp_path / "reviews.csv")
+    done = raysoft(*words, "model.name=./small", "rounds=1", "--executor", "inline", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "classes: bad, good" in done.stdout
