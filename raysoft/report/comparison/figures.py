@@ -132,7 +132,7 @@ def clouds(
     for one in lines:
         mine, (x, y) = look[one.label], clients[one.label]
         crowded = len(x) > CROWD
-        size, alpha = (1.5, 0.3) if crowded else (3.2, 1.0)
+        size, alpha = (1.8, 0.35) if crowded or trend[one.label] else (3.2, 1.0)  # behind the means
         name = plain(one.label)
         ax.plot(
             x,
@@ -140,6 +140,7 @@ def clouds(
             linestyle="none",
             marker=mine.marker,
             markersize=size,
+            markeredgewidth=0,
             color=mine.colour,
             alpha=alpha,
             rasterized=crowded,

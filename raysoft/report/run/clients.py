@@ -53,11 +53,17 @@ def by_client(runs: Sequence[Run]) -> Chart | None:
             seen += [band.mean_G] if several else [band.low_G, band.high_G]
             _band(ax, band, Look.of(number, len(runs)), run.name, several, len(table.id_C) > LINE_BINS)
         if not (factor < 1 and style.log_if_spread(ax, np.concatenate(seen))):  # a fraction stays linear
-            ax.set_ylim(bottom=0)
+            _from_zero(ax)
     axes[0].set_xlim(0, 100)
     if several:
         style.legend_above(figure, axes[0])
     return figure
+
+
+def _from_zero(ax: Axes) -> None:
+    """A linear axis from zero, with room above for a whole mark."""
+    ax.set_ylim(bottom=0)
+    ax.set_ylim(top=1.04 * ax.get_ylim()[1])
 
 
 def _band(ax: Axes, band: Band, look: Look, name: str, several: bool, joined: bool) -> None:
@@ -102,7 +108,7 @@ def served(runs: Sequence[Run]) -> Chart | None:
         _counts(axes[0], found[0][3])
         _gain_dots(axes[1], found[0][3])
     axes[1].set(xlabel="Mean channel gain (dB)", ylabel="Mean kept fraction")
-    axes[1].set_ylim(bottom=0)
+    _from_zero(axes[1])
     if not axes[1].has_data():
         axes[1].text(0.5, 0.5, "not measured", transform=axes[1].transAxes, ha="center", va="center")
     return figure
