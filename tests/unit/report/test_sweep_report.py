@@ -158,7 +158,7 @@ def test_an_axis_that_is_called_as_a_figure_is_shown_once(tmp_path):
 @pytest.mark.parametrize(("others", "said"), [(0, None), (1, "tied with 1 other,"), (2, "tied with 2 others,")])
 def test_a_best_point_that_is_not_alone_is_said_to_be_tied(tmp_path, others, said):
     axes = [axis("rank", [1, 2, 4, 8])]
-    folder = write(tmp_path / "tied", axes, [(1,), (2,), (4,), (8,)])
+    folder = write(tmp_path / "sweep", axes, [(1,), (2,), (4,), (8,)])
     tree = json.loads((folder / "results.json").read_text())
     for point in tree["points"]:
         point["final_accuracy"] = 0.5
