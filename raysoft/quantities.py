@@ -85,6 +85,18 @@ class Quantity:
         return "points" if self.unit == "%" else self.unit or self.short or self.label.lower()
 
     @property
+    def possible(self) -> tuple[float, float]:
+        """The least and the largest value there can be, in `unit`: a spread is drawn no further than that.
+
+        >>> quantity("accuracy").possible, quantity("energy_j").possible, quantity("recovered_gap").possible
+        ((0.0, 100.0), (0.0, inf), (-inf, inf))
+        """
+        if self.key not in QUANTITIES or self.key == "recovered_gap":
+            return -math.inf, math.inf
+        share = self.unit == "%" and ("accuracy" in self.key or self.key.startswith("kept_fraction"))
+        return 0.0, self.factor if share else math.inf
+
+    @property
     def record_key(self) -> str:
         """Where a line of rounds.jsonl has it: `accuracy`, `metrics.bits_per_byte`."""
         return self.key if "record" in self.places else f"metrics.{self.key}"

@@ -9,10 +9,12 @@ from inspect import getdoc
 from types import ModuleType
 from typing import Any
 
+import typer
 from pydantic.fields import FieldInfo
 
 from raysoft import quantities
 from raysoft.config import presets, registry
+from raysoft.terminal import cli
 
 PLACES = {
     "record": "`rounds.jsonl`",
@@ -123,6 +125,32 @@ def _factor(factor: float) -> str:
     return "" if factor == 1 else f" (× {factor:g})" if factor > 1 else f" (÷ {1 / factor:,.0f})"
 
 
+def commands() -> str:
+    """Every command of the command line: usage, what it does, its arguments and options."""
+    group: Any = typer.main.get_command(cli.app)
+    lines = []
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        context = command.make_context(f"raysoft {name}", [], resilient_parsing=True)
+        usage = " ".join(command.collect_usage_pieces(context))
+        lines += [f"## {name}", "", "```", f"raysoft {name} {usage}", "```", "", markdown_of(command.help), ""]
+        rows = [record for one in command.get_params(context) if (record := _parameter(one, context)) is not None]
+        lines += [*table(["argument or option", "meaning"], rows), ""] if rows else []
+    return "\n".join(lines)
+
+
+def _parameter(one: Any, context: Any) -> list[str] | None:
+    """The names and the help of one argument or option; None of what is hidden, and of --help."""
+    if getattr(one, "hidden", False) or one.name == "help":
+        return None
+    record = one.get_help_record(context)
+    if record is None:
+        return None
+    names = re.sub(r" <[\w\[\]]+>", "", record[0])  # what kind of text it is
+    return [f"`{cell(names)}`", cell(record[1] or "")]
+
+
 def cell(text: str) -> str:
     """Text that stays in its cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
@@ -135,6 +163,7 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
     "presets": preset_table,
     "quantities": quantity_table,
     **{kind: partial(plug_ins, kind) for kind in registry.KINDS},

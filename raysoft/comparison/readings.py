@@ -48,6 +48,11 @@ def base_accuracy(run: Run) -> float | None:
     return float(values[0]) if values.size and np.isfinite(values[0]) else None
 
 
+def evaluations(run: Run) -> int:
+    """In how many rounds accuracy was measured, the base left out."""
+    return int(np.count_nonzero(np.isfinite(run.column("accuracy")) & (run.column("round") >= 1)))
+
+
 def closing_values(run: Run) -> Values:
     """The figures of VALUE_KEYS that one run alone tells; the others are None."""
     summary = run.summary or {}

@@ -19,6 +19,7 @@ from raysoft.comparison.readings import (
     base_accuracy,
     closing_values,
     equal_readings,
+    evaluations,
     first_reach,
     learned,
     recovered_gap,
@@ -60,6 +61,7 @@ def comparison_data(
         "equal": equal,
         "arms": rows,
         "pairs": pairs(rows, reference, margin, equal),
+        "fewest_evaluations": min(evaluations(run) for by_seed in runs.values() for run in by_seed.values()),
         "time_to": [row for arm in arms for row in time_to(arm.label, runs, reference)],
     }
     out: dict[str, Any] = strict(data)

@@ -1,9 +1,13 @@
-"""The tables of a comparison: table.csv (numbers), table.md and table.tex (formatted, one row an arm)."""
+"""The tables of a comparison: table.csv (numbers), table.md and table.tex (formatted).
+
+One row an arm; in table.tex and on a terminal that they would overflow, one column an arm.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +16,11 @@ from typing import Any
 from raysoft.comparison.readings import METRICS
 from raysoft.quantities import NOTHING, Quantity, keys_in, number, quantity
 from raysoft.rundir.folder import write_atomic
-from raysoft.rundir.summary import FINAL_EVALUATIONS
+from raysoft.rundir.summary import FINAL_EVALUATIONS, window_words
 
 TABLE_CSV, TABLE_MD, TABLE_TEX = "table.csv", "table.md", "table.tex"
+TEX_CHARACTERS = 100  # of a line of a table: 7.16 inches of 9 pt text (\\small), 0.07 inches a character
+GAP_CHARACTERS = 2  # between columns
 UNITS = {"bits": "bits", "seconds": "simulated seconds", "joules": "joules"}
 
 
@@ -92,6 +98,11 @@ def _any_reached(data: Mapping[str, Any]) -> bool:
     return any(row["seeds_reached"] for row in data["time_to"])
 
 
+def _window(data: Mapping[str, Any]) -> str:
+    """How the last table is read."""
+    return f"that of {data['reference']} over the base. {window_words(data.get('fewest_evaluations'))}"
+
+
 _COSTS = (("rounds", 1), ("seconds", 2), ("mb", 2), ("joules", 1))
 
 
@@ -132,7 +143,9 @@ def note(data: Mapping[str, Any]) -> str:
             for arm in data["arms"]
         )
         out += f" Differences are at equal {UNITS[data['equal']]}: read on average {read}."
-    if not _any_reached(data):
+    if _any_reached(data):
+        out += f" Of the gain: {_window(data)}"
+    else:
         out += (
             f" There is no table of what a part of the gain of {data['reference']} cost: no run reached one in the "
             f"mean of {FINAL_EVALUATIONS} evaluations in a row, which takes as many."
@@ -142,11 +155,11 @@ def note(data: Mapping[str, Any]) -> str:
 
 def write_tables(data: Mapping[str, Any], folder: Path) -> None:
     """table.csv, table.md and table.tex. Raises RaysoftError where one cannot be written."""
-    arms, pairs = arms_table(data), pairs_table(data)
-    tables = [arms, *(table for table in (pairs, time_to_table(data)) if table.rows)]
+    arms, pairs, costs = arms_table(data), pairs_table(data), time_to_table(data)
+    tables = [arms, *(table for table in (pairs, costs) if table.rows)]
     write_atomic(folder / TABLE_CSV, _csv(data))
     write_atomic(folder / TABLE_MD, "\n".join([*(_markdown(table) for table in tables), _plain(note(data)), ""]))
-    write_atomic(folder / TABLE_TEX, "\n".join(_latex(table) for table in tables))
+    write_atomic(folder / TABLE_TEX, _latex_file(data, arms, pairs, costs))
 
 
 def _csv(data: Mapping[str, Any]) -> str:
@@ -222,20 +235,55 @@ _TEX = {
 }
 
 
+def _latex_file(data: Mapping[str, Any], arms: Table, pairs: Table, costs: Table) -> str:
+    """All tables, each after a comment that says what it is, a blank line (a paragraph) between them.
+
+    One column an arm, several tables of arms where they are too wide for the text width of a two-column page.
+    """
+    several = "Arms: mean and standard deviation over seeds."
+    parts = [(several, part) for part in in_width(sideways(arms), TEX_CHARACTERS)]
+    parts += [(f"Paired differences to {data['reference']}.", pairs)] if pairs.rows else []
+    parts += [(f"Cost of a part of the gain: {_window(data)}", costs)] if costs.rows else []
+    head = "% Needs \\usepackage{booktabs}; no table is wider than the text of a two-column page (table*)."
+    texts = []
+    for place, (what, table) in enumerate(parts, start=1):
+        about = textwrap.wrap(f"Table {place} of {len(parts)}. {what}", 100)  # on one line each, whatever a label holds
+        texts.append("\n".join([*([head] if place == 1 else []), *(f"% {line}" for line in about), _latex(table)]))
+    return "\n".join(texts)
+
+
+def in_width(table: Table, characters: int) -> list[Table]:
+    """The table, or several with the same first column and as many of the others as fit into so many characters.
+
+    >>> [part.heading for part in in_width(Table(("arm", "soft", "ideal"), (("seeds", "1", "1"),)), 13)]
+    [('arm', 'soft'), ('arm', 'ideal')]
+    """
+    columns = list(zip(table.heading, *table.rows, strict=True))
+    widths = [max(map(len, column)) + GAP_CHARACTERS for column in columns]
+    groups: list[list[int]] = [[]]
+    for at in range(1, len(columns)):
+        if groups[-1] and widths[0] + sum(widths[i] for i in groups[-1]) + widths[at] > characters:
+            groups.append([])
+        groups[-1].append(at)
+    rows = [table.heading, *table.rows]
+    parts = [[tuple(row[i] for i in (0, *group)) for row in rows] for group in groups]
+    return [Table(part[0], tuple(part[1:])) for part in parts]
+
+
 def _latex(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(_TEX.get(char, char) for char in cell) for cell in cells) + r" \\"
 
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs}",
+            r"{\small\setlength{\tabcolsep}{4pt}%",
             rf"\begin{{tabular}}{{l{'r' * (len(table.heading) - 1)}}}",
             r"\toprule",
             line(table.heading),
             r"\midrule",
             *(line(row) for row in table.rows),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             "",
         ]
     )

@@ -59,7 +59,7 @@ def build_task(config: RunConfig) -> tuple[TaskData, str | Path, TaskKind]:
         return _images(config, task, source, model_config, rng), source, kind
     from raysoft.models.base import position_offset
 
-    tokenizer = _tokenizer(config, source)
+    tokenizer = _tokenizer(config, source, model_config)
     limit = text.token_limit(section.max_length, tokenizer, model_config, position_offset(model_config))
     if task is None:
         task = python_source.read(limit, rng)
@@ -138,9 +138,15 @@ def model_source(config: RunConfig) -> tuple[str | Path, Any]:
     return source, read_config(str(source), config.model.revision)
 
 
-def _tokenizer(config: RunConfig, source: str | Path) -> Any:
+def _tokenizer(config: RunConfig, source: str | Path, model_config: Any) -> Any:
     from transformers import AutoTokenizer
 
+    if hasattr(model_config, "image_size") and not hasattr(model_config, "vocab_size"):
+        such = f"{embedded.PREFIX}llama-bytes" if config.data.task == "causal-lm" else "FacebookAI/roberta-base"
+        raise ConfigError(
+            "model.name",
+            f"{config.model.name!r} is an image model, data.task={config.data.task} needs a text model such as {such}",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), revision=config.model.revision, trust_remote_code=False)
     except Exception as error:  # missing files, unknown classes, optional packages: each library its own kind

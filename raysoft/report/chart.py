@@ -14,8 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-BOUNDS = ("y_low", "y_high", "x_low", "x_high", "value")
-COLUMNS = ("panel", "series", "x_name", "x", "y_name", "y", *BOUNDS[:4], "value_name", "value")
+BOUNDS = ("y_low", "y_high", "x_low", "x_high", "value", "arm", "seed", "round")
+COLUMNS = ("panel", "series", "x_name", "x", "y_name", "y", *BOUNDS[:4], "value_name", *BOUNDS[4:])
+LOG = ", log scale"  # behind the label of an axis; the CSV names the quantity alone
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Chart(Figure):
             y_name = _name(one.ax, "y") if one.names[1] is None else one.names[1]
             columns = [one.bounds.get(name, [None] * len(one.x)) for name in BOUNDS]
             for series, x, y, *more in zip(one.series, one.x, one.y, *columns, strict=True):
-                yield [places[one.ax], series, x_name, x, y_name, y, *more[:4], one.names[2], more[4]]
+                yield [places[one.ax], series, x_name, x, y_name, y, *more[:4], one.names[2], *more[4:]]
 
     def csv(self) -> str:
         """One line a point; numbers with all their digits, nothing for what was not measured."""
@@ -77,7 +78,8 @@ def note(
     value_name: str | None = None,
     **bounds: Iterable[Any],
 ) -> None:
-    """Keep what is being drawn in `ax` for the CSV file; `bounds` may be y_low, y_high, x_low, x_high, value.
+    """Keep what is being drawn in `ax` for the CSV file; `bounds` may be y_low, y_high, x_low, x_high, value, arm,
+    seed, round.
 
     `series`: of all points, or of each. The names say what the numbers are where the labels of the axes do not.
     """
@@ -107,7 +109,7 @@ def _name(ax: Axes, axis: Literal["x", "y"]) -> str:
     for one in (ax, *shared.get_siblings(ax)):
         text = one.get_xlabel() if axis == "x" else one.get_ylabel()
         if text:
-            return " ".join(text.split())
+            return " ".join(text.split()).removesuffix(LOG)
     return " ".join((ax.get_title(loc="left") or ax.get_title()).split()) if axis == "y" else ""
 
 

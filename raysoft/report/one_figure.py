@@ -34,8 +34,9 @@ OF_THE_BASE = ("accuracy", "loss", "simulated_time_s", "wall_time_s")  # others 
 def metric_figure(runs: Mapping[str, Sequence[Run]], metric: str, x: str) -> Figure:
     """A number of the rounds against `rounds`, `seconds`, `mb` or `joules`; one line a label, with names where several.
 
-    The line of one run goes through its own values; of several seeds it is their mean on common points, with a band of
-    one standard deviation. Raises ConfigError for an unknown number or axis, RaysoftError where nothing was measured.
+    Against the rounds values are joined; against a cost each holds until the next, as in a report. Of several seeds a
+    line is their mean, with a band of one standard deviation. Raises ConfigError for an unknown number or axis,
+    RaysoftError where nothing was measured.
     """
     axis = axis_of(x)
     everything = list(chain.from_iterable(runs.values()))
@@ -48,7 +49,11 @@ def metric_figure(runs: Mapping[str, Sequence[Run]], metric: str, x: str) -> Fig
         y_label = f"{accuracy_name_in(everything[0].config).capitalize()} ({of.unit})"
     with style.settings():
         figure = curves(
-            [line.scaled(of.factor) for line in lines], AXIS_LABELS[axis], y_label, integer_x=axis == "rounds"
+            [line.scaled(of.factor) for line in lines],
+            AXIS_LABELS[axis],
+            y_label,
+            integer_x=axis == "rounds",
+            y_range=of.possible,
         )
     assert figure is not None
     return figure
@@ -100,7 +105,9 @@ def _line(label: str, runs: Sequence[Run], key: str, axis: str) -> MeanCurve | N
     x_T, y_T = seeds[0].costs[axis], seeds[0].metrics[key]
     ok = np.isfinite(x_T) & np.isfinite(y_T)
     nothing = np.full(int(ok.sum()), np.nan)
-    return MeanCurve(label, x_T[ok], y_T[ok], nothing, nothing) if len(np.unique(x_T[ok])) > 1 else None
+    if len(np.unique(x_T[ok])) < 2:
+        return None
+    return MeanCurve(label, x_T[ok], y_T[ok], nothing, nothing, steps=axis != "rounds")
 
 
 @dataclass(frozen=True)
@@ -124,13 +131,14 @@ def setting_figure(readings: Sequence[Reading], setting: str, metric: str) -> Fi
     spread = [of.factor * (one.std or 0.0) for one in readings]
     with style.settings():
         figure, (ax,) = new_figure(2.5, width=COLUMN_IN)
-        ax.errorbar(x, y, spread, linestyle="none", marker="o", color=style.BLUE, elinewidth=0.9)
+        bars = np.abs(np.clip([np.subtract(y, spread), np.add(y, spread)], *of.possible) - y)
+        ax.errorbar(x, y, bars, linestyle="none", marker="o", color=style.BLUE, elinewidth=0.9)
         ax.set(xlabel=setting, ylabel=of.heading())
         ax.margins(x=0.08, y=0.1)
         if not numeric:
             ax.set_xticks(range(len(names)), [style.plain(name, 16) for name in names])
         elif min(x) > 0 and max(x) >= 30 * min(x):
-            ax.set_xscale("log")
+            style.log_x(ax)
             style.plain_log_ticks(ax.xaxis)
         else:
             ax.xaxis.set_major_locator(MaxNLocator(6))

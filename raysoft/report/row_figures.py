@@ -15,7 +15,9 @@ from raysoft.report.labels import ink, looks_of
 from raysoft.report.style import Look, new_figure, wrapped
 from raysoft.types import Array
 
-TARGET_LOOKS = (("o", style.ORANGE), ("s", style.VERMILLION), ("D", style.BLUE), ("^", style.BLACK), ("v", style.GREEN))
+# Marks of targets: no colours, which are the arms'; from an open circle to black, the harder the darker.
+TARGET_LOOKS = (("o", "#ffffff"), ("s", "#c4c4c4"), ("D", style.BLACK), ("^", style.GREY), ("v", style.BLACK))
+APART = 0.26  # of a row, between the marks of two targets: those of one value stay visible
 ROW_CHARACTERS = 24  # of a line of a row's name
 Looks = Mapping[str, Look] | None  # by label, so that an arm looks the same in every figure
 
@@ -99,22 +101,34 @@ def time_to(rows: Sequence[Reach], x_label: str, looks: Looks = None) -> Chart |
     look = looks_of([row.label for row in rows], looks)
     last = targets[-1]
     order = sorted(rows, key=lambda row: _or_never(row, last, targets), reverse=True)
-    figure, ax = named_rows([row.label for row in order], x_label, extra_in=0.22)
+    figure, ax = named_rows([row.label for row in order], x_label, extra_in=0.36, row_in=0.28)
     marks = {name: TARGET_LOOKS[number % len(TARGET_LOOKS)] for number, name in enumerate(targets)}
+    middle = (len(targets) - 1) / 2
+    lift = {name: min(APART, 0.65 / len(targets)) * (middle - number) for number, name in enumerate(targets)}
     for place, row in enumerate(order):
-        reached = [value for value in row.needed.values() if value is not None]
-        if reached:
-            ax.plot([min(reached), max(reached)], [place, place], color=style.GREY, linewidth=0.8, zorder=1)
+        path = [(value, place + lift[name]) for name, value in row.needed.items() if value is not None]
+        if path:
+            ax.plot(*zip(*path, strict=True), color=look[row.label].colour, linewidth=0.8, zorder=1)
     for name, (marker, colour) in marks.items():
         seen = [(value, place) for place, row in enumerate(order) if (value := row.needed.get(name)) is not None]
         x, y = zip(*seen, strict=True) if seen else ((), ())
         note(ax, name, x, [order[place].label for place in y], y_name="arm")
-        ax.plot(x, y, linestyle="none", marker=marker, color=colour, markersize=5, label=name)
+        ax.plot(
+            x,
+            [place + lift[name] for place in y],
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            markeredgecolor=style.BLACK,
+            markeredgewidth=0.8,
+            markersize=4,
+            label=name,
+        )
     coloured = order if len(order) <= len(style.COLOURS) else []
     for tick, row in zip(ax.get_yticklabels(), coloured, strict=False):
         tick.set_color(ink(look[row.label].colour))
     if values.min() > 0 and values.max() >= 4 * values.min():
-        ax.set_xscale("log")
+        style.log_x(ax)
         ax.margins(x=0.08)
         style.plain_log_ticks(ax.xaxis)
     else:
@@ -160,11 +174,14 @@ def dots(samples: Sequence[Sample], x_label: str, level: float | None = None, lo
     return figure
 
 
-def named_rows(labels: Sequence[str], x_label: str, extra_in: float = 0.0) -> tuple[Chart, Axes]:
-    """Axes with one row an arm under its whole name, first at the bottom; `extra_in`: inches for what stands above."""
+def named_rows(labels: Sequence[str], x_label: str, extra_in: float = 0.0, row_in: float = 0.0) -> tuple[Chart, Axes]:
+    """Axes with one row an arm under its whole name, first at the bottom.
+
+    `extra_in`: inches for what stands above; `row_in`: of a row at least.
+    """
     names = [wrapped(label, ROW_CHARACTERS) for label in labels]
     most = max((name.count("\n") + 1 for name in names), default=1)
-    figure, (ax,) = new_figure(0.75 + extra_in + (0.06 + 0.135 * most) * max(len(labels), 3))
+    figure, (ax,) = new_figure(0.75 + extra_in + max(0.06 + 0.135 * most, row_in) * max(len(labels), 3))
     ax.set_yticks(range(len(labels)), names)
     ax.set_ylim(-0.6, len(labels) - 0.4)
     ax.tick_params(axis="y", length=0)

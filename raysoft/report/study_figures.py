@@ -86,10 +86,10 @@ def _series(rows: Sequence[tuple[str, float, float, float | None, float | None]]
     out = []
     for name in dict.fromkeys(row[0] for row in rows):
         mine = sorted((row for row in rows if row[0] == name), key=lambda row: row[1])
-        columns = [
+        x, y, low, high = (
             np.array([np.nan if row[at] is None else row[at] for row in mine], dtype=np.float64) for at in range(1, 5)
-        ]
-        out.append(Series(name, *columns))
+        )
+        out.append(Series(name, x, y, low, high))
     return out
 
 

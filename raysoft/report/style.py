@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from raysoft.config import FigureWidth
-from raysoft.report.chart import Chart
+from raysoft.report.chart import LOG, Chart
 from raysoft.types import Array
 
 WIDTHS_IN: dict[FigureWidth, float] = {"column": 3.5, "page": 7.16}
@@ -178,6 +178,13 @@ def log_if_spread(ax: Axes, values: Array) -> bool:
     return True
 
 
+def log_x(ax: Axes) -> None:
+    """A logarithmic x axis, whose label says so; to be called once the label is there."""
+    ax.set_xscale("log")
+    label = ax.get_xlabel()
+    ax.set_xlabel(label + (LOG.replace(" ", "\n", 1) if "\n" in label else LOG))
+
+
 def plain_log_ticks(axis: Axis, subs: Sequence[float] | None = None, few: bool = False) -> None:
     """Plain numbers on a logarithmic axis: at 1, 2, 5 over few decades, closer within one, fewer over many.
 
@@ -206,9 +213,9 @@ def _entry(label: str) -> str:
     return wrapped(label.replace("\\$", "$"), LEGEND_CHARACTERS if not is_column() else 36)
 
 
-def legend_height(labels: Sequence[str]) -> float:
-    """Inches that a legend above the panels needs; 0 for a single run, which has none."""
-    if len(labels) < 2:
+def legend_height(labels: Sequence[str], alone: bool = False) -> float:
+    """Inches that a legend above the panels needs; 0 for a single run, which has none unless `alone`."""
+    if len(labels) < (1 if alone else 2):
         return 0.0
     across = legend_columns(labels)
     rows = [labels[first : first + across] for first in range(0, len(labels), across)]

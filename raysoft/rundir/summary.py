@@ -12,6 +12,7 @@ from raysoft.rundir.folder import record_row, strict
 from raysoft.types import RoundRecord
 
 FINAL_EVALUATIONS = 5
+SHORT_WINDOWS = 4  # runs of fewer evaluations than so many times FINAL_EVALUATIONS say little about when
 DONE, STOPPED, INTERRUPTED, FAILED = "done", "stopped", "interrupted", "failed"
 """How a run has ended: all rounds; by a callback, properly; by a signal; by a fault. All but DONE can be resumed."""
 SUMMARY_KEYS = (
@@ -104,6 +105,28 @@ def accuracy_name_in(config: Mapping[str, Any]) -> str:
 def _word(config: Mapping[str, Any], section: str, key: str, otherwise: str) -> str:
     part = config.get(section)
     return str(part.get(key, otherwise)) if isinstance(part, Mapping) else otherwise
+
+
+def window_words(evaluations: int | None) -> str:
+    """How the cost of reaching an accuracy is read, and how coarse that is where runs have so few evaluations.
+
+    >>> window_words(60).split(": ")[-1]
+    'at the 5th evaluation at the earliest.'
+    >>> window_words(6).split(": ")[-1]
+    'of 6 evaluations there are 2 such means, and a target that was met early counts from the 5th on.'
+    """
+    text = (
+        f"A target is reached where the mean of {FINAL_EVALUATIONS} evaluations in a row first reaches it: at the "
+        f"{FINAL_EVALUATIONS}th evaluation at the earliest."
+    )
+    if evaluations is None or not FINAL_EVALUATIONS <= evaluations < SHORT_WINDOWS * FINAL_EVALUATIONS:
+        return text
+    count = evaluations - FINAL_EVALUATIONS + 1
+    means = "is one such mean" if count == 1 else f"are {count} such means"
+    return (
+        f"{text} That is coarse for runs as short as these: of {evaluations} evaluations there {means}, and a target "
+        f"that was met early counts from the {FINAL_EVALUATIONS}th on."
+    )
 
 
 def final_words(metrics: Mapping[str, Any], last: str) -> str:

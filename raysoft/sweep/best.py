@@ -19,12 +19,31 @@ from raysoft.runs.standing import to_yaml
 from raysoft.sweep.points import Sweep
 
 BEST = "best.yaml"
+MOST_POINTS = 200  # that are asked for their split
 
 
 def final_test(folder: Path) -> str:
     """The command of the final test."""
     place = str(folder / BEST)
     return f"raysoft run {shlex.quote(place) if place.isprintable() else BEST} --name {_name(folder)}"
+
+
+def choosing_split(sweep: Sweep) -> str:
+    """The split that decides which point is the best one: `test`, `validation`, or both where that is varied."""
+    varied = any(key.split(".")[0] == "eval" for key in sweep.config.space)
+    points = (sweep.first(), *(sweep.points[:MOST_POINTS] if varied else ()))
+    return " and ".join(dict.fromkeys(sweep.run_config(values, sweep.seeds[0]).eval.split for values in points))
+
+
+def chosen_on_test(sweep: Sweep) -> str | None:
+    """What to be careful about where a sweep has chosen on the test split by something measured there; else None."""
+    measured = any(word in sweep.config.metric for word in ("accuracy", "loss", "bits_per_byte"))
+    if not measured or sweep.config.metric.endswith("train_loss") or "test" not in choosing_split(sweep).split():
+        return None
+    return (
+        f"{sweep.config.metric} was measured on the test split, and the best point was chosen by it: on that split it "
+        "looks better than it is. Choose with eval.split=validation; the final test is then the first look."
+    )
 
 
 def best_yaml(sweep: Sweep, folder: Path, best: Mapping[str, Any], trial: Path) -> str:

@@ -113,6 +113,12 @@ def best_point(points: Sequence[Mapping[str, Any]], mode: str, metric: str) -> d
     return dict(max(able, key=lambda point: sign * point[metric]))
 
 
+def tied(points: Sequence[Mapping[str, Any]], best: Mapping[str, Any], metric: str) -> int:
+    """How many other points with a finished seed are as good as the best one, in the four figures that are shown."""
+    able = [point for point in points if point[DONE] and point[metric] is not None]
+    return sum(f"{point[metric]:.4g}" == f"{best[metric]:.4g}" for point in able) - 1
+
+
 def write_results(folder: SweepFolder, sweep: Sweep, found: Results) -> None:
     """results.parquet and results.csv (a row a trial), points.csv, results.json, best.yaml. Raises RaysoftError."""
     columns = _columns(found.rows)

@@ -54,8 +54,8 @@ def run(
     RAYSOFT_OUTPUTS replaces outputs/ (a Ray job without it keeps its runs in ~/raysoft-outputs of the cluster's node).
     """
     from raysoft.api.runs import run_place
-    from raysoft.config.presets import load_config
     from raysoft.rundir.remote import staged
+    from raysoft.terminal.loading import load_config
 
     config = load_config(target, overrides or (), executor)
     place = run_place(target, out, name)
@@ -111,7 +111,7 @@ def show(target: given.Target, overrides: given.Overrides = None, *, explain: gi
     to be explained alone: raysoft show soft --explain train codec.scope
     """
     from raysoft.config.plugin_file import short_name
-    from raysoft.config.presets import load_config
+    from raysoft.terminal.loading import load_config
 
     words = list(overrides or ())
     if explain:
@@ -156,9 +156,9 @@ def plan(
     """
     from raysoft.api.plans import plan_place, plan_words
     from raysoft.comparison.arms import check_workers
-    from raysoft.config.presets import load_config
     from raysoft.planning.table import ranks_of
     from raysoft.rundir.destination import local_destination
+    from raysoft.terminal.loading import load_config
 
     check_workers(workers)
     config = load_config(target, [*(overrides or ()), *plan_words(None if ranks is None else ranks_of(ranks), alpha)])

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from raysoft.comparison.tables import Table, text_table
 from raysoft.quantities import Quantity, quantity
-from raysoft.sweep.best import final_test
+from raysoft.sweep.best import choosing_split, chosen_on_test, final_test
 from raysoft.sweep.driver import SweepEvents, SweepResult, check_sweep_inputs
 from raysoft.sweep.points import Sweep, short_value
-from raysoft.sweep.results import DONE, FAILED, STOPPED
+from raysoft.sweep.results import DONE, FAILED, STOPPED, tied
 from raysoft.terminal.console import aligned, progress_bar, relative, say
 from raysoft.terminal.display import Display
 
@@ -75,13 +75,21 @@ def print_sweep(console: Console, found: SweepResult) -> None:
     counts = {name: sum(row["status"] == name for row in results.rows) for name in (DONE, STOPPED, FAILED)}
     rows = [("trials", ", ".join(f"{count} {name}" for name, count in counts.items() if count))]
     if results.best is not None:
-        rows.append(("best", best_text(sweep, results.best)))
+        others = tied(results.points, results.best, sweep.config.metric)
+        rows.append(("best", best_text(sweep, results.best) + tie_text(others)))
         rows.append(("final test", final_test(Path(relative(found.folder)))))
     rows += [("folder", relative(found.folder)), ("report", relative(found.report))]
     say(console, aligned(rows), indent=14)
+    if results.best is not None and (careful := chosen_on_test(sweep)) is not None:
+        console.print(f"careful: {careful}", highlight=False, markup=False)
     failed = [row for row in results.rows if row["status"] == FAILED]
     for row in failed[:10]:
         console.print(f"failed: {row['trial']}: {row['reason']}", highlight=False, markup=False)
+
+
+def tie_text(others: int) -> str:
+    """What is said of a best point that is not alone: it is the first of equals, and chosen by nothing else."""
+    return f" (tied with {others} other{'s' if others > 1 else ''}: the first of them)" if others else ""
 
 
 def best_text(sweep: Sweep, best: Mapping[str, Any]) -> str:
@@ -131,7 +139,10 @@ def print_sweep_plan(console: Console, sweep: Sweep, folder: Any) -> None:
     rows = [
         ("folder", relative(folder)),
         ("trials", f"{sweep.count}, {len(sweep.seeds)} seed(s) a point, up to {sweep.rounds()} rounds each"),
-        ("looks for", f"{'largest' if sweep.mode == 'max' else 'smallest'} {config.metric}"),
+        (
+            "looks for",
+            f"{'largest' if sweep.mode == 'max' else 'smallest'} {config.metric}, on the {choosing_split(sweep)} split",
+        ),
         ("scheduler", f"{config.scheduler.name}, search {config.search}, executor {config.executor}"),
     ]
     say(console, aligned(rows), indent=14)

@@ -12,6 +12,7 @@ import pytest
 
 from raysoft import quantities
 from raysoft.config import registry
+from raysoft.terminal.cli import app
 from tests.browser import Browser, find_chromium
 from tests.built_site import (
     ROOT,
@@ -104,6 +105,9 @@ def test_the_generated_references_are_complete(site):
         for name in names:
             chosen = f"method.extras=[{{name: {name}}}]" if kind == "extra" else f"{kind}.name={name}"
             assert f"<code>{chosen}</code>" in plug_ins
+    commands = (site / "commands.html").read_text(encoding="utf-8")
+    for command in app.registered_commands:
+        assert f"raysoft {command.name or command.callback.__name__} " in commands
     table = (site / "quantities.html").read_text(encoding="utf-8")
     for one in quantities.TABLE:
         assert f"<td><code>{one.key}</code></td>" in table

@@ -12,7 +12,7 @@ from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ComparisonFile, Pair
 from raysoft.report.row_figures import Sample
 from raysoft.report.style import COLOURS
-from raysoft.rundir.summary import FINAL_EVALUATIONS
+from raysoft.rundir.summary import FINAL_EVALUATIONS, window_words
 
 EQUAL_UNITS = {"bits": "uplink bits", "seconds": "simulated seconds", "joules": "joules"}
 MOST_NAMED = 6
@@ -30,8 +30,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def progress(lines: Sequence[MeanCurve], metric: str) -> str:
-    """First panel's lines: from where to where, and how many seeds the bands are over."""
+def progress(lines: Sequence[MeanCurve], metric: str, apart: bool = False) -> str:
+    """First panel's lines: from where to where, and how many seeds the bands are over.
+
+    `apart`: in some panel the seeds of an arm end at different costs.
+    """
     of = quantity(metric)
     text = f"{of.label} {'of held-out text' if of.text_task else 'on held-out data'}"
     seeds = sorted({line.seeds for line in lines})
@@ -46,7 +49,9 @@ def progress(lines: Sequence[MeanCurve], metric: str) -> str:
         spread += "; a panel an arm, the others in grey behind it"
     return (
         f"{text}{better} against the round and against what was spent until then; {spread}. A model holds until the "
-        "next evaluation, and a line ends where the first of its seeds ends. At the last evaluation alone (the tables "
+        "next evaluation, and a line ends where the first of its seeds ends"
+        + ("; the mark with a bar is the mean of where they all end. " if apart else ". ")
+        + "At the last evaluation alone (the tables "
         f"have means of the last {FINAL_EVALUATIONS}): {listed(ends)}."
     )
 
@@ -104,8 +109,9 @@ def reach(file: ComparisonFile) -> str:
     rows = [row for row in file.time_to if row.target == hardest]
     reached = sorted((row for row in rows if row.seconds is not None), key=lambda row: row.seconds or 0.0)
     text = (
-        f"What each arm spent until the running mean of 5 evaluations first reached {listed(targets)} of the gain of "
-        f"{file.reference} over the base; arms in the order of the hardest target, missing marks were never reached. "
+        f"What each arm spent until it reached {listed(targets)} of the gain of {file.reference} over the base; arms "
+        "in the order of the hardest target, missing marks were never reached. "
+        f"{window_words(file.fewest_evaluations)} "
     )
     if reached:
         ends = [
@@ -165,6 +171,7 @@ def kept(lines: Sequence[MeanCurve]) -> str:
     """Kept fraction of the weakest and strongest group of each arm."""
     rows = [f"{line.label} from {line.mean_P[0]:.2g} to {line.mean_P[-1]:.2g}" for line in lines]
     return (
-        "Mean kept fraction of the clients of all seeds in groups of equal size, by their mean channel gain; rounds in "
-        f"which a client was allowed to send. From the weakest to the strongest group: {listed(rows)}."
+        "Mean kept fraction of each client (a dot; of all seeds) against its mean channel gain, in the rounds in which "
+        "it was allowed to send; of many clients also the mean of groups of equal size. From the weakest to the "
+        f"strongest group: {listed(rows)}."
     )

@@ -6,17 +6,18 @@ Shapes: T records of a run, P points of a common grid, R rounds of all seeds tog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from raysoft.quantities import LEARNED, quantity
+from raysoft.report.multiples import End
 from raysoft.report.run.data import after_base, binned, client_rounds, client_table, latency_budget_s, megabytes
 from raysoft.rundir.reading import Run
 from raysoft.types import Array
 
-POINTS = 200
 GROUPS = 12
+ROUNDING = 1e-9  # sums of the same numbers in another order differ by less
 AXES = ("rounds", "seconds", "mb", "joules")
 
 
@@ -34,8 +35,21 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class SeedPoints:
+    """The E evaluations of one seed as they were measured: the round of each, what was spent until then, the metric."""
+
+    seed: int
+    round_E: Array
+    x_E: Array
+    y_E: Array
+
+
+@dataclass(frozen=True)
 class MeanCurve:
-    """A metric over a cost: mean over seeds and mean ± one standard deviation (NaN for a single seed)."""
+    """A metric over a cost: mean over seeds and mean ± one standard deviation (NaN for a single seed).
+
+    `steps`: the value holds until the next x, as a model does until it is evaluated again.
+    """
 
     label: str
     x_P: Array
@@ -43,12 +57,24 @@ class MeanCurve:
     low_P: Array
     high_P: Array
     seeds: int = 1
+    steps: bool = False
+    measured: tuple[SeedPoints, ...] = ()
 
     def scaled(self, factor: float) -> MeanCurve:
         """The same with the metric times `factor`."""
-        return MeanCurve(
-            self.label, self.x_P, factor * self.mean_P, factor * self.low_P, factor * self.high_P, self.seeds
-        )
+        measured = tuple(replace(one, y_E=factor * one.y_E) for one in self.measured)
+        mean, low, high = (factor * values for values in (self.mean_P, self.low_P, self.high_P))
+        return replace(self, mean_P=mean, low_P=low, high_P=high, measured=measured)
+
+    @property
+    def end(self) -> End | None:
+        """Where the seeds end in the mean; None where the line shows it: of one seed, or in the same round."""
+        if len(self.measured) < 2:
+            return None
+        x_S, y_S = (np.array([getattr(one, name)[-1] for one in self.measured]) for name in ("x_E", "y_E"))
+        if not self.steps and np.ptp(x_S) <= 0:
+            return None
+        return End(float(x_S.mean()), float(y_S.mean()), float(y_S.std(ddof=1)))
 
 
 def trace(run: Run, seed: int) -> Trace:
@@ -83,34 +109,28 @@ def held(x_T: Array, y_T: Array, grid_P: Array) -> Array:
 
 
 def mean_curve(label: str, traces: Sequence[Trace], axis: str, metric: str, log: bool = False) -> MeanCurve | None:
-    """Mean and spread over seeds on a common grid, which ends where the first seed ends: nothing is extrapolated.
+    """Mean and spread over seeds, at every cost at which any of them was evaluated: between these nothing changes.
 
-    Rounds: the rounds at which any seed was evaluated. Other costs: `POINTS` equal steps, or equal ratios for `log`.
-    None where no seed has two evaluations.
+    The line ends where the first seed ends: nothing is extrapolated (`MeanCurve.end` has the rest). `log`: it begins
+    where every seed has spent something. None where no seed has two evaluations.
     """
     seen = []
     for item in traces:
         x, y = item.costs[axis], item.metrics[metric]
         ok = np.isfinite(x) & np.isfinite(y)
         if ok.sum() > 1 and x[ok][-1] > 0:
-            seen.append((x[ok], y[ok]))
+            seen.append(SeedPoints(item.seed, item.costs["rounds"][ok], x[ok], y[ok]))
     if not seen:
         return None
-    end = min(x[-1] for x, _ in seen)
-    if axis == "rounds":
-        grid = np.unique(np.concatenate([x for x, _ in seen]))
-        grid = grid[grid <= end]
-    elif log:
-        start = max(float(x[x > 0][0]) for x, _ in seen)
-        grid = np.geomspace(min(start, end), end, POINTS)
-        grid[-1] = end  # not a rounding error above it
-    else:
-        grid = np.linspace(0.0, end, POINTS)
-    y_SP = np.stack([held(x, y, grid) for x, y in seen])
+    end = min(one.x_E[-1] for one in seen)
+    start = max(float(one.x_E[one.x_E > 0][0]) for one in seen) if log else 0.0
+    grid = np.unique(np.concatenate([one.x_E for one in seen]))
+    grid = grid[(grid >= min(start, end)) & (grid <= end * (1 + ROUNDING))]
+    y_SP = np.stack([held(one.x_E, one.y_E, grid) for one in seen])
     mean, std = y_SP.mean(axis=0), np.full(len(grid), np.nan)
     if len(seen) > 1:
         std = y_SP.std(axis=0, ddof=1)
-    return MeanCurve(label, grid, mean, mean - std, mean + std, len(seen))
+    return MeanCurve(label, grid, mean, mean - std, mean + std, len(seen), axis != "rounds", tuple(seen))
 
 
 def pareto_front(cost: Sequence[float], value: Sequence[float], lower_is_better: bool = False) -> list[int]:
@@ -133,13 +153,18 @@ def cdf(values: Array) -> tuple[Array, Array]:
     return np.concatenate([x[:1], x]), np.arange(len(x) + 1) / max(len(x), 1)
 
 
+def clients_of(traces: Sequence[Trace]) -> tuple[Array, Array]:
+    """[C] mean gain (dB) and mean kept fraction of the clients of all seeds."""
+    gain = np.concatenate([np.empty(0), *(item.gain_db_C for item in traces)])
+    return gain, np.concatenate([np.empty(0), *(item.kept_C for item in traces)])
+
+
 def kept_by_gain(label: str, traces: Sequence[Trace], groups: int = GROUPS) -> MeanCurve | None:
     """Mean kept fraction of the clients of all seeds, in groups of equal size from the weakest mean gain (dB) up.
 
     None where every client keeps the same, or nothing is known about them.
     """
-    gain = np.concatenate([item.gain_db_C for item in traces]) if traces else np.empty(0)
-    kept = np.concatenate([item.kept_C for item in traces]) if traces else np.empty(0)
+    gain, kept = clients_of(traces)
     if not len(kept) or np.ptp(kept) <= 1e-6:
         return None
     order = np.argsort(gain, kind="stable")

@@ -107,6 +107,7 @@ class ComparisonFile(FilePart):
     margin: Number
     margin_bits_per_byte_relative: Number = 0.02  # of the reference
     equal: Literal["bits", "seconds", "joules"] | None = None
+    fewest_evaluations: int | None = None  # of any run, the base left out; older files do not say
     arms: Annotated[tuple[ArmRecord, ...], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
     time_to: tuple[TimeTo, ...] = ()

@@ -12,11 +12,12 @@ from raysoft.quantities import LEARNED, quantity
 from raysoft.report import row_figures as rows_of
 from raysoft.report.chart import Chart
 from raysoft.report.comparison import captions, figures
-from raysoft.report.comparison.data import Trace, kept_by_gain, mean_curve
+from raysoft.report.comparison.data import Trace, clients_of, kept_by_gain, mean_curve
 from raysoft.report.comparison.figures import Point
 from raysoft.report.comparison.file import ArmRecord, ComparisonFile
 from raysoft.report.labels import looks_of
 from raysoft.report.row_figures import DifferenceRow, Looks, Reach, Sample
+from raysoft.rundir.summary import FINAL_EVALUATIONS
 
 AXIS_LABELS = {
     "rounds": quantity("round").heading(),
@@ -62,7 +63,7 @@ def progress(
     """The metric against round, simulated time, megabytes and joules."""
     drawings: dict[str, Callable[[], Chart | None]] = {}
     y_label = y_label or quantity(metric).heading()
-    shown = None
+    shown, apart = None, False
     for axis, x_label in AXIS_LABELS.items():
         ends = [float(item.costs[axis][-1]) for seeds in traces.values() for item in seeds]
         positive = [end for end in ends if end > 0]
@@ -73,13 +74,13 @@ def progress(
             if line is not None:
                 lines.append(line.scaled(quantity(metric).factor))
         if lines:
-            shown = shown or lines
+            shown, apart = shown or lines, apart or any(line.end is not None for line in lines)
             drawings[f"{metric}_{axis}"] = partial(
-                figures.curves, lines, x_label, y_label, looks, log, axis == "rounds"
+                figures.curves, lines, x_label, y_label, looks, log, axis == "rounds", quantity(metric).possible
             )
     if not shown:
         return None
-    return Panel(f"{metric}", y_label.removesuffix(" (%)"), drawings, captions.progress(shown, metric))
+    return Panel(f"{metric}", y_label.removesuffix(" (%)"), drawings, captions.progress(shown, metric, apart))
 
 
 def differences(file: ComparisonFile, metric: str, looks: Looks) -> Panel | None:
@@ -127,7 +128,15 @@ def fronts(file: ComparisonFile, metric: str, looks: Looks, label: str | None = 
         if points:
             best[x_label] = points
             drawings[f"pareto_{metric}_{short}"] = partial(
-                figures.scatter, points, x_label, y_label, True, quantity(metric).lower_is_better, looks
+                figures.scatter,
+                points,
+                x_label,
+                y_label,
+                True,
+                quantity(metric).lower_is_better,
+                looks,
+                quantity(key).possible,
+                quantity(metric).possible,
             )
     if not drawings:
         return None
@@ -151,10 +160,11 @@ def _times(value: float | None, factor: float) -> float | None:
 def reach(file: ComparisonFile, looks: Looks) -> Panel | None:
     """Seconds and megabytes to reach parts of the reference's gain."""
     drawings: dict[str, Callable[[], Chart | None]] = {}
-    for name, x_label in (("seconds", "Simulated time to target (s)"), ("mb", "Uplink to target (MB)")):
+    for name, label in (("seconds", "Simulated time to target (s)"), ("mb", "Uplink to target (MB)")):
+        x_label = f"{label},\nmean of {FINAL_EVALUATIONS} evaluations"
         rows = [
-            Reach(label, {row.target: getattr(row, name) for row in file.time_to if row.arm == label})
-            for label in file.labels
+            Reach(arm, {row.target: getattr(row, name) for row in file.time_to if row.arm == arm})
+            for arm in file.labels
         ]
         if any(value is not None for row in rows for value in row.needed.values()):
             drawings[f"time_to_{name}"] = partial(rows_of.time_to, rows, x_label, looks)
@@ -197,6 +207,8 @@ def fairness(file: ComparisonFile, looks: Looks) -> Panel | None:
         False,
         False,
         looks,
+        quantity("final_accuracy").possible,
+        quantity("worst10_client_accuracy").possible,
     )
     return Panel("worst10", "Worst tenth of the clients", {"worst10_clients": draw}, captions.fairness(points))
 
@@ -206,5 +218,6 @@ def kept(traces: Mapping[str, Sequence[Trace]], looks: Looks) -> Panel | None:
     lines = [line for label, seeds in traces.items() if (line := kept_by_gain(label, seeds)) is not None]
     if not lines:
         return None
-    draw = partial(figures.curves, lines, "Mean channel gain of the client (dB)", "Mean kept fraction", looks)
+    clients = {line.label: clients_of(traces[line.label]) for line in lines}
+    draw = partial(figures.clouds, lines, clients, "Mean channel gain of the client (dB)", "Mean kept fraction", looks)
     return Panel("kept", "Kept fraction by channel gain", {"kept_by_gain": draw}, captions.kept(lines))

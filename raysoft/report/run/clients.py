@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,28 +51,42 @@ def by_client(runs: Sequence[Run]) -> Chart | None:
         for number, run, rounds, table in found:
             band = by_rank(rounds, table, getattr(rounds, f"{name}_N"), LINE_BINS).scaled(factor)
             seen += [band.mean_G] if several else [band.low_G, band.high_G]
-            _band(ax, band, Look.of(number, len(runs)), run.name, several)
+            _band(ax, band, Look.of(number, len(runs)), run.name, several, len(table.id_C) > LINE_BINS)
         if not (factor < 1 and style.log_if_spread(ax, np.concatenate(seen))):  # a fraction stays linear
-            ax.set_ylim(bottom=0)
+            _from_zero(ax)
     axes[0].set_xlim(0, 100)
     if several:
         style.legend_above(figure, axes[0])
     return figure
 
 
-def _band(ax: Axes, band: Band, look: Look, name: str, several: bool) -> None:
+def _from_zero(ax: Axes) -> None:
+    """A linear axis from zero, with room above for a whole mark."""
+    ax.set_ylim(bottom=0)
+    ax.set_ylim(top=1.04 * ax.get_ylim()[1])
+
+
+def _band(ax: Axes, band: Band, look: Look, name: str, several: bool, joined: bool) -> None:
+    """Groups of neighbours are `joined`; single clients are dots, for nothing lies between two of them."""
     ok = np.isfinite(band.mean_G)
-    if not several:
+    if not several and joined:
         ax.fill_between(band.place_G[ok], band.low_G[ok], band.high_G[ok], color=style.SKY, alpha=0.6, linewidth=0)
+    elif not several:
+        ax.vlines(band.place_G[ok], band.low_G[ok], band.high_G[ok], color=style.SKY, linewidth=3.0, zorder=1)
     note(ax, name, band.place_G, band.mean_G, y_low=band.low_G, y_high=band.high_G)
-    ax.plot(band.place_G[ok], band.mean_G[ok], label=plain(name), **look.line_style(int(ok.sum())))
+    ax.plot(band.place_G[ok], band.mean_G[ok], label=plain(name), **_drawn(look, int(ok.sum()), joined))
+
+
+def _drawn(look: Look, points: int, joined: bool) -> dict[str, Any]:
+    return look.line_style(points) | ({} if joined else {"linestyle": "none"})
 
 
 def _ranked_line(ax: Axes, value: Array, number: int, count: int, label: str) -> None:
     y = binned(value, LINE_BINS)
     x = (np.arange(len(y)) + 0.5) / len(y) * 100
     ok = np.isfinite(y)
-    line(ax, label, x[ok], y[ok], label=plain(label), **Look.of(number, count).line_style(int(ok.sum())))
+    drawn = _drawn(Look.of(number, count), int(ok.sum()), len(value) > LINE_BINS)
+    line(ax, label, x[ok], y[ok], label=plain(label), **drawn)
 
 
 def served(runs: Sequence[Run]) -> Chart | None:
@@ -93,7 +108,7 @@ def served(runs: Sequence[Run]) -> Chart | None:
         _counts(axes[0], found[0][3])
         _gain_dots(axes[1], found[0][3])
     axes[1].set(xlabel="Mean channel gain (dB)", ylabel="Mean kept fraction")
-    axes[1].set_ylim(bottom=0)
+    _from_zero(axes[1])
     if not axes[1].has_data():
         axes[1].text(0.5, 0.5, "not measured", transform=axes[1].transAxes, ha="center", va="center")
     return figure
@@ -156,7 +171,7 @@ def _gain_dots(ax: Axes, table: ClientTable) -> None:
 def _gain_line(ax: Axes, table: ClientTable, number: int, count: int, label: str) -> None:
     ok = np.isfinite(table.gain_db_C) & np.isfinite(table.kept_mean_C)
     x, y = binned(table.gain_db_C[ok], LINE_BINS), binned(table.kept_mean_C[ok], LINE_BINS)
-    line(ax, label, x, y, label=plain(label), **Look.of(number, count).line_style(len(x)))
+    line(ax, label, x, y, label=plain(label), **_drawn(Look.of(number, count), len(x), ok.sum() > LINE_BINS))
 
 
 def describe(run: Run) -> str:

@@ -138,7 +138,8 @@ DRAWINGS = (
         "clients",
         "Kept fraction and bandwidth by client",
         "Clients from the weakest to the strongest mean channel gain, in up to 20 groups of neighbours; only rounds in "
-        "which a client was allowed to send. The line is the mean; eight tenths of the values lie in the band.",
+        "which a client was allowed to send. The line (of up to 20 clients: the dots) is the mean; eight tenths of the "
+        "values lie in the band (in the bars).",
         clients.by_client,
         _each(clients.describe),
     ),

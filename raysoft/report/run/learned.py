@@ -78,12 +78,13 @@ def client_accuracy(runs: Sequence[Run]) -> Chart | None:
         if len(runs) > 1:
             continue
         worst = y[: -(-len(y) // 10)]
-        for name, level, x_text in (("mean", y.mean(), 2.0), ("worst tenth", worst.mean(), 40.0)):
+        # Below their levels and to the right, where the sorted values lie above.
+        for name, level, x_text in (("mean", y.mean(), 98.0), ("worst tenth", worst.mean(), 60.0)):
             ax.axhline(level, color=style.GREY, linewidth=1.0, linestyle=(0, (1, 2)))
             note(ax, name, [0.0], [float(level)])
             ax.annotate(
-                f"{name} {level:.1f} %", (x_text, level), xytext=(0, 3), textcoords="offset points", color=style.GREY,
-                fontsize=style.SMALL_PT,
+                f"{name} {level:.1f} %", (x_text, level), xytext=(0, -3), textcoords="offset points", color=style.GREY,
+                fontsize=style.SMALL_PT, ha="right", va="top",
             )  # fmt: skip
     ax.set_xlim(0, 100)
     ax.margins(y=0.1)

@@ -61,7 +61,7 @@ def _progress(runs: Sequence[Run], of: Quantity, label: str, loss: bool) -> Char
         for number, run in enumerate(runs):
             y = run.column(of.record_key) * of.factor
             ok = np.isfinite(y)
-            _line(ax, _spent(run, name)[ok], y[ok], number, len(runs), run.name)
+            _line(ax, _spent(run, name)[ok], y[ok], number, len(runs), run.name, steps=name != "round")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=name == "round"))
         ax.margins(y=0.08)
         ax.sharey(axes[0]) if ax is not axes[0] else None
@@ -198,7 +198,7 @@ def bound_terms(runs: Sequence[Run]) -> Chart | None:
         return None
     figure, axes = panels(
         len(terms),
-        1.95 if style.is_column() else 1.75,
+        1.65 if style.is_column() else 1.75,
         min(len(terms), 4),
         extra_in=0.2 + _legend_height(runs),
         most_in_column=2,
@@ -233,8 +233,10 @@ def _has(run: Run, key: str) -> bool:
     return bool(np.isfinite(run.column(key)[after_base(run)]).any())
 
 
-def _line(ax: Axes, x: Array, y: Array, number: int, count: int, label: str) -> None:
-    line(ax, label, x, y, label=plain(label), **Look.of(number, count).line_style(len(x)))
+def _line(ax: Axes, x: Array, y: Array, number: int, count: int, label: str, steps: bool = False) -> None:
+    """`steps`: against a cost, where a model holds until it is evaluated again."""
+    drawn = "steps-post" if steps else "default"
+    line(ax, label, x, y, label=plain(label), drawstyle=drawn, **Look.of(number, count).line_style(len(x)))
 
 
 def _legend_height(runs: Sequence[Run]) -> float:

@@ -80,7 +80,7 @@ def pareto(points: Sequence[Measured], y_label: str, lower_is_better: bool = Fal
         ax.set_xlabel(x_label)
         ax.margins(x=0.1, y=0.12)
         if x.min() > 0 and x.max() >= 4 * x.min():
-            ax.set_xscale("log")
+            style.log_x(ax)
             ax.autoscale_view()
             style.plain_log_ticks(ax.xaxis)
         else:
@@ -112,6 +112,7 @@ class Column:
     name: str
     values: Sequence[Any]
     higher_is_better: bool | None = None
+    possible: tuple[float, float] = (-np.inf, np.inf)  # spreads are drawn no further
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _effect(ax: Axes, column: Column, row: Column, std: Sequence[float | None]) 
     ax.errorbar(
         scale.place_N + shift,
         y,
-        np.where(error > 0, error, np.nan),
+        np.where(error > 0, np.abs(np.clip([y - error, y + error], *row.possible) - y), np.nan),
         linestyle="none",
         marker="o",
         markersize=3.2,

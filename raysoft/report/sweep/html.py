@@ -137,6 +137,11 @@ def _result(file: SweepFile) -> str:
     rows.append(("Seeds", str(file.best.get("done", ""))))
     aim = "largest" if file.mode == "max" else "smallest"
     note = f"Point {file.best['point']} has the {aim} {file.metric} of all points with a finished trial."
+    able = [value for row in file.points if row.get("done") and (value := value_of(row, file.metric)) is not None]
+    same = shown(float(value_of(file.best, file.metric) or 0.0))
+    others = sum(shown(float(value)) == same for value in able) - 1
+    if others > 0:
+        note += f" It is tied with {others} other{'s' if others > 1 else ''}, and the first of them."
     return page.table([rows], [file.name]) + page.notes([note])
 
 
@@ -218,7 +223,9 @@ def _front_table(file: SweepFile) -> str:
 def _column(file: SweepFile, key: str) -> Column:
     factor = quantity(key).factor
     values = [value_of(row, key) for row in file.points]
-    return Column(title(key), [None if value is None else factor * value for value in values])
+    return Column(
+        title(key), [None if value is None else factor * value for value in values], possible=quantity(key).possible
+    )
 
 
 def _axis(file: SweepFile, axis: AxisFile) -> Column:

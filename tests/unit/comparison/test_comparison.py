@@ -13,11 +13,22 @@ from hypothesis import strategies as st
 from raysoft.comparison.arms import parse_arms, pick_reference
 from raysoft.comparison.readings import closing_values, equal_readings, first_reach, learned, recovered_gap, totals
 from raysoft.comparison.result import comparison_data
-from raysoft.comparison.tables import arms_table, note, pairs_table, text_table, time_to_table, write_tables
+from raysoft.comparison.tables import (
+    TEX_CHARACTERS,
+    arms_table,
+    in_width,
+    note,
+    pairs_table,
+    sideways,
+    text_table,
+    time_to_table,
+    write_tables,
+)
 from raysoft.errors import ConfigError
 from raysoft.quantities import NOTHING
 from raysoft.report.comparison.file import ComparisonFile
 from raysoft.rundir.reading import Run
+from raysoft.rundir.summary import window_words
 
 
 def make(
@@ -264,21 +275,51 @@ def test_tables_hold_every_arm_escaped(tmp_path):
     tables = (table, pairs_table(data), time_to_table(data))
     markdown = (tmp_path / "table.md").read_text().split("\n\n")[: len(tables)]  # and the note below
     latex = (tmp_path / "table.tex").read_text().split("\n\n")
-    for one, lines, tex in zip(tables, map(str.splitlines, markdown), latex, strict=True):
+    upright = (sideways(table), *tables[1:])  # LaTeX has one column an arm
+    for one, lines, tex, wide in zip(tables, map(str.splitlines, markdown), latex, upright, strict=True):
         assert len(lines) == 2 + len(one.rows)
         assert {line.replace("\\|", "").count("|") for line in lines} == {len(one.heading) + 1}
         body = tex.split(r"\midrule")[1].split(r"\bottomrule")[0]
-        columns = len(one.heading)
+        columns = len(wide.heading)
         assert all(line.count(" & ") == columns - 1 for line in body.splitlines() if line)
         assert r"a | b\_1 \%" in tex
         assert tex.count(r"\toprule") == 1
         assert len({len(line) for line in text_table(one).splitlines()}) == 1
 
 
+def test_tables_of_latex_are_told_apart_and_fit_a_page_of_two_columns(tmp_path):
+    data = example(tmp_path)
+    data["arms"] += [{**data["arms"][1], "label": f"arm {n} of some length"} for n in range(9)]
+    write_tables(data, tmp_path)
+    tables = (tmp_path / "table.tex").read_text().split("\n\n")
+    assert len(tables) > 3
+    for place, tex in enumerate(tables, start=1):
+        assert f"% Table {place} of {len(tables)}. " in tex
+        assert r"{\small" in tex
+    assert "Paired differences to ideal." in tables[-2]
+    assert "at the 5th evaluation at the earliest" in tables[-1].replace("\n% ", " ")
+    heads = [tex.split(r"\toprule")[1].splitlines()[1].split(" & ") for tex in tables[:-2]]
+    names = [name.removesuffix(r" \\").replace("\\", "") for head in heads for name in head[1:]]
+    assert names == [one["label"] for one in data["arms"]]
+    for part in in_width(sideways(arms_table(data)), TEX_CHARACTERS):
+        cells = [[len(cell) for cell in row] for row in (part.heading, *part.rows)]
+        assert sum(max(column) + 2 for column in zip(*cells, strict=True)) <= TEX_CHARACTERS
+
+
+@pytest.mark.parametrize(("rounds", "coarse"), [(4, False), (5, True), (19, True), (20, False)])
+def test_the_mean_of_five_is_said_and_that_it_is_coarse_for_short_runs(rounds, coarse):
+    words = window_words(rounds)
+    assert "at the 5th evaluation at the earliest" in words
+    assert ("coarse" in words) is coarse
+
+
 def test_short_runs_have_no_table_of_costs_but_a_sentence_that_says_why(tmp_path):
     data = example(tmp_path)
     assert time_to_table(data).rows
     assert "There is no table" not in note(data)
+    assert data["fewest_evaluations"] == 12
+    assert "at the 5th evaluation at the earliest. That is coarse" in note(data)
+    assert "That is coarse" not in note(data | {"fewest_evaluations": 20})
     assert "Kept: what clients" in note(data)
     for row in data["time_to"]:
         row["seeds_reached"] = 0

@@ -153,3 +153,19 @@ def test_an_axis_that_is_called_as_a_figure_is_shown_once(tmp_path):
     assert ">latency_budget_s<" in page
     assert "Latency budget (s)" not in page
     assert ">Rounds<" not in page
+
+
+@pytest.mark.parametrize(("others", "said"), [(0, None), (1, "tied with 1 other,"), (2, "tied with 2 others,")])
+def test_a_best_point_that_is_not_alone_is_said_to_be_tied(tmp_path, others, said):
+    axes = [axis("rank", [1, 2, 4, 8])]
+    folder = write(tmp_path / "sweep", axes, [(1,), (2,), (4,), (8,)])
+    tree = json.loads((folder / "results.json").read_text())
+    for point in tree["points"]:
+        point["final_accuracy"] = 0.5
+    for point in tree["points"][: 1 + others]:
+        point["final_accuracy"] = 0.80001  # equal in the figures that are shown
+    tree["best"] = tree["points"][0] | {"final_accuracy": 0.80002}
+    (folder / "results.json").write_text(json.dumps(tree))
+    text = Page(write_sweep_report(folder).read_text(encoding="utf-8")).text
+    assert ("tied" in text) is (said is not None)
+    assert said is None or said in text
