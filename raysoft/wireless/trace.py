@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from raysoft.config import NonNegative, Positive, RunConfig, UserFile
+from raysoft.config import NonNegative, Positive, RunConfig, Traits, UserFile
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
 from raysoft.types import Array, ChannelState
@@ -48,6 +48,8 @@ class Config(ChannelConfig):
     knows one gain over its whole band, so of several measured bands one is named, or the mean of their power gains is
     taken.
     """
+
+    TRAITS: ClassVar[Traits] = Traits(dated=True)
 
     file: UserFile
     """CSV or Parquet file with the columns client, time or round, value, and band where there are several."""
@@ -194,8 +196,8 @@ class Trace:
                 (value_NB < 0) | (value_NB > HIGHEST_GAIN),
                 "a linear power gain is not negative (is it in dB? quantity=gain_db)"
                 if (value_NB < 0).any()
-                else f"a linear power gain is at most {HIGHEST_GAIN:g}, {HIGHEST_GAIN_DB:g} dB (a path loss of 110 dB is "
-                "quantity=gain_db with the value -110)",
+                else f"a linear power gain is at most {HIGHEST_GAIN:g}, {HIGHEST_GAIN_DB:g} dB (a path loss of 110 dB "
+                "is quantity=gain_db with the value -110)",
             ),
             "gain_db": (
                 np.abs(value_NB) > np.where(value_NB > 0, HIGHEST_GAIN_DB, 300.0),
