@@ -18,6 +18,7 @@ from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError
 
 MAX_DEPTH = 8
+CONFIG = "config.yaml"  # of a run's folder
 
 
 def preset_names() -> list[str]:
@@ -44,6 +45,8 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
         if not is_preset:
             close = difflib.get_close_matches(target, preset_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
+            if _exists(path / CONFIG):
+                hint = f"; it is the folder of a run, whose settings are {target}/{CONFIG} (raysoft.open reads the run)"
             raise ConfigError(
                 "", f"{target[:80]!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}"
             )
