@@ -57,17 +57,13 @@ def test_a_run_is_resumed_with_the_plug_ins_it_began_with(here, caplog, monkeypa
     assert records(Path("part")) == records(Path("whole"))
     assert summary(Path("part"))["adapter_sha256"] == whole.summary["adapter_sha256"]
     assert "channel air" in draw_folders([Path("part")], None).read_text()
-    (copy,) = Path("part", PLUGINS).glob("air-*.py")
-    copy.write_text(copy.read_text() + "# changed\n")
-    with pytest.raises(ConfigError, match=rf"channel\.name: {copy}, the run's copy of \./air\.py, was changed since"):
-        resume("part", ["rounds=4"], report=False)
 
     check_overwrite(
         files_of(Path("part")), lambda name: Path("part", name).read_text(errors="replace"), "part", "--out"
     )
     copy = next(Path("part", PLUGINS).glob("coder-*.py"))
     copy.write_text(copy.read_text() + "# other\n")
-    with pytest.raises(ConfigError, match=r"codec\.name was 'blake2b \w+', is 'blake2b \w+'; start a new run"):
+    with pytest.raises(ConfigError, match=rf"codec\.name: {copy}, the run's copy of \./coder\.py, was changed"):
         resume("part", ["rounds=4"], report=False)
 
 

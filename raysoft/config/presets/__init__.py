@@ -43,10 +43,14 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
     is_file = target.endswith((".yaml", ".yml")) or (not is_preset and _exists(path))
     if not is_file:
         if not is_preset:
+            if _exists(path / CONFIG):
+                raise ConfigError(
+                    "",
+                    f"{target[:80]!r} is the folder of a run; its settings are {target[:80]}/{CONFIG}, and from Python "
+                    "raysoft.open reads what it has left",
+                )
             close = difflib.get_close_matches(target, preset_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            if _exists(path / CONFIG):
-                hint = f"; it is the folder of a run, whose settings are {target}/{CONFIG} (raysoft.open reads the run)"
             raise ConfigError(
                 "", f"{target[:80]!r} is neither a preset ({', '.join(preset_names())}) nor a YAML file{hint}"
             )

@@ -65,7 +65,7 @@ def test_settings_that_are_none_are_named_as_they_were_given(tmp_path, monkeypat
             load("soft", setting)
     make_run(tmp_path / "x")
     with pytest.raises(
-        ConfigError, match=r"'x' is neither .*; it is the folder of a run, .* x/config\.yaml \(raysoft\.open"
+        ConfigError, match=r"'x' is the folder of a run; its settings are x/config\.yaml, .*raysoft\.open"
     ):
         load("x")
 
