@@ -138,7 +138,8 @@ class Calls:
         try:
             answer = method(*args)
         except (Exception, SystemExit) as error:
-            failed = CallbackError(f"{name} raised {type(error).__name__}: {error}")
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            failed = CallbackError(f"{name} raised {what}")
             failed.__cause__ = error
             return failed
         if answer is None or (answer == "stop" and hook != "on_end"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from raysoft.api.settings import Place
+from raysoft.api.settings import Place, place_text
 from raysoft.errors import RaysoftError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def open(folder: Place) -> Result | ComparisonResult | SweepResult | Plan:
     from raysoft.rundir.remote import is_uri
     from raysoft.sweep.folder import SWEEP
 
-    text = os.fspath(folder)
+    text = place_text(folder, "DIR")
     if is_uri(text):
         return _read(Result(text))
     path = expanded(text, "DIR")

@@ -170,7 +170,7 @@ class Result:
         return page if page.exists() else None
 
     def plot(self, metric: str = "accuracy", x: str = "rounds") -> Figure:
-        """A number of the rounds (a column of `rounds`) against `rounds`, `seconds`, `mb` or `joules`.
+        """A number of `rounds` (a column other than `round` and texts) against `rounds`, `seconds`, `mb` or `joules`.
 
         A matplotlib figure; a notebook shows it, `figure.savefig("figure.pdf")` keeps it. Raises ConfigError for an
         unknown number or axis, RaysoftError where it was not measured.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysoft.api.callbacks import Callbacks, Calls
 from raysoft.api.result import Result
-from raysoft.api.settings import Place, Setting, Target, configuration, name_of_target, words
+from raysoft.api.settings import Place, Setting, Target, configuration, name_of_target, place_text, words
 from raysoft.api.undisturbed import undisturbed
 from raysoft.errors import ConfigError
 
@@ -49,21 +49,25 @@ def run(
     Raises ConfigError (exit code 2 of the command line), ResourceError (3) or RaysoftError (1), each with one sentence.
     KeyboardInterrupt ends the run properly, too; `raysoft.resume(folder)` goes on with it.
     """
-    from raysoft.config import RunConfig
-    from raysoft.runs.run import run as run_config
+    from raysoft.runs.loading import LOADING
+
+    with LOADING:
+        from raysoft.config import RunConfig
+        from raysoft.rundir.remote import staged
+        from raysoft.runs.run import run as run_config
 
     if isinstance(target, RunConfig) and settings and _is_place(settings[0]):
         folder, settings = _only(folder, settings[0]), settings[1:]  # in second place, as 0.1 had it
     if isinstance(report, Mapping):  # the section of the configuration, not the question whether to draw
         keys, report = {**keys, "report": report}, True
-    config = configuration(target, words(settings, keys))  # type: ignore[arg-type]  # others are refused by name
+    with LOADING:
+        config = configuration(target, words(settings, keys))  # type: ignore[arg-type]  # others are refused by name
     calls = Calls(callbacks)
     place = run_place(target, None if out is folder is None else _only(out, folder), name)
-    from raysoft.rundir.remote import staged
-
+    home = _home(place)
     with staged(place, "--out", overwrite) as stage, _watched(stage, calls, progress, events) as watching:
         found = run_config(config, stage.folder, overwrite=overwrite, events=watching, report=report, session=session)
-    return Result(stage.place, found.notes)
+    return Result(stage.place if _home(stage.place) == home else home, found.notes)
 
 
 @undisturbed()
@@ -87,17 +91,21 @@ def resume(
 
     Raises ConfigError naming every key that differs, RaysoftError where folder or checkpoints are damaged.
     """
-    from raysoft.rundir.destination import expanded
-    from raysoft.rundir.remote import is_uri, staged
-    from raysoft.runs.run import resume as resume_run
+    from raysoft.runs.loading import LOADING
+
+    with LOADING:
+        from raysoft.rundir.destination import expanded
+        from raysoft.rundir.remote import is_uri, staged
+        from raysoft.runs.run import resume as resume_run
 
     given = words([overrides, *settings], keys)
     calls = Calls(callbacks)
-    text = os.fspath(folder)
+    text = place_text(folder, "DIR")
     place = text if is_uri(text) else expanded(text, "DIR")
+    home = _home(place)
     with staged(place, "DIR", fetch=True) as stage, _watched(stage, calls, progress, events) as watching:
         found = resume_run(stage.folder, given, events=watching, report=report, session=session, may_change=may_change)
-    return Result(stage.place, found.notes)
+    return Result(stage.place if _home(stage.place) == home else home, found.notes)
 
 
 def run_place(target: Target, out: Place | None, name: str | None) -> Path | str:
@@ -106,7 +114,12 @@ def run_place(target: Target, out: Place | None, name: str | None) -> Path | str
     from raysoft.rundir.folder import check_name
 
     chosen = name_of_target(target) if name is None else check_name(name)
-    return destination(None if out is None else os.fspath(out), chosen)
+    return destination(None if out is None else place_text(out, "--out"), chosen)
+
+
+def _home(place: Path | str) -> Path | str:
+    """Where a place is, whatever becomes of the current folder; of storage its URI."""
+    return place.absolute() if isinstance(place, Path) else place.rstrip("/")
 
 
 @contextmanager
@@ -117,7 +130,7 @@ def _watched(stage: Stage, calls: Calls, progress: bool | None, events: Events |
 
     shown = board(progress is not False and events is None)
     watching = Watching(
-        Path(os.fspath(stage.place)).name, stage.folder, calls, events or RunProgress(shown), stage.changed
+        Path(os.fspath(stage.place)).name, stage.folder.absolute(), calls, events or RunProgress(shown), stage.changed
     )
     try:
         with watching.until_the_end():

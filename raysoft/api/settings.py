@@ -6,6 +6,7 @@ Words are what the command line takes, so that a setting means the same, and is 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,18 @@ def spelt(target: Any) -> str:
     return str(Path(target).expanduser()) if target.startswith("~") else target
 
 
+def place_text(folder: Any, option: str) -> str:
+    """A folder or URI as text. Raises ConfigError(option) where it is none.
+
+    >>> place_text(Path("outputs/soft"), "DIR")
+    'outputs/soft'
+    """
+    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ConfigError(option, f"must be a folder, as text or a path, got {folder!r:.80}")
+    return text
+
+
 def name_of_target(target: Target) -> str:
     """The name of a run, plan or comparison that is given none."""
     from raysoft.rundir.folder import name_of
@@ -94,9 +107,12 @@ def words(settings: Sequence[Setting], keys: Mapping[str, Any]) -> list[str]:
 
 def _words(key: Any, value: Any) -> Iterator[str]:
     """Those of one key: a section is taken apart, so that it is laid over what is there, as in a file."""
-    if not isinstance(key, str):
+    if not isinstance(key, str) or not all(key.split(".")):
         raise ConfigError("settings", f"keys are text such as 'train.lr', got {key!r:.80}")
-    value = plain(key, value)
+    try:
+        value = plain(key, value)
+    except RecursionError:
+        raise ConfigError(key, "is nested too deeply, or contains itself") from None
     if isinstance(value, dict) and value and _is_section(key.split(".")):
         for name in sorted(value, key=lambda one: one != "name"):  # a plug-in first, then its options
             yield from _words(f"{key}.{name}", value[name])
@@ -140,4 +156,6 @@ def _flow(value: Any) -> str:
         return "{" + ", ".join(f"{_flow(name)}: {_flow(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     return json.dumps(value, ensure_ascii=False)

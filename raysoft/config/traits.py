@@ -41,6 +41,8 @@ class Traits:
     needs_both_factors: str = ""
     sends_everything: bool = False  # whatever it is told
     plain_values: bool = True  # float32 as they are, which a radio can add up
+    # Channels
+    dated: bool = False  # each round has its own gains, no draws of one law: other rounds tell nothing about a run's
     # Allocators
     needs_channel: bool = True  # has a band to share
     needs_budget: bool = False  # cannot work without `latency_budget_s`; the budget is checked before the first round

@@ -9,7 +9,7 @@ surely cannot be met is refused; a run with a downlink that takes time says so (
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from raysoft.allocation.cohort import control_bits
 from raysoft.allocation.solvers.budget import Draws, check_budget
 from raysoft.allocation.solvers.menus import Menus
 from raysoft.config import RunConfig, registry
+from raysoft.errors import ConfigError
 from raysoft.federation.parts import Parts
 from raysoft.federation.sampling import cohort_candidates, ranks_of, steps_of
 from raysoft.federation.seam import blamed
@@ -34,8 +35,38 @@ def check_latency_budget(parts: Parts, server: ServerState) -> None:
     allocator = registry.options("allocator", config.allocator)
     if not registry.traits("allocator", config.allocator).needs_budget:
         return
-    draws = sample_rounds(parts, Costs(parts, server), range(1, COHORTS + 1))
-    check_budget(draws, parts.link, allocator.latency_budget_s, allocator.outage_factor)
+    ticks = rounds_ahead(config, COHORTS)
+    draws = sample_rounds(parts, Costs(parts, server), ticks)
+    try:
+        check_budget(draws, parts.link, allocator.latency_budget_s, allocator.outage_factor)
+    except ConfigError as error:
+        if not registry.traits("channel", config.channel).dated:
+            raise
+        looked = f"looked at: {said(ticks)}, as channel.name={config.channel.label} has them"
+        raise ConfigError(error.field, f"{error.message} ({looked})") from None
+
+
+def rounds_ahead(config: RunConfig, most: int) -> Sequence[int]:
+    """The rounds that are looked at before a run, `most` of them.
+
+    Those of a channel that draws follow one law, so the first ones stand for all, also where the run has fewer. A dated
+    one (traits.py) has rounds of its own: of these only the run's, all of them or spread from its first to its last.
+    """
+    if not registry.traits("channel", config.channel).dated:
+        return range(1, most + 1)
+    last = max(config.rounds, 1)
+    return sorted({round(float(tick)) for tick in np.linspace(1, last, min(most, last))})
+
+
+def said(ticks: Sequence[int]) -> str:
+    """
+    >>> said([1]), said([1, 2, 3]), said([1, 5, 9])
+    ('round 1', 'rounds 1 to 3', '3 rounds from 1 to 9')
+    """
+    first, last = ticks[0], ticks[-1]
+    if first == last:
+        return f"round {first}"
+    return f"rounds {first} to {last}" if len(ticks) == last else f"{len(ticks)} rounds from {first} to {last}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysoft.federation.parts import Parts, RunState
-from raysoft.federation.preflight import COHORTS, Costs, worked_samples
+from raysoft.federation.preflight import COHORTS, Costs, rounds_ahead, worked_samples
 from raysoft.federation.sampling import cohort_candidates, ranks_of
 from raysoft.federation.seam import blamed
 from raysoft.federation.stages import participants
@@ -27,7 +27,7 @@ CLIENTS = 640  # of all cohorts together: a large cohort varies less, and takes 
 class Prospect:
     """Means over rounds, and over the clients of a round; bits are on the air."""
 
-    rounds: int
+    ticks: tuple[int, ...]  # the rounds that were looked at
     dense_bits: float  # a client's whole update as float32
     whole_bits: float  # the same at the codec's own precision
     least_bits: float  # the least payload that a client may be asked for
@@ -37,19 +37,25 @@ class Prospect:
     round_s: float
     energy_j: float  # all clients of the round
 
+    @property
+    def rounds(self) -> int:
+        """How many were looked at."""
+        return len(self.ticks)
+
 
 def foresee(parts: Parts, state: RunState, trained: Sequence[ClientReport] = ()) -> Prospect:
-    """The first rounds of a run, at most COHORTS of them, from the state before the first.
+    """The first rounds of a run, at most COHORTS of them, from the state before the first (see `rounds_ahead`).
 
     `trained`: reports of clients that have trained; their curves stand for those of all clients of their rank.
     """
     costs, curves = Costs(parts, state.server), {report.rank: report.curve for report in trained}
     remembered, rows = state.allocator, []
-    for tick in range(1, min(COHORTS, max(CLIENTS // parts.config.cohort.size, 4)) + 1):
+    ticks = rounds_ahead(parts.config, min(COHORTS, max(CLIENTS // parts.config.cohort.size, 4)))
+    for tick in ticks:
         remembered, row = _round(parts, costs, curves, remembered, tick)
         rows.append(row)
     means = [float(np.mean(column)) for column in zip(*rows, strict=True)]
-    return Prospect(len(rows), *means)
+    return Prospect(tuple(ticks), *means)
 
 
 def _round(

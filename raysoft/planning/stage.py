@@ -105,6 +105,7 @@ def _budget(config: RunConfig) -> float:
 
 
 def _make_plan(config: RunConfig, budget_s: float, show: Preparing) -> RankPlan:
+    from raysoft.federation.preflight import rounds_ahead
     from raysoft.federation.workload import prepare
     from raysoft.planning.pilot import simulated_clients
 
@@ -133,7 +134,7 @@ def _make_plan(config: RunConfig, budget_s: float, show: Preparing) -> RankPlan:
             "rounds": config.plan.pilot_rounds,
             "repetitions": config.plan.repetitions,
         },
-        "sampled_rounds": config.plan.draws,
+        "sampled_rounds": len(rounds_ahead(config, config.plan.draws)),
         "trim": config.plan.trim,
     }
     return RankPlan(rows, chosen, budget_s, config.plan.weights.model_dump(), facts)
@@ -191,7 +192,7 @@ def _with_latency(row: Candidate, config: RunConfig, workload: Workload, budget_
     from raysoft.federation.coordinator import build_parts
     from raysoft.federation.executor import InlineExecutor
     from raysoft.federation.parts import first_state
-    from raysoft.federation.preflight import Costs, check_latency_budget, sample_rounds
+    from raysoft.federation.preflight import Costs, check_latency_budget, rounds_ahead, sample_rounds
     from raysoft.federation.workload import describe, with_pack_size
 
     info = describe(workload, config)
@@ -199,7 +200,7 @@ def _with_latency(row: Candidate, config: RunConfig, workload: Workload, budget_
     server = first_state(parts).server
     costs = Costs(parts, server)
     cost = costs.of(row.rank, 1)
-    draws = sample_rounds(parts, costs, range(1, config.plan.draws + 1))
+    draws = sample_rounds(parts, costs, rounds_ahead(config, config.plan.draws))
     factor = registry.options("allocator", config.allocator).outage_factor
     bits_J, least = cost.menu.bits_KJ[0], int(cost.menu.least_K[0])
     rounds = SampledRounds(draws, parts.link, budget_s, factor * budget_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from raysoft.errors import ConfigError
 from raysoft.report.comparison.file import is_comparison
@@ -34,8 +35,15 @@ def folders_of(folders: Sequence[Place], out: Place | None) -> tuple[list[Path],
     """Places as a user writes them. Raises ConfigError where there is none, or one is no path."""
     if not folders:
         raise ConfigError("DIR", "give at least one run, comparison or sweep folder")
-    places = [expanded(os.fspath(folder), "DIR") for folder in folders]
-    return places, None if out is None else expanded(os.fspath(out), "--out")
+    places = [_expanded(folder, "DIR") for folder in folders]
+    return places, None if out is None else _expanded(out, "--out")
+
+
+def _expanded(place: Any, option: str) -> Path:
+    text = os.fspath(place) if isinstance(place, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ConfigError(option, f"must be a folder, as text or a path, got {place!r:.80}")
+    return expanded(text, option)
 
 
 def draw_folders(folders: Sequence[Path], out: Path | None = None, wish: Wish = NO_WISH) -> Path:

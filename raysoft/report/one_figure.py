@@ -61,7 +61,7 @@ def metric_figure(runs: Mapping[str, Sequence[Run]], metric: str, x: str) -> Fig
 
 def axis_of(x: str) -> str:
     """The cost that a name means. Raises ConfigError."""
-    axis = ALIASES.get(x, x)
+    axis = ALIASES.get(x, x) if isinstance(x, str) else ""
     if axis not in AXES:
         raise ConfigError("x", f"must be one of {', '.join(AXES)}, got {x!r:.80}")
     return axis
@@ -70,9 +70,9 @@ def axis_of(x: str) -> str:
 def column_key(runs: Sequence[Run], metric: str) -> str:
     """Where records have a number: `accuracy`, `metrics.penalty`. Raises ConfigError naming those that there are."""
     known = number_keys(row for run in runs for row in run.records)
-    if metric in known:
+    if isinstance(metric, str) and metric in known:
         return known[metric]
-    close = difflib.get_close_matches(metric, known, n=1)
+    close = difflib.get_close_matches(metric, known, n=1) if isinstance(metric, str) else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ConfigError("metric", f"no round has a number {metric!r:.80}, choose from {', '.join(known)}{hint}")
 

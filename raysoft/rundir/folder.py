@@ -110,16 +110,18 @@ class RunFolder:
     """Writer of one run folder; use as a context manager, or call `close`.
 
     Raises ConfigError("--out") where the folder exists with content and `overwrite` is not set, and where it holds
-    anything that no run has written (so that a slip of the finger cannot empty a home folder).
+    anything that no run has written (so that a slip of the finger cannot empty a home folder). `path` is absolute, so
+    that whoever changes the current folder meanwhile does not lose the run; messages have it as it was given.
     """
 
     def __init__(self, path: Path | str, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        content = check_place(self.path, overwrite)
-        with _refusing(self.path):
+        self._given = Path(path)
+        self.path = self._given.absolute()
+        content = check_place(self._given, overwrite)
+        with _refusing(self._given):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
-        with _refusing(self.path):
+        with _refusing(self._given):
             _set_aside(self.path, content)
         self._hash, self._bytes, self._last_round = hashlib.sha256(), 0, -1
         self._start()
@@ -132,7 +134,8 @@ class RunFolder:
         Raises RaysoftError where another process writes to the folder, or rounds.jsonl is shorter.
         """
         folder = cls.__new__(cls)
-        folder.path = Path(path)
+        folder._given = Path(path)
+        folder.path = folder._given.absolute()
         folder._lock()
         try:
             if (folder.path / SUMMARY).is_dir():
@@ -177,7 +180,7 @@ class RunFolder:
         try:
             self._held.acquire(blocking=False)
         except Timeout:
-            raise RaysoftError(f"{self.path}: another process is writing to this run folder") from None
+            raise RaysoftError(f"{self._given}: another process is writing to this run folder") from None
         except (OSError, NotImplementedError):  # a file system without locks
             pass
 
@@ -208,7 +211,7 @@ class RunFolder:
         Raises RaysoftError where it cannot be written, and where the folder has been removed meanwhile.
         """
         if self.is_gone():
-            raise RaysoftError(f"{self.path}: was removed while the run went on, so nothing of it is kept")
+            raise RaysoftError(f"{self._given}: was removed while the run went on, so nothing of it is kept")
         line = _line(record_row(record)).encode()
         with _writing(self.path / ROUNDS):
             self._rounds.write(line)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import nullcontext
 from typing import Any
 
 from raysoft.errors import ConfigError, CoordinatorLostError, RaysoftError, ResourceError
@@ -19,6 +20,7 @@ from raysoft.runs.bases import ensure_bases
 from raysoft.runs.checkpoint import CHECKPOINTS
 from raysoft.runs.checkpoint_writer import CheckpointWriter
 from raysoft.runs.events import Events, Wish
+from raysoft.runs.loading import LOADING
 from raysoft.runs.outcome import export_adapter, with_shares
 from raysoft.runs.session import Session, Sessions, own_session
 from raysoft.runs.standing import Standing
@@ -50,7 +52,8 @@ class Course:
         """Run to the end; the summary."""
         standing = self.standing
         try:
-            self._prepare()
+            with LOADING:
+                self._prepare()
             totals, digest = self._with_coordinators()
         except (KeyboardInterrupt, BrokenPipeError):  # the latter: nobody reads the output any more
             if standing.records:
@@ -112,7 +115,8 @@ class Course:
         self._say_that_it_starts()
         began = time.perf_counter()
         with self._checkpoint_writer() as writer, self._session(standing.config) as coordinator:
-            started = coordinator.start(None if at is None else at.state)
+            with LOADING:
+                started = coordinator.start(None if at is None else at.state)
             startup_s = time.perf_counter() - began
             info = started.info
             standing.check_base(info.base_checksum)
@@ -123,8 +127,10 @@ class Course:
                 warn_of_catch_up(standing.config, info.space)
             if standing.records:
                 self._begin_trackers(info.description, standing.records)
-            for tick in range(len(standing.records), standing.config.rounds + 1):
-                record = coordinator.baseline() if tick == 0 else coordinator.round(tick)
+            first = len(standing.records)
+            for tick in range(first, standing.config.rounds + 1):
+                with LOADING if tick <= first + 1 else nullcontext():  # the first ones load what is left
+                    record = coordinator.baseline() if tick == 0 else coordinator.round(tick)
                 position = self._keep(record, info.description)
                 wish = self.events.wish()
                 if writer.due(tick, standing.config.rounds, ends=wish is not None):
@@ -134,7 +140,8 @@ class Course:
                     break
             model, totals, details = coordinator.finish()
             standing.out.write_evaluation(details, standing.records[-1].round)
-            digest = export_adapter(coordinator.fetch_base(), info.space, model, standing.config, standing.out.path)
+            with LOADING:
+                digest = export_adapter(coordinator.fetch_base(), info.space, model, standing.config, standing.out.path)
             self._tell(writer)
         if isinstance(wish := self.events.wish(), RaysoftError):  # it came with the last checkpoint
             raise wish

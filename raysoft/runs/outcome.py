@@ -11,6 +11,7 @@ from raysoft.config import RunConfig
 from raysoft.rundir.checks import is_lost
 from raysoft.rundir.folder import REPORT, record_row
 from raysoft.runs.events import Events
+from raysoft.runs.loading import LOADING
 from raysoft.runs.trackers.fanout import Trackers
 from raysoft.types import GlobalModel, RoundRecord
 
@@ -68,10 +69,11 @@ def closed(
     page, notes = folder / REPORT, {}
     try:
         if report:
-            from raysoft.report import write_report
-
             events.preparing(0.0, "drawing the report")
-            page = write_report(folder)
+            with LOADING:
+                from raysoft.report import write_report
+
+                page = write_report(folder)
     finally:  # after the report: its figures may be among what is uploaded
         if trackers is not None:
             notes = trackers.finish(summary)

@@ -11,6 +11,7 @@ from typing import Any
 
 from raysoft.config import RunConfig
 from raysoft.config.identity import differences, first_identity
+from raysoft.config.plugin_file import copy_name
 from raysoft.config.presets import with_overrides
 from raysoft.config.registry import resolve
 from raysoft.config.yaml12 import load_mapping
@@ -64,6 +65,7 @@ def find_resumable(folder: Path, overrides: Sequence[str] = (), may_change: Coll
         config = resolve(tree)
     checkpoint, damaged = newest(folder / CHECKPOINTS, folder / ROUNDS)
     before = stored.result_keys() if checkpoint is None else checkpoint.config
+    _refuse_changed_copies(folder, before, stored, config, may_change)
     _refuse_changes(before, config, may_change, 0 if checkpoint is None else checkpoint.round)
     summary, notes = _closing_summary(folder, config.rounds)
     if summary is not None:
@@ -156,6 +158,22 @@ def _refuse_changes(before: Mapping[str, Any], config: RunConfig, may_change: Co
         raise ConfigError(
             "", f"a resumed run keeps its configuration, but {'; '.join(differing)}; start a new run for another one"
         )
+
+
+def _refuse_changed_copies(
+    folder: Path, before: Mapping[str, Any], stored: RunConfig, config: RunConfig, may_change: Collection[str]
+) -> None:
+    """Raises ConfigError naming the kept copy of a plug-in's file that is not what the run began with."""
+    old, now = dict(_leaves(before)), config.plugin_files()
+    for key, file in stored.plugin_files().items():
+        copy, was = folder / PLUGINS / copy_name(file.text), old.get(key)
+        asked_for = now.get(key) == file and not {key, key.rpartition(".")[0]} & set(may_change)
+        if asked_for and was is not None and was != file.digest and copy.is_file():
+            raise ConfigError(
+                key,
+                f"{copy}, the run's copy of {file.text}, was changed since the run began: it was {was}, is "
+                f"{file.digest}; put the old content back, or start a new run",
+            )
 
 
 def _check_content(checkpoint: Checkpoint, config: RunConfig, may_change: Collection[str]) -> list[str]:

@@ -52,7 +52,7 @@ def run(
         out.write_environment(threads=config.actors.threads, radio=radio)
         course = Course(Standing(config, out, fresh=True), events, session)
         summary = course.conduct()
-    return closed(folder, config, summary, report=report, events=events, trackers=course.trackers)
+    return closed(out.path, config, summary, report=report, events=events, trackers=course.trackers)
 
 
 def resume(
@@ -100,7 +100,7 @@ def resume(
             out.write_environment(threads=config.actors.threads, radio=radio)
         course = Course(Standing(config, out, fresh=False, at=at), events, session)
         summary = course.conduct()
-    return closed(folder, config, summary, report=report, events=events, trackers=course.trackers)
+    return closed(out.path, config, summary, report=report, events=events, trackers=course.trackers)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 
 from raysoft.config import RunConfig
 from raysoft.errors import ConfigError
+from raysoft.federation.preflight import said
 from raysoft.quantities import amount, percent
 from raysoft.runs.rehearsal import Rehearsal, rehearse, why_not
 from raysoft.terminal.console import Console, aligned, plugins, say
@@ -110,11 +111,23 @@ def _costs(config: RunConfig, found: Rehearsal) -> Rows:
             f"{percent(ahead.senders)} of the cohort send",
         ),
         ("all rounds", f"{simulated}, {size(rounds * config.cohort.size * ahead.senders * ahead.sent_bits)} up"),
-        ("", f"(the first {ahead.rounds} cohorts and their channels, with updates of the clients that were timed)"),
+        ("", f"({_looked_at(ahead.ticks)}, with updates of the clients that were timed)"),
         ("wall time", f"about {duration(found.wall_s)}, besides start and loading"),
         ("memory", f"about {size(8 * found.memory_bytes)}"),
         ("", f"(measured here: {trained}, then evaluation; the run has {at_once} at once)"),
     ]
+
+
+def _looked_at(ticks: Sequence[int]) -> str:
+    """
+    >>> _looked_at(range(1, 65)), _looked_at([1]), _looked_at([1, 50, 100])  # doctest: +ELLIPSIS
+    ('the first 64 cohorts and their channels', 'the first cohort and its channel', 'cohorts and channels of 3 ... 100')
+    """
+    if len(ticks) < ticks[-1]:
+        return f"cohorts and channels of {said(ticks)}"
+    return (
+        f"the first {len(ticks)} cohorts and their channels" if len(ticks) > 1 else "the first cohort and its channel"
+    )
 
 
 def size(bits: float) -> str:

@@ -14,13 +14,14 @@ A gain holds for a whole round, as all channels' do.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from raysoft.config import NonNegative, Positive, RunConfig, UserFile
+from raysoft.config import NonNegative, Positive, RunConfig, Traits, UserFile
 from raysoft.errors import ConfigError
 from raysoft.rng import Rng
 from raysoft.types import Array, ChannelState
@@ -31,8 +32,12 @@ from raysoft.wireless.fading import complex_normal, power
 from raysoft.wireless.link import Link
 from raysoft.wireless.measured import FIELD, Measured, Series
 
+log = logging.getLogger("raysoft")
 HIGHEST_GAIN_DB = 30.0  # beyond, somebody has written down a path loss
+HIGHEST_GAIN = 10 ** (HIGHEST_GAIN_DB / 10)
+LEAST_DB = 1e-3  # a table all of whose decibels are nearer to 0 than this holds no decibels
 GAP = 10.0  # median spacings: what is longer is a hole, unless max_gap says otherwise
+SLACK = 1e-9  # of a trace's length: a sample's own time counts as that, however it was rounded
 MEAN = "mean"  # of the bands
 
 
@@ -43,6 +48,8 @@ class Config(ChannelConfig):
     knows one gain over its whole band, so of several measured bands one is named, or the mean of their power gains is
     taken.
     """
+
+    TRAITS: ClassVar[Traits] = Traits(dated=True)
 
     file: UserFile
     """CSV or Parquet file with the columns client, time or round, value, and band where there are several."""
@@ -79,19 +86,24 @@ class Config(ChannelConfig):
     def check_files(self, run: RunConfig) -> None:
         """The whole trace, and that it is long enough. Raises ConfigError."""
         trace = Trace(self, measured.read(self.file.path))
+        if late := trace.late_by_hold():
+            log.warning(f"{trace.table.name}: {late}")
         if self.at_end != "error":
             return
         for series in trace.series:
             first, last = trace.position(1), trace.position(run.rounds)
             low, high = series.position_N[[0, -1]]
             end = high + (series.spacing if self.interpolation == "hold" else 0.0)
-            slack = 1e-9 * series.period
+            slack = SLACK * series.period
             if first < low - slack or (last > high + slack and not last < end - slack):
-                by = trace.table.by
+                ends = "channel.at_end=loop or hold, or fewer rounds"
+                remedy = "let it begin there, or channel.at_end=hold" if first < low - slack else ends
+                has = " to ".join(map(trace.table.shown, (low, high)))
+                reads = " to ".join(map(trace.table.shown, (first, last)))
                 raise ConfigError(
                     FIELD,
-                    f"{trace.table.name}: client {series.client} was measured from {by} {low:g} to {high:g}, a run of "
-                    f"{run.rounds} rounds reads {first:g} to {last:g}; channel.at_end=loop or hold, or fewer rounds",
+                    f"{trace.table.name}: client {series.client} was measured from {trace.table.by} {has}, a run of "
+                    f"{run.rounds} rounds reads {reads}; {remedy}",
                 )
 
     def describe(self) -> list[tuple[str, str]]:
@@ -107,6 +119,7 @@ class Config(ChannelConfig):
         at = "" if level is None else f", at {level:g} dBm in {width:g} Hz"
         bands = [] if table.bands == ("",) else [("Bands", f"{self.band} of {', '.join(table.bands)}")]
         going = {"error": "the run ends before it", "hold": "the last sample holds", "loop": "it begins again"}
+        late = trace.late_by_hold()
         clients = {"repeat": "client k is measured client k mod M", "draw": "drawn with an offset, keyed by client"}
         csi = "perfect" if self.csi_error == 0 else f"error {self.csi_error:g} of the power"
         return [
@@ -116,6 +129,7 @@ class Config(ChannelConfig):
             ("Power gains, lowest, median, highest", f"{low:.1f}, {middle:.1f}, {high:.1f} dB"),
             ("Time of a round", "one round of the trace" if table.by == "round" else f"{self.seconds_per_round:g} s"),
             ("Between samples, at the end", f"{self.interpolation}; {going[self.at_end]}"),
+            *([("Before their begin", late)] if late else []),
             ("Simulated clients", clients[self.clients]),
             ("Geometry, path loss, shadowing, fading", "as measured"),
             ("Server's knowledge of the channel", csi),
@@ -137,7 +151,8 @@ class Trace:
         for series in self.series:
             self._check_gaps(series)
             self._check_values(series)
-        self._origin = min(series.position_N[0] for series in self.series)
+        self._check_unit()
+        self._check_starts()
 
     def _check_options(self) -> None:
         config, table = self.config, self.table
@@ -166,17 +181,24 @@ class Trace:
         steps = np.diff(series.position_N)
         if (holes := np.flatnonzero(steps > most * (1 + 1e-9))).size:
             at = int(holes[0])
+            before, after = (self.table.shown(one) for one in series.position_N[at : at + 2])
             raise self.table.refuse(
                 int(series.line_NB[at + 1, 0]),
-                f"a gap: client {series.client} has nothing between {self.table.by} {series.position_N[at]:g} and "
-                f"{series.position_N[at + 1]:g}; fill it, or bridge it with channel.max_gap={steps[at]:g}",
+                f"a gap: client {series.client} has nothing between {self.table.by} {before} and "
+                f"{after}; fill it, or bridge it with channel.max_gap={steps[at]:g}",
             )
 
     def _check_values(self, series: Series) -> None:
         config, value_NB = self.config, series.value_NB
         largest_bps = self._bandwidth_hz * self.link.max_spectral_efficiency
         rules = {
-            "gain": (value_NB < 0, "a linear power gain is not negative (is it in dB? quantity=gain_db)"),
+            "gain": (
+                (value_NB < 0) | (value_NB > HIGHEST_GAIN),
+                "a linear power gain is not negative (is it in dB? quantity=gain_db)"
+                if (value_NB < 0).any()
+                else f"a linear power gain is at most {HIGHEST_GAIN:g}, {HIGHEST_GAIN_DB:g} dB (a path loss of 110 dB "
+                "is quantity=gain_db with the value -110)",
+            ),
             "gain_db": (
                 np.abs(value_NB) > np.where(value_NB > 0, HIGHEST_GAIN_DB, 300.0),
                 f"a power gain in dB is between -300 and {HIGHEST_GAIN_DB:g} (a path loss of 110 dB is a gain of -110)",
@@ -195,14 +217,58 @@ class Trace:
                 int(series.line_NB[n, b]), f"value {value_NB[n, b]:g} of client {series.client}: {why}"
             )
 
+    def _check_unit(self) -> None:
+        """Refuse a table that as a whole is in another unit, though each of its values could be."""
+        value_M = np.concatenate([series.value_NB.ravel() for series in self.series])
+        if self.config.quantity == "gain_db" and np.all(np.abs(value_M) < LEAST_DB):
+            what = "are 0, so that nothing is lost on the way" if not value_M.any() else f"are within {LEAST_DB:g} of 0"
+            likely = "are they linear gains (quantity=gain)" + ("?" if value_M.any() else ", or was nothing filled in?")
+            raise ConfigError(FIELD, f"{self.table.name}: all values in dB {what}; {likely}")
+        if self.config.quantity in ("gain", "gain_db") and np.all(value_M > (self.config.quantity == "gain")):
+            raise ConfigError(
+                FIELD,
+                f"{self.table.name}: all values of quantity={self.config.quantity} are above "
+                f"{'1' if self.config.quantity == 'gain' else '0 dB'}, as if more power arrived than was sent; a path "
+                "loss of 110 dB is quantity=gain_db with the value -110, an SNR is quantity=snr_db",
+            )
+
+    def late_by_hold(self) -> str:
+        """Which clients' first samples hold before they were measured; "" where that is none."""
+        late = [series for series in self.series if self.config.at_end == "hold" and self.begins_late(series)]
+        if not late:
+            return ""
+        last = max(late, key=lambda series: series.position_N[0])
+        return (
+            f"round 1 reads {self.table.by} {self.table.shown(self.position(1))}, and {len(late)} of "
+            f"{len(self.series)} clients begin later, client {last.client} at "
+            f"{self.table.shown(last.position_N[0])}; until then their first sample holds"
+        )
+
+    def begins_late(self, series: Series) -> bool:
+        """Whether the run's first rounds come before what was measured of a client, by more than one spacing."""
+        return bool(series.position_N[0] > self.position(1) + series.spacing * (1 + SLACK))
+
+    def _check_starts(self) -> None:
+        """Where a looped trace stands before it begins, nobody can say (one drawn with an offset begins anywhere)."""
+        late = [series for series in self.series if self.begins_late(series)]
+        if not late or self.config.at_end != "loop" or self.config.clients == "draw":
+            return
+        table, first = self.table, late[0].position_N[0]
+        raise ConfigError(
+            FIELD,
+            f"{table.name}: client {late[0].client} begins at {table.by} {table.shown(first)}, round 1 reads "
+            f"{table.shown(self.position(1))}, and at_end=loop does not say what comes before; let every client's "
+            f"{table.by}s begin there, or set channel.at_end=hold, by which the first sample holds until it begins",
+        )
+
     @property
     def _bandwidth_hz(self) -> float:
         return self.config.measured_bandwidth_hz or self.config.bandwidth_hz
 
     def position(self, block: float) -> float:
-        """Where round `block` reads, in the file's seconds or rounds."""
+        """Where round `block` reads: the file's round, or seconds after its first one."""
         step = self.config.seconds_per_round
-        return float(block) if step is None else float(self._origin + (block - 1) * step)
+        return float(block) if step is None else float((block - 1) * step)
 
     def gain(self, series: Series, value_NB: Array) -> Array:
         """Power gains [N] of values [N, bands] in the file's unit: their mean over the bands."""
@@ -224,9 +290,10 @@ class Trace:
     def at(self, series: Series, position: float) -> float:
         """The power gain where the file stands at `position`, before its begin as at its begin."""
         x_N, loops = series.position_N, self.config.at_end == "loop"
+        slack = SLACK * series.period
         if loops:
-            position = x_N[0] + (position - x_N[0]) % series.period
-        slack = 1e-9 * series.period  # a sample's own time counts as that, however it was rounded
+            into = (position - x_N[0]) % series.period
+            position = x_N[0] + (into if into < series.period - slack else 0.0)
         n = max(int(np.searchsorted(x_N, position + slack, side="right")) - 1, 0)
         value_B = series.value_NB[n]
         last = n == len(x_N) - 1

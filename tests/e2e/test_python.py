@@ -1,6 +1,7 @@
 """raysoft from Python, as a script, a notebook and a page of documentation use it, with real runs."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -78,6 +79,45 @@ def test_stop_at_the_last_round_or_before_the_first(tmp_path):
     at_once = raysoft.run("soft", SMALL_RUN, small(rounds=1), out=tmp_path / "b", callbacks=AtOnce(), **QUICK)
     assert (at_once.status, len(at_once.rounds)) == ("stopped", 1)
     assert raysoft.resume(at_once, **QUICK).summary["adapter_sha256"] == at_end.summary["adapter_sha256"]
+
+
+def test_a_run_stays_where_it_began_when_a_callback_changes_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "else").mkdir()
+
+    class Leaves:
+        def on_round(self, run, record):
+            os.chdir(tmp_path / "else")
+
+        def on_end(self, run, summary):
+            self.heard = run.folder, summary["status"]
+
+    found = raysoft.run("soft", SMALL_RUN, small(rounds=1), out="run", callbacks=(one := Leaves()), **QUICK)
+    assert (found.folder, found.status, one.heard) == (tmp_path / "run", "done", (tmp_path / "run", "done"))
+    assert len(found.rounds) == 2
+    assert not list((tmp_path / "else").iterdir())
+
+
+IN_THREADS = """
+import json, sys, threading
+import raysoft
+
+def run(seed):
+    found = raysoft.run("soft", json.loads(sys.argv[1]), seed=seed, out=f"run-{seed}", progress=False, report=False)
+    print(found.status)
+
+threads = [threading.Thread(target=run, args=(seed,)) for seed in (1, 2)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+"""
+
+
+def test_two_first_runs_of_a_process_may_begin_in_threads(tmp_path):
+    words = json.dumps([*SMALL_RUN, "rounds=0", "executor=inline"])
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THREADS, words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["done", "done"], done.stderr[-2000:]
 
 
 def test_a_run_that_ends_with_a_round_without_evaluation_vouches_for_no_accuracy(tmp_path):

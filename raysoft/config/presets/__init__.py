@@ -18,6 +18,7 @@ from raysoft.config.yaml12 import load_mapping
 from raysoft.errors import ConfigError
 
 MAX_DEPTH = 8
+CONFIG = "config.yaml"  # of a run's folder
 
 
 def preset_names() -> list[str]:
@@ -42,6 +43,12 @@ def load_tree(target: str, folder: Path | None = None, depth: int = 0) -> dict[s
     is_file = target.endswith((".yaml", ".yml")) or (not is_preset and _exists(path))
     if not is_file:
         if not is_preset:
+            if _exists(path / CONFIG):
+                raise ConfigError(
+                    "",
+                    f"{target[:80]!r} is the folder of a run; its settings are {target[:80]}/{CONFIG}, and from Python "
+                    "raysoft.open reads what it has left",
+                )
             close = difflib.get_close_matches(target, preset_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
