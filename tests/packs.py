@@ -9,8 +9,8 @@ import numpy as np
 
 from raysoft.config import LoraConfig, TrainConfig
 from raysoft.data.base import IGNORED_LABEL, Examples, StepBatch
-from raysoft.methods.base import cut_to_rank
 from raysoft.methods.initial import initial_theta
+from raysoft.methods.ranks import cut_to_rank
 from raysoft.models.base import FrozenBase, freeze
 from raysoft.models.targets import lora_space
 from raysoft.rng import Rng

@@ -49,9 +49,10 @@ from raysoft.federation.seam import (
 )
 from raysoft.federation.stage_errors import ended_by_plug_in, explained
 from raysoft.federation.workload import Workload
-from raysoft.methods.base import Method, as_sent, pad_to_rank
+from raysoft.methods.base import Method
 from raysoft.methods.building import build_method
 from raysoft.methods.folds import Arrived, Fold
+from raysoft.methods.ranks import as_sent, pad_to_rank
 from raysoft.models.trainers.base import Trainer
 from raysoft.models.trainers.choice import trainer_for
 from raysoft.rng import Rng

@@ -17,8 +17,8 @@ from raysoft.codecs.base import Codec, Encoded
 from raysoft.config import RunConfig
 from raysoft.errors import PlugInError, RaysoftError
 from raysoft.federation.stage_errors import in_words, is_lack_of_memory
-from raysoft.methods.base import as_sent
 from raysoft.methods.building import ExtraError
+from raysoft.methods.ranks import as_sent
 from raysoft.types import (
     Allocation,
     Array,

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raysoft.methods.base import MethodConfig, add_change, cut_to_rank, difference
+from raysoft.methods.base import MethodConfig, add_change, difference
 from raysoft.methods.folds import Fold, Sum
+from raysoft.methods.ranks import cut_to_rank
 from raysoft.types import (
     Array,
     Broadcast,

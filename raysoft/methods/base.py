@@ -15,21 +15,8 @@ from pydantic import Field, field_validator
 
 from raysoft.config import PartError, Plugin, PluginList, Positive, RunConfig, Section, registry
 from raysoft.errors import ConfigError
-from raysoft.kernels.lowrank import corner, padded
 from raysoft.methods.folds import Fold
-from raysoft.types import (
-    Array,
-    Broadcast,
-    GlobalModel,
-    LocalJob,
-    ParamSpace,
-    Reception,
-    ServerState,
-    Tensors,
-    Update,
-    Upload,
-    View,
-)
+from raysoft.types import Array, Broadcast, GlobalModel, LocalJob, Reception, ServerState, Tensors, Upload, View
 
 
 class MethodConfig(Section):
@@ -99,26 +86,6 @@ class Method(Protocol):
     def aggregate(self, server: ServerState, received: Reception, tick: int) -> ServerState:
         """The next global model."""
         ...
-
-
-def cut_to_rank(theta: Tensors, space: ParamSpace, rank: int) -> dict[str, Array]:
-    """The part of the global values that a client of a smaller rank holds (views, no copies)."""
-    if rank >= space.rank:
-        return dict(theta)
-    shapes = space.shapes_at(rank)
-    return {name: value[corner(shapes[name])] if name in shapes else value for name, value in theta.items()}
-
-
-def as_sent(view: View, upload: Upload, space: ParamSpace) -> View:
-    """The view of what travels: the client's, cut to the rank that the upload has."""
-    if upload.rank is None or upload.rank >= view.rank:
-        return view
-    return replace(view, rank=upload.rank, start=cut_to_rank(view.start, space, upload.rank))
-
-
-def pad_to_rank(update: Update, space: ParamSpace) -> dict[str, Array]:
-    """A client's update in the server's layout: missing rank components are zero."""
-    return {name: padded(value, space.shapes[name]) for name, value in update.items()}
 
 
 def difference(start: Tensors, end: Tensors, names: Collection[str]) -> dict[str, Array]:

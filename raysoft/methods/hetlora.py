@@ -21,7 +21,8 @@ import numpy as np
 
 from raysoft.config import Count, Fraction, NonNegative, Traits
 from raysoft.methods.averaging import Averaging
-from raysoft.methods.base import MethodConfig, cut_to_rank, difference
+from raysoft.methods.base import MethodConfig, difference
+from raysoft.methods.ranks import cut_to_rank
 from raysoft.methods.rules.by_norm import SHARE, ByNorm, over_owners
 from raysoft.types import LocalJob, LossTerm, ParamSpace, ServerState, Tensors, Upload, View
 

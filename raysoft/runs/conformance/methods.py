@@ -10,9 +10,10 @@ import numpy as np
 
 from raysoft.federation.reduction import add_side
 from raysoft.federation.seam import check_folded, check_part, check_server, check_upload, check_view
-from raysoft.methods.base import Method, as_sent, pad_to_rank
+from raysoft.methods.base import Method
 from raysoft.methods.building import build_method
 from raysoft.methods.folds import Arrived
+from raysoft.methods.ranks import as_sent, pad_to_rank
 from raysoft.runs.conformance.subject import (
     LARGEST_RANK,
     Broken,

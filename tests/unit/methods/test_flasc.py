@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.kernels.subsets import largest, subset_bits
-from raysoft.methods.base import cut_to_rank
 from raysoft.methods.flasc import Config, build
 from raysoft.methods.folds import Arrived
+from raysoft.methods.ranks import cut_to_rank
 from raysoft.types import Outcome, Reception, ServerState
 from tests.rounds import rounds_of
 from tests.unit.methods.spaces import PAIRS, space

@@ -9,9 +9,10 @@ from raysoft.federation.client import joined
 from raysoft.federation.messages import PackFold
 from raysoft.federation.reduction import in_groups
 from raysoft.methods.averaging import Averaging
-from raysoft.methods.base import MethodConfig, pad_to_rank
+from raysoft.methods.base import MethodConfig
 from raysoft.methods.folds import COVERED, EACH, STACK, Arrived, Covered, Each, Stack, Sum
 from raysoft.methods.initial import initial_theta
+from raysoft.methods.ranks import pad_to_rank
 from raysoft.rng import Rng
 from raysoft.types import DenseBlock, LoraPair, Outcome, ParamSpace, Reception, ServerState
 

@@ -10,8 +10,8 @@ from raysoft.codecs.measure.importance import norm_scores
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.kernels.lowrank import svd_gauge
-from raysoft.methods.base import cut_to_rank
 from raysoft.methods.initial import initial_theta
+from raysoft.methods.ranks import cut_to_rank
 from raysoft.methods.soft import Config, build
 from raysoft.rng import Rng
 from raysoft.types import Downlink, LoraPair, Outcome, ParamSpace, Reception, ServerState, View

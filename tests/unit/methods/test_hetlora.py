@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.methods.base import as_sent, cut_to_rank, pad_to_rank
 from raysoft.methods.hetlora import RANK, Config, TailPenalty, build, tail_size
+from raysoft.methods.ranks import as_sent, cut_to_rank, pad_to_rank
 from tests.rounds import rounds_of
 from tests.unit.methods.spaces import space
 from tests.unit.methods.uploads import Uploads, built

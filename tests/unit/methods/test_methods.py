@@ -9,9 +9,10 @@ from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
 from raysoft.methods import fedit, ffa, head_only, soft
 from raysoft.methods.averaging import Averaging
-from raysoft.methods.base import Method, add_change, cut_to_rank, difference, pad_to_rank
+from raysoft.methods.base import Method, add_change, difference
 from raysoft.methods.building import build_method
 from raysoft.methods.initial import initial_theta
+from raysoft.methods.ranks import cut_to_rank, pad_to_rank
 from raysoft.methods.rules.orthogonality import OrthogonalityPenalty
 from raysoft.methods.soft import Config
 from raysoft.rng import Rng

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from raysoft.config import registry
 from raysoft.config.presets import load_config
 from raysoft.errors import ConfigError
-from raysoft.methods.base import cut_to_rank
+from raysoft.methods.ranks import cut_to_rank
 from raysoft.methods.rules.base_log import BaseLog
 from raysoft.methods.rules.products import points, residual
 from raysoft.types import DenseBlock, LoraPair, ParamSpace

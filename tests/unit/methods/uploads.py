@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from raysoft.config import Plugin, registry
-from raysoft.methods.base import Method, cut_to_rank, pad_to_rank
+from raysoft.methods.base import Method
 from raysoft.methods.folds import Arrived
 from raysoft.methods.initial import initial_theta
+from raysoft.methods.ranks import cut_to_rank, pad_to_rank
 from raysoft.rng import Rng
 from raysoft.types import Array, ClientReport, Curve, GlobalModel, Outcome, ParamSpace, Reception, ServerState, Update
 

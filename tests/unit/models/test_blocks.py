@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from raysoft.errors import RaysoftError
-from raysoft.methods.base import cut_to_rank, pad_to_rank
 from raysoft.methods.initial import initial_theta
+from raysoft.methods.ranks import cut_to_rank, pad_to_rank
 from raysoft.models.trainers.choice import trainer_for
 from raysoft.rng import Rng
 from raysoft.types import DenseBlock, LoraPair, ParamSpace
