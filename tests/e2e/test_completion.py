@@ -129,8 +129,8 @@ def test_a_plug_in_of_another_package_is_completed(monkeypatch):
     from raysoft.terminal.completion import words
     from raysoft.terminal.completion_scripts import SHELLS, script
 
-    plain = registry.names
-    monkeypatch.setattr(registry, "names", lambda kind: (*plain(kind), *(["static"] if kind == "codec" else [])))
+    plain = {kind: registry.names(kind) for kind in registry.KINDS}  # asked before, or it would be remembered
+    monkeypatch.setattr(registry, "names", lambda kind: (*plain[kind], *(["static"] if kind == "codec" else [])))
     monkeypatch.setitem(registry.CODECS, "static", "tests.noisy_sum")
     found = words(typer.main.get_command(app))
     for shell in SHELLS:
