@@ -44,6 +44,7 @@ def test_ray_gives_the_bytes_of_inline(small_inline_run, tmp_path, cpus, caplog)
     assert sum("executor=inline would be over sooner" in one.message for one in caplog.records) == 1
 
 
+@pytest.mark.slow
 def test_one_actor_per_client_gives_the_bytes_of_inline(tmp_path):
     settings = ["data.clients=5", "cohort.size=4", "actors.pack_size=2", "rounds=2"]
     run(load_config("soft", [*SMALL_RUN, *settings, "executor=inline"]), tmp_path / "inline")
@@ -77,6 +78,7 @@ def test_a_killed_actor_is_replaced_and_nothing_changes(small_inline_run, tmp_pa
     assert summary(folder)["adapter_sha256"] == summary(small_inline_run)["adapter_sha256"]
 
 
+@pytest.mark.slow
 def test_the_shared_order_of_components_reaches_every_actor(tmp_path):
     settings = ["rounds=2", "method.shared_mask=true", "allocator={name: minmax}", "codec.kept_fraction=0.25"]
     for where in ("inline", "ray"):

@@ -72,14 +72,11 @@ def test_a_text_preset_goes_its_recorded_way(preset, tmp_path):
     compare(preset, tmp_path / "run")
 
 
-def test_portable_runs_are_the_same_on_every_processor():
-    """In a process of its own, since the switches are read when the libraries load; the others in `make test-slow`."""
-    check_portable(["soft-plus"])
-
-
 @pytest.mark.slow
-def test_portable_runs_of_the_other_presets():
-    check_portable([name for name in digits_presets() if name != "soft-plus"])
+@pytest.mark.timeout(900)
+def test_portable_runs_are_the_same_on_every_processor():
+    """In a process of its own, since the switches are read when the libraries load."""
+    check_portable(digits_presets())
 
 
 def check_portable(presets):

@@ -247,6 +247,7 @@ def assert_better(before, after):
     assert gain.mean() > 5 * gain.std(ddof=1) / np.sqrt(len(gain))
 
 
+@pytest.mark.slow
 def test_vit_reads_print_and_can_learn_handwriting(adapted):
     _, (before, after) = adapted("embedded/vit-digits", "digits", ["q_proj", "v_proj"], 150, 64)
     assert_better(np.full(len(before), 0.1), before)  # it reads print, so it is no stranger to handwriting
@@ -254,6 +255,7 @@ def test_vit_reads_print_and_can_learn_handwriting(adapted):
     assert_better(np.full(len(after), 0.5), after)
 
 
+@pytest.mark.slow
 def test_llama_has_something_to_learn_from_unseen_packages(adapted):
     (before, after), _ = adapted("embedded/llama-bytes", "python-source", "all-linear", 80, 16)
     assert before.mean() / np.log(2) < 4  # half of a byte is known beforehand, most of the rest is not

@@ -98,7 +98,7 @@ def test_parallel_axes_name_every_axis_once():
 
 @pytest.mark.parametrize(("axes", "settings", "seeds", "figures"), [
     (GRIDS, crossed(GRIDS), 2, {"pareto", "map", "effects", "parallel"}),
-    (GRIDS[:1], crossed(GRIDS[:1]), 1, {"pareto", "effects", "parallel"}),
+    pytest.param(GRIDS[:1], crossed(GRIDS[:1]), 1, {"pareto", "effects", "parallel"}, marks=pytest.mark.slow),
     ([axis("lr", [1e-3, 1], "loguniform"), axis("codec", ["ecsq", "topk"], "choice")],
      [(0.001 * 1.5**n, ["ecsq", "topk"][n % 2]) for n in range(15)], 1, {"pareto", "map", "effects", "parallel"}),
     (GRIDS[:2], [], 1, set()),

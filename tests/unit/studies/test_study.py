@@ -336,6 +336,7 @@ def check_figures(product):
 # ------------------------------------------------------------------------------------------- report and publication
 
 
+@pytest.mark.slow
 def test_everything_is_read_with_runs_missing(template, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("raysoft.report.comparison.html.DPI", 50)
     monkeypatch.setattr("studies.product.DPI", 50)
