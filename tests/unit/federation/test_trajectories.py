@@ -83,7 +83,7 @@ def check_portable(presets):
     tests = [f"{__file__}::test_a_digits_preset_goes_its_recorded_way[{name}]" for name in presets]
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests]
     environment = trajectories.portable_environment()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stdout[-4000:]
     if "skipped" in done.stdout.splitlines()[-1]:
         pytest.skip(done.stdout[-600:])
