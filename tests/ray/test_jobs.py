@@ -10,6 +10,9 @@ import urllib.request
 import psutil
 import pytest
 
+from raysoft.config.presets import load_config
+from raysoft.runs.conformance.new import write_template
+from raysoft.runs.run import run
 from tests.conftest import SMALL_RUN, records, summary
 from tests.ray.heads import ROOT, HandMade
 
@@ -24,9 +27,9 @@ def cluster():
     made.stop()
 
 
-def submit(cluster, name, *words, wait=True):
+def submit(cluster, name, *words, wait=True, folder="."):
     extra = () if wait else ("--no-wait",)
-    return cluster.ray("job", "submit", "--submission-id", name, *extra, "--working-dir", ".", "--", *words)
+    return cluster.ray("job", "submit", "--submission-id", name, *extra, "--working-dir", str(folder), "--", *words)
 
 
 def ended(cluster, *names):
@@ -82,6 +85,19 @@ def test_exit_codes_and_reasons_come_through(cluster, tmp_path):
         assert reason in message
         assert "Traceback" not in message
     assert submit(cluster, "again", *RUN, "train.lr=fast").returncode == 1, "what `ray job submit` itself returns"
+
+
+def test_a_plug_in_in_a_file_travels_with_the_job(cluster, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    write_template("method", "mean")
+    out, here = tmp_path / "run", tmp_path / "here"
+    words = [*RUN, "method.name=./mean.py", "codec={name: identity}", "allocator={name: minmax}"]
+    done = submit(cluster, "file", *words, "--out", str(out), folder=tmp_path / "work")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run(load_config("soft", words[5:], "inline"), here, report=False)
+    assert records(out) == records(here)
+    assert summary(out)["adapter_sha256"] == summary(here)["adapter_sha256"]
 
 
 def test_a_sweep_is_a_job_like_any_other(cluster, tmp_path):
