@@ -147,10 +147,13 @@ def carry_out(
     write_atomic(plan.folder / COMPARISON, json.dumps(data, indent=1, allow_nan=False) + "\n")
     write_tables(data, plan.folder)
     from raysoft.report.comparison.html import write_comparison_report
+    from raysoft.report.wish import Wish
 
+    said = plan.jobs[0].config.report  # today's: runs that were found may have been asked for other files
+    wish = Wish(tuple(said.formats), said.width or "column")
     if events is not None:
         events.preparing(0.0, "drawing the report")
-    return Comparison(plan.folder, data, write_comparison_report(plan.folder), failed, tuple(notes))
+    return Comparison(plan.folder, data, write_comparison_report(plan.folder, wish), failed, tuple(notes))
 
 
 def _with_runs(plan: ComparisonPlan, runs: Mapping[str, Mapping[int, Run]]) -> tuple[list[Arm], str, list[str]]:

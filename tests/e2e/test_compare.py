@@ -22,6 +22,7 @@ from tests.conftest import SMALL_RUN, records, summary
 
 SETTINGS = [word for word in SMALL_RUN if word != "rounds=3"] + ["rounds=2"]
 ARMS = ["soft", "all of it: ideal"]
+OTHER_FILES = "report.formats=[png,svg]"
 
 
 def command(*words: str) -> list[str]:
@@ -56,7 +57,8 @@ def second(place, first) -> subprocess.CompletedProcess[str]:
     for path in (place / "outputs/runs").glob("*/thesis.tex"):
         path.unlink()
     before = stamps(place / "outputs/runs")
-    done = call(*ARMS, *SETTINGS, "--seeds", "2", "--reference", "all of it", "--name", "mine", cwd=place)
+    words = (*ARMS, *SETTINGS, OTHER_FILES, "--seeds", "2", "--reference", "all of it", "--name", "mine")
+    done = call(*words, cwd=place)
     after = stamps(place / "outputs/runs")
     assert len(before) == 3
     assert len(after) == 4
@@ -77,6 +79,8 @@ def test_a_second_call_runs_only_what_is_missing(place, second):
     store = place / "outputs/runs"
     assert all(summary(folder)["status"] == "done" for folder in store.iterdir() if folder.name != ".claims")
     assert all(not (folder / "report.html").exists() for folder in store.iterdir())
+    drawn = {path.suffix for path in (place / "outputs/mine/figures").iterdir()}
+    assert drawn == {".png", ".svg"}, "as this call says, not as the runs that were found"
 
 
 def test_the_folder_holds_tables_report_and_a_readable_file(place, second):
@@ -149,7 +153,7 @@ def test_dry_run_says_what_is_there_and_writes_nothing(place, second):
 
 def test_the_api_gives_the_same_numbers(place, second, monkeypatch):
     monkeypatch.chdir(place)
-    found = compare([*ARMS, *SETTINGS], seeds=2, reference="all of it", name="again")
+    found = compare([*ARMS, *SETTINGS, OTHER_FILES], seeds=2, reference="all of it", name="again")
     assert found.failed == ()
     assert found.report.is_file()
     old = json.loads((place / "outputs/mine/comparison.json").read_text())
