@@ -48,7 +48,7 @@ docs: .venv/.installed-dev  ## the documentation site into build/docs, without a
 # Tests in two processes, a file at a time, in the order given: long files first, so that both end at about the same time.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/.installed-dev  ## the tests, about fifteen minutes on two cores
+test: .venv/.installed-dev  ## the tests, about fourteen minutes on two cores
 	@# What starts Ray or reads a clock is marked `alone`. Both groups run whatever becomes of the first.
 	@failed=""; \
 	.venv/bin/python -m pytest -m "not slow and not alone" $(BESIDE) tests/e2e tests/unit || failed="two at a time"; \
