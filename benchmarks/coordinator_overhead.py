@@ -31,7 +31,7 @@ from _processes import cpu_seconds
 from raysoft.config import RunConfig
 from raysoft.config.presets import load_config
 from raysoft.distributed.session import ray_session
-from raysoft.federation import round as round_module
+from raysoft.federation.clock import rounds as round_module
 from raysoft.federation.coordinator import Coordinator
 from raysoft.federation.executor import InlineExecutor
 from raysoft.models.embedded import ensure
