@@ -13,51 +13,21 @@ Momentum goes on where D = 0, and rests where nobody arrived. Nothing more is se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-
-from raysoft.config import Momentum, Positive, Traits
-from raysoft.methods.extras.base import ExtraConfig, ExtraContext, Plain
-from raysoft.methods.rules.server_step import Moments, stepped
-from raysoft.types import Array, Reception, ServerState
+from raysoft.methods.extras.adaptive import Adaptive, AdaptiveConfig
+from raysoft.methods.extras.base import ExtraContext
+from raysoft.types import Array
 
 
-class Config(ExtraConfig):
-    """`lr` is the length of a step of a value whose changes all point one way; `tau` bounds those of small ones."""
-
-    TRAITS: ClassVar[Traits] = Traits(server_step=True)
-
-    lr: Positive = 1e-3
-    """Step of the server. [1]"""
-    beta1: Momentum = 0.9
-    """Share of the mean change that is kept in a step. [1]"""
-    beta2: Momentum = 0.99
-    """Share of the mean square that is kept in a step. [1]"""
-    tau: Positive = 1e-3
-    """Added to the root: how far the steps adapt; larger, less. [1]"""
+class Config(AdaptiveConfig):
+    """The options of every such optimiser."""
 
 
-@dataclass(frozen=True)
-class FedAdam(Plain):
-    """See the module."""
-
-    config: Config
-
-    def step(self, before: ServerState, proposed: ServerState, received: Reception) -> ServerState:
-        """Adam's."""
-        first = {"m": 0.0, "v": self.config.tau**2}
-        return stepped(before, proposed, received, name="fedadam", first=first, rule=self.rule)
-
-    def rule(self, change: Array, moments: Moments) -> tuple[Array, Moments]:
-        """The step, and the moments after it."""
-        c, square = self.config, change**2
-        m = c.beta1 * moments["m"] + (1.0 - c.beta1) * change
-        v = c.beta2 * moments["v"] + (1.0 - c.beta2) * square
-        return c.lr * m / (np.sqrt(v) + c.tau), {"m": m, "v": v}
+def mean_square(v: Array, square: Array, beta2: float) -> Array:
+    """The running mean."""
+    after: Array = beta2 * v + (1.0 - beta2) * square
+    return after
 
 
-def build(config: Config, context: ExtraContext) -> FedAdam:
+def build(config: Config, context: ExtraContext) -> Adaptive:
     """The extra."""
-    return FedAdam(config)
+    return Adaptive(config, "fedadam", mean_square)

@@ -13,51 +13,23 @@ so `method.server_lr` stays 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 
-from raysoft.config import Momentum, Positive, Traits
-from raysoft.methods.extras.base import ExtraConfig, ExtraContext, Plain
-from raysoft.methods.rules.server_step import Moments, stepped
-from raysoft.types import Array, Reception, ServerState
+from raysoft.methods.extras.adaptive import Adaptive, AdaptiveConfig
+from raysoft.methods.extras.base import ExtraContext
+from raysoft.types import Array
 
 
-class Config(ExtraConfig):
-    """`lr` is the length of a step of a value whose changes all point one way; `tau` bounds those of small ones."""
-
-    TRAITS: ClassVar[Traits] = Traits(server_step=True)
-
-    lr: Positive = 1e-3
-    """Step of the server. [1]"""
-    beta1: Momentum = 0.9
-    """Share of the mean change that is kept in a step. [1]"""
-    beta2: Momentum = 0.99
-    """One minus the share of a squared change by which the mean square moves. [1]"""
-    tau: Positive = 1e-3
-    """Added to the root: how far the steps adapt; larger, less. [1]"""
+class Config(AdaptiveConfig):
+    """The options of every such optimiser."""
 
 
-@dataclass(frozen=True)
-class FedYogi(Plain):
-    """See the module."""
-
-    config: Config
-
-    def step(self, before: ServerState, proposed: ServerState, received: Reception) -> ServerState:
-        """Yogi's."""
-        first = {"m": 0.0, "v": self.config.tau**2}
-        return stepped(before, proposed, received, name="fedyogi", first=first, rule=self.rule)
-
-    def rule(self, change: Array, moments: Moments) -> tuple[Array, Moments]:
-        """The step, and the moments after it."""
-        c, square = self.config, change**2
-        m = c.beta1 * moments["m"] + (1.0 - c.beta1) * change
-        v = moments["v"] - (1.0 - c.beta2) * square * np.sign(moments["v"] - square)
-        return c.lr * m / (np.sqrt(v) + c.tau), {"m": m, "v": v}
+def mean_square(v: Array, square: Array, beta2: float) -> Array:
+    """Towards the squared change, by a step of its size."""
+    after: Array = v - (1.0 - beta2) * square * np.sign(v - square)
+    return after
 
 
-def build(config: Config, context: ExtraContext) -> FedYogi:
+def build(config: Config, context: ExtraContext) -> Adaptive:
     """The extra."""
-    return FedYogi(config)
+    return Adaptive(config, "fedyogi", mean_square)
