@@ -55,7 +55,7 @@ test: .venv/.installed-dev  ## the tests, about fourteen minutes on two cores
 	.venv/bin/python -m pytest -m "not slow and alone" tests/e2e tests/ray || failed="$${failed:+$$failed, }alone"; \
 	if [ -n "$$failed" ]; then echo "failed: $$failed" >&2; exit 1; fi
 
-test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, about ten minutes
+test-cpus: .venv/.installed-dev  ## the numerical tests under other instruction sets, three to four minutes each
 	.venv/bin/python -m tests.cpus
 
 test-slow: .venv/.installed-dev  ## the long tests
