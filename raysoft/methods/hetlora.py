@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from raysoft.config import Count, Fraction, NonNegative, Traits
+from raysoft.errors import ConfigError
 from raysoft.methods.averaging import Averaging
 from raysoft.methods.base import MethodConfig, difference
 from raysoft.methods.ranks import cut_to_rank
@@ -72,18 +73,18 @@ class TailPenalty:
             sides = now[pair.b][..., self.tail :], now[pair.a][:, self.tail :]
             b, a = (side.flatten(start_dim=1).norm(dim=1) for side in sides)
             terms.append(b * a)
-        added: Tensor = self.weight * sum(terms[1:], terms[0])
-        return added
+        return self.weight * sum(terms)  # type: ignore[no-any-return]
 
 
 def tail_size(values: Tensors, space: ParamSpace, tail: int) -> float:
     """sum ||B[:, tail:]|| ||A[tail:]|| over the matrices."""
-    norms = [(np.linalg.norm(values[p.b][:, tail:]), np.linalg.norm(values[p.a][tail:])) for p in space.pairs]
-    return float(sum(b * a for b, a in norms))
+    return float(sum(np.linalg.norm(values[p.b][:, tail:]) * np.linalg.norm(values[p.a][tail:]) for p in space.pairs))
 
 
 def build(config: Config, space: ParamSpace) -> Averaging:
-    """Ranks that shrink, and a mean by norms."""
+    """Ranks that shrink, and a mean by norms. Raises ConfigError where nobody could ever prune."""
+    if config.min_rank > space.rank:
+        raise ConfigError("method.min_rank", f"must be at most the largest rank, {space.rank}, got {config.min_rank}")
 
     def penalty(view: View) -> LossTerm | None:
         tail = config.tail(view.rank)
@@ -91,12 +92,11 @@ def build(config: Config, space: ParamSpace) -> Averaging:
 
     def sends(view: View, job: LocalJob, end: Tensors, memory: Tensors) -> Upload:
         change, tail = difference(view.start, end, view.trains), config.tail(view.rank)
-        if config.gamma == 1.0:
-            return Upload(change, memory_if_delivered=memory, memory_if_lost=memory)
-        if not tail_size(end, space, tail) < tail_size(view.start, space, tail):
-            return Upload(change, memory_if_delivered=memory, memory_if_lost=memory, rank=view.rank)
-        pruned = cut_to_rank(change, space, tail)
-        return Upload(pruned, memory_if_delivered={RANK: np.array(tail)}, memory_if_lost=memory, rank=tail)
+        if tail_size(end, space, tail) < tail_size(view.start, space, tail):  # not where there is no tail
+            pruned = cut_to_rank(change, space, tail)
+            return Upload(pruned, memory_if_delivered={RANK: np.array(tail)}, memory_if_lost=memory, rank=tail)
+        told = None if config.gamma == 1.0 else view.rank
+        return Upload(change, memory_if_delivered=memory, memory_if_lost=memory, rank=told)
 
     def change(server: ServerState, folded: Tensors) -> Tensors:
         out = {name: folded[name] for name in server.theta if name in folded}

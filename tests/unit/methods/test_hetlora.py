@@ -209,3 +209,8 @@ def test_what_remembers_coordinates_goes_with_it_where_nothing_is_pruned():
     load_config("hetlora", [*words, "method.gamma=1"])
     with pytest.raises(ConfigError, match=r"codec\.error_feedback: .*method\.gamma=0\.99"):
         load_config("hetlora", ["codec.error_feedback=true"])
+
+
+def test_a_least_rank_that_no_client_has_is_refused():
+    with pytest.raises(ConfigError, match=r"^method\.min_rank: must be at most the largest rank, 8, got 9$"):
+        rounds_of("hetlora", "method.min_rank=9", count=1)
